@@ -1,0 +1,76 @@
+//! Adaptive synaptic pruning (paper eqs. 9, 10), corrected.
+
+use rand::Rng;
+
+use super::Real;
+use crate::config::{PruneConfig, PruneRule};
+
+/// Probability that a synapse of magnitude `w` (in units of the layer's root mean square) is a candidate (eq. 9).
+#[must_use]
+pub fn probability(c: &PruneConfig, magnitude: f64, theta: f64) -> f64 {
+    let distance = match c.rule {
+        PruneRule::Corrected => theta - magnitude,
+        PruneRule::AsPrinted => magnitude - theta,
+    };
+    1.0 / (1.0 + (-c.steepness.0 * distance).exp())
+}
+
+/// One pruning event: draws for every remaining synapse, clears `mask` and the weight where it goes, and moves the
+/// threshold (eq. 10: `θ += γ (ρ − sparsity)`). No synapse goes once the target share is reached.
+pub fn event<T: Real>(c: &PruneConfig, w: &mut [T], mask: &mut [T], theta: &mut f64, rng: &mut impl Rng) {
+    let alive = mask.iter().filter(|&&m| m != T::zero()).count();
+    let squares: f64 = w.iter().map(|x| x.wide() * x.wide()).sum();
+    let rms = (squares / alive.max(1) as f64).sqrt().max(f64::MIN_POSITIVE);
+    let mut budget = ((c.target.0 * w.len() as f64) as usize).saturating_sub(w.len() - alive);
+    for (w, m) in w.iter_mut().zip(mask.iter_mut()) {
+        if *m == T::zero() {
+            continue;
+        }
+        let p = c.hazard.0 * probability(c, w.wide().abs() / rms, *theta);
+        if rng.random::<f64>() < p && budget > 0 {
+            (*w, *m) = (T::zero(), T::zero());
+            budget -= 1;
+        }
+    }
+    let pruned = mask.iter().filter(|&&m| m == T::zero()).count();
+    *theta += c.rate.0 * (c.target.0 - pruned as f64 / w.len() as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Share;
+    use rand::SeedableRng;
+    use rand_distr::{Distribution, StandardNormal};
+
+    fn run(rule: PruneRule) -> (f64, f64, f64) {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let mut w: Vec<f64> = (0..10_000).map(|_| StandardNormal.sample(&mut rng)).collect();
+        let before = w.clone();
+        let mut mask = vec![1.0; w.len()];
+        let c = PruneConfig { target: Share(0.8), rule, ..PruneConfig::default() };
+        let mut theta = 0.0;
+        for _ in 0..2_000 {
+            event(&c, &mut w, &mut mask, &mut theta, &mut rng);
+        }
+        let mean = |keep: f64| {
+            let chosen: Vec<f64> = before.iter().zip(&mask).filter(|(_, m)| **m == keep).map(|(w, _)| w.abs()).collect();
+            chosen.iter().sum::<f64>() / chosen.len().max(1) as f64
+        };
+        let sparsity = mask.iter().filter(|m| **m == 0.0).count() as f64 / mask.len() as f64;
+        (sparsity, mean(1.0), mean(0.0))
+    }
+
+    #[test]
+    fn corrected_rule_reaches_its_target_by_removing_small_weights() {
+        let (sparsity, kept, removed) = run(PruneRule::Corrected);
+        assert!((sparsity - 0.8).abs() < 0.01, "{sparsity}");
+        assert!(kept > 2.0 * removed, "{kept} {removed}");
+    }
+
+    #[test]
+    fn printed_rule_removes_the_large_weights() {
+        let (_, kept, removed) = run(PruneRule::AsPrinted);
+        assert!(kept < removed, "{kept} {removed}");
+    }
+}

@@ -1,0 +1,30 @@
+//! Bio-Inspired Mamba (arXiv 2409.11263): a selective state-space model with spiking neurons at both ends, trained online.
+//!
+//! | symbol | meaning | where |
+//! |---|---|---|
+//! | `B`, `T`, `K` | streams, steps, steps per chunk | |
+//! | `J`, `D`, `N`, `H` | block inputs, channels, state size, heads | [`kernels::Dims`] |
+//! | `ψ` | presynaptic activity behind the delay line | [`kernels::encode`] |
+//! | `u`, `B`, `C`, `Δ` | selective input, input map, output map, step size | [`network`] |
+//! | `h`, `y` | state and output of the state space (eqs. 1, 2) | [`kernels::scan`] |
+//! | `V`, `s`, `ϑ`, `β` | membrane potential, spikes, threshold, decay (eq. 3) | [`kernels::neuron`] |
+//! | `φ` | surrogate derivative of firing | [`kernels::neuron`] |
+//! | `λ`, `Ω` | mixing factor, STDP term (eqs. 4–6) | [`plasticity`], [`kernels::stdp`] |
+//! | `E`, `F` | eligibility traces of `h` and `V` (eqs. 7, 8) | [`kernels::trace`], [`credit`] |
+//! | `p`, `θ`, `ρ` | pruning probability, threshold, target (eqs. 9, 10) | [`kernels::prune`] |
+//!
+//! Read in this order: [`config`], [`kernels::scan`], [`kernels::trace`], [`credit`], [`network`], [`online`].
+
+pub mod config;
+pub mod credit;
+pub mod kernels;
+pub mod network;
+pub mod online;
+pub mod ops;
+pub mod plasticity;
+
+pub use config::BimConfig;
+pub use online::{Bim, Optimizer};
+
+/// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
+pub const CODE_VERSION: u32 = 1;

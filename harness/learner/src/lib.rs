@@ -1,0 +1,168 @@
+//! The contract between the harness's loop and every learner: BIM and the baselines differ only behind [`Learner`].
+//!
+//! | symbol | meaning |
+//! |---|---|
+//! | `B` | streams processed side by side |
+//! | `K` | steps per segment: BIM's credit chunk, a baseline's backpropagation window |
+//! | `F` | values per frame (a step of a signal) |
+//! | `O` | outputs per step: vocabulary entries or labels |
+//!
+//! One loop trains everything: `reset → predict → learn`; evaluation is the same loop without `learn`, on a
+//! [`Predictor`] from [`Learner::evaluator`] that shares the weights and has streams of its own.
+
+mod adamw;
+mod error;
+mod host;
+mod loss;
+mod params;
+mod schedule;
+mod snapshot;
+
+pub use adamw::{AdamW, AdamWConfig, Group, global_norm};
+pub use error::{Error, Result};
+pub use host::{read_f32, with_f32, with_f32_mut};
+pub use loss::{Targets, loss};
+pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
+pub use schedule::{Decay, Schedule};
+pub use snapshot::Snapshot;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// What a learner reads at every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputKind {
+    /// Token ids: segments are `u32` tensors of shape `[B, K]`.
+    Tokens {
+        /// Number of distinct ids.
+        vocabulary: usize,
+    },
+    /// Real-valued frames: segments are `f32` tensors of shape `[B, K, F]`.
+    Frames {
+        /// Values per frame, `F`.
+        width: usize,
+    },
+}
+
+/// The shapes a learner is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Io {
+    /// What arrives at every step.
+    pub input: InputKind,
+    /// Outputs per step, `O`.
+    pub outputs: usize,
+    /// Streams trained side by side, `B`.
+    pub streams: usize,
+    /// Steps per training segment, `K`.
+    pub segment: usize,
+}
+
+/// Something that maps segments to outputs and carries state from one segment to the next.
+pub trait Predictor: Send {
+    /// Steps per segment, `K`. A shorter segment is accepted, a longer one is an error.
+    fn segment_len(&self) -> usize;
+    /// Clears state (and traces) of the streams that start something new; never touches weights.
+    ///
+    /// # Errors
+    /// If `starts` does not have one entry per stream.
+    fn reset(&mut self, starts: &[bool]) -> Result<()>;
+    /// Maps one segment `[B, K]` or `[B, K, F]` to outputs (logits) `[B, K, O]`. Never sees a target.
+    ///
+    /// # Errors
+    /// If the segment's shape is not the one the learner was built for.
+    fn predict(&mut self, x: &Tensor) -> Result<Tensor>;
+}
+
+/// A [`Predictor`] that can be trained.
+pub trait Learner: Predictor {
+    /// Learns from the targets of the segment that was predicted last.
+    ///
+    /// # Errors
+    /// If nothing was predicted, shapes disagree, or the loss or an update is not finite ([`Error::Diverged`]).
+    fn learn(&mut self, y: &Targets) -> Result<Update>;
+    /// A predictor over the same weights with `streams` fresh streams; training state is left alone.
+    ///
+    /// # Errors
+    /// If its state cannot be allocated.
+    fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>>;
+    /// Sizes: parameters, state and trace bytes.
+    fn cost(&self) -> Cost;
+    /// Everything needed to continue exactly: weights, optimiser, state, traces, counters.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read from its device.
+    fn save(&self) -> Result<Snapshot>;
+    /// Restores what [`Learner::save`] returned.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape; the message names it.
+    fn load(&mut self, snapshot: &Snapshot) -> Result<()>;
+}
+
+/// What one call of [`Learner::learn`] did.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Mean loss over the weighted steps of the segment, in nats. `None` if no step carried weight.
+    pub loss: Option<f64>,
+    /// Learning rate of this update.
+    pub learning_rate: f64,
+    /// L2 norm of the gradient over all parameters, before clipping.
+    pub grad_norm: f64,
+    /// L2 norm of the change of all parameters.
+    pub update_norm: f64,
+    /// What the neurons and weights did; `None` means not measured.
+    pub activity: Activity,
+    /// Operations of this step; `None` means not measured.
+    pub operations: Option<OpCounts>,
+    /// Long-form diagnostics, one row each in `layers.parquet`.
+    pub layers: Vec<LayerValue>,
+}
+
+/// Shares of zeros; `None` where there is nothing to measure or it is not measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Activity {
+    /// Share of (neuron, step) pairs without a spike.
+    pub spike_sparsity: Option<f64>,
+    /// Share of exact zeros among the values that entered a weight product.
+    pub activation_sparsity: Option<f64>,
+    /// Share of weights that are exactly zero, biases left out.
+    pub connection_sparsity: Option<f64>,
+}
+
+/// Exact operation counts of one step. Every field is a sum over what actually passed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpCounts {
+    /// Multiply–accumulates of the forward pass with a non-zero weight and a non-zero, non-spike input.
+    pub macs_forward: u64,
+    /// Accumulates of the forward pass: non-zero weight, spike input.
+    pub acs_forward: u64,
+    /// Multiply–accumulates of learning.
+    pub macs_learning: u64,
+    /// Accumulates of learning.
+    pub acs_learning: u64,
+    /// What a dense forward pass would need.
+    pub macs_dense: u64,
+    /// Operations that were seen but not understood.
+    pub unknown: u64,
+}
+
+/// One diagnostic value of one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerValue {
+    /// Layer name, such as `layers.0`.
+    pub layer: String,
+    /// What was measured, such as `cosine_gradient_stdp`.
+    pub quantity: &'static str,
+    /// Its value.
+    pub value: f64,
+}
+
+/// Sizes of a learner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// Bytes of recurrent state and eligibility traces over all streams.
+    pub state_bytes: u64,
+}
