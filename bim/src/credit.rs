@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::config::BimConfig;
 use crate::kernels::matmul::{View, matmul};
+use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, ScanGrads, ScanTape};
 use crate::kernels::trace::{self, CreditGrads, Traces};
 use crate::kernels::{Dims, Real};
@@ -99,7 +100,7 @@ impl<T: Real> LayerCredit<T> {
             // nothing in the chunk was supervised: no adjoint, but the traces advance all the same
             adjoints.resize_with(streams, || Adjoint::zero(&self.dims));
         }
-        let (dims, membrane) = (self.dims, self.membrane);
+        let (dims, membrane, post) = (self.dims, self.membrane, block.post);
         let per_stream: Vec<CreditGrads<T>> = with_slice(&trail.psi, |psi: &[T]| {
             let work = (
                 self.traces.par_iter_mut(),
@@ -114,13 +115,13 @@ impl<T: Real> LayerCredit<T> {
                     match membrane {
                         Membrane::Traces => {
                             trace::contract(&dims, traces, adjoint, &mut grads);
-                            trace::advance(&dims, &block.post, &dynamics, tape, psi, traces);
+                            trace::advance(&dims, &post, &dynamics, tape, psi, traces);
                         }
                         Membrane::Replay => {
                             if past.valid {
-                                replay(&dims, block, &dynamics, past, adjoint, &mut grads);
+                                replay(&dims, &post, &dynamics, past, adjoint, &mut grads);
                                 trace::contract(&dims, traces, adjoint, &mut grads);
-                                trace::advance(&dims, &block.post, &dynamics, &past.tape, &past.psi, traces);
+                                trace::advance(&dims, &post, &dynamics, &past.tape, &past.psi, traces);
                             }
                             std::mem::swap(&mut past.tape, tape);
                             past.psi.clear();
@@ -141,7 +142,7 @@ impl<T: Real> LayerCredit<T> {
 /// Runs the adjoint back through the chunk before and adds what its synapses get.
 fn replay<T: Real>(
     dims: &Dims,
-    block: &Block<T>,
+    post: &Neuron<T>,
     dynamics: &[T],
     past: &Past<T>,
     adjoint: &mut Adjoint<T>,
@@ -150,7 +151,7 @@ fn replay<T: Real>(
     let (steps, width) = (past.tape.steps, dims.projected());
     let (mut dp, mut dz) = (vec![T::zero(); steps * width], vec![T::zero(); steps * dims.heads]);
     let mut inner = ScanGrads { p: &mut dp, z: &mut dz, dynamics: &mut grads.dynamics };
-    scan::reverse(dims, &block.post, dynamics, &past.tape, None, true, adjoint, &mut inner);
+    scan::reverse(dims, post, dynamics, &past.tape, None, true, adjoint, &mut inner);
     let (j, jd) = (dims.inputs, dims.delta_inputs);
     let psi = (&past.psi[..], View::new(steps, j));
     matmul((&mut grads.projection, View::new(width, j)), (&dp, View::new(steps, width).t()), psi, T::one());

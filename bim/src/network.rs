@@ -4,6 +4,8 @@
 //! x → RMSNorm → LIF_in → delays → ψ → u, B, C, Δ → selective scan → LIF_out → W_out → (gate) → + x
 //! ```
 
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{D, Module, Tensor};
@@ -14,10 +16,7 @@ use crate::kernels::encode::EncodeState;
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::ScanState;
 use crate::kernels::{Dims, Real};
-use crate::ops::{Encode, LayerState, LayerTape, Scan, Shared, lock};
-
-/// Added to the mean square before its root.
-const NORM_EPSILON: f64 = 1e-6;
+use crate::ops::{Encode, Gate, LayerState, LayerTape, RmsNorm, Scan, Shared, lock};
 
 /// Parameters and state of one block.
 pub struct Block<T> {
@@ -48,6 +47,8 @@ pub struct Block<T> {
     /// Neurons, scan and delay line of every stream.
     pub state: Shared<LayerState<T>>,
     temporal: bool,
+    /// Tapes of earlier chunks, to be filled again instead of allocated.
+    spare: RefCell<Vec<Shared<LayerTape<T>>>>,
 }
 
 /// What a block leaves behind for the credit rule.
@@ -120,17 +121,18 @@ impl<T: Real> Block<T> {
                 scan: vec![ScanState::new(&dims); streams],
             })),
             temporal: c.credit != Credit::Spatial,
+            spare: RefCell::default(),
         })
     }
 
     fn forward(&self, x: &Tensor, record: bool) -> Result<(Tensor, Trail<T>)> {
         let (b, k, j) = x.dims3()?;
         let Dims { heads, delta_inputs, .. } = self.dims;
-        let tape: Shared<LayerTape<T>> = Arc::default();
+        let tape = self.spare.borrow_mut().pop().unwrap_or_default();
         let state = || Arc::clone(&self.state);
-        let normed = rms_norm(x, &self.gain)?; // [B, K, J]
+        let normed = rms_norm::<T>(x, &self.gain)?; // [B, K, J]
         let encode = Encode { neuron: self.pre, temporal: self.temporal, state: state(), tape: Arc::clone(&tape) };
-        let psi = normed.contiguous()?.apply_op2(&self.taps, encode)?; // [B, K, J]
+        let psi = normed.apply_op2(&self.taps, encode)?; // [B, K, J]
         let flat = psi.reshape((b * k, j))?;
         let p = flat.matmul(&self.projection.t()?)?.reshape((b, k, self.dims.projected()))?; // u, B, C
         let z = if delta_inputs == j {
@@ -151,18 +153,15 @@ impl<T: Real> Block<T> {
         let s = p.apply_op3(&z.contiguous()?, &dynamics, scan)?; // [B, K, D]
         let mut y = s.reshape((b * k, self.dims.channels))?.matmul(&self.out.t()?)?; // [B·K, J]
         if let Some(gate) = &self.gate {
-            y = (y * flat.matmul(&gate.t()?)?.silu()?)?;
+            y = y.apply_op2(&flat.matmul(&gate.t()?)?, Gate::<T>(PhantomData))?;
         }
         let trail = Trail { tape, psi: psi.detach(), spikes: s.detach() };
         Ok(((x + y.reshape((b, k, j))?)?, trail))
     }
 }
 
-/// `x / rms(x) · gain` over the last dimension.
-fn rms_norm(x: &Tensor, gain: &Tensor) -> Result<Tensor> {
-    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
-    let scale = (mean_square + NORM_EPSILON)?.sqrt()?;
-    Ok(x.broadcast_div(&scale)?.broadcast_mul(gain)?)
+fn rms_norm<T: Real>(x: &Tensor, gain: &Tensor) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op2(gain, RmsNorm::<T>(PhantomData))?)
 }
 
 impl<T: Real> Network<T> {
@@ -213,6 +212,16 @@ impl<T: Real> Network<T> {
         Ok(())
     }
 
+    /// Takes back what [`Network::forward`] left, so that the next chunk need not allocate it.
+    pub fn recycle(&self, trails: Vec<Trail<T>>) {
+        for (block, trail) in self.blocks.iter().zip(trails) {
+            // an operation still on a graph may hold the tape: then it is not free
+            if Arc::strong_count(&trail.tape) == 1 {
+                block.spare.borrow_mut().push(trail.tape);
+            }
+        }
+    }
+
     /// Runs one chunk and advances the state: `[B, K]` tokens or `[B, K, F]` frames → logits `[B, K, O]`, with what each
     /// block leaves for the credit rule if `record` is set.
     ///
@@ -226,7 +235,7 @@ impl<T: Real> Network<T> {
             x = y;
             trails.push(trail);
         }
-        let flat = rms_norm(&x, &self.gain)?.reshape((b * k, ()))?;
+        let flat = rms_norm::<T>(&x, &self.gain)?.reshape((b * k, ()))?;
         let logits = flat.matmul(&self.head.t()?)?.broadcast_add(&self.head_bias)?;
         Ok((logits.reshape((b, k, ()))?, trails))
     }

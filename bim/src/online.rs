@@ -168,7 +168,13 @@ impl Learner for Bim {
         }
         self.plasticity.observe(&trails)?;
         let activity = self.activity(&trails)?;
-        let (Some(loss), Some(grads)) = (loss, grads) else {
+        drop(logits);
+        let value = match loss {
+            Some(loss) => Some(f64::from(loss.to_scalar::<f32>()?)), // the graph ends here and gives its tapes back
+            None => None,
+        };
+        self.network.recycle(trails);
+        let (Some(loss), Some(grads)) = (value, grads) else {
             return Ok(Update { activity, learning_rate: self.train.schedule.at(update), ..Update::default() });
         };
         let names = &self.params;
@@ -181,8 +187,7 @@ impl Learner for Bim {
         let learning_rate = self.train.schedule.at(update);
         let update_norm = finite("update norm", self.adamw.apply(&directions, learning_rate)?, update)?;
         self.plasticity.prune(&self.network, self.adamw.updates())?;
-        let loss = Some(f64::from(loss.to_scalar::<f32>()?));
-        Ok(Update { loss, learning_rate, grad_norm, update_norm, activity, operations: None, layers })
+        Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations: None, layers })
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {

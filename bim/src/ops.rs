@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::kernels::encode::{self, EncodeState, EncodeTape};
 use crate::kernels::neuron::Neuron;
+use crate::kernels::row;
 use crate::kernels::scan::{self, Adjoint, ScanGrads, ScanState, ScanTape};
 use crate::kernels::{Dims, Real};
 
@@ -214,4 +215,81 @@ fn sum_in_order<T: Real>(vectors: Vec<Vec<T>>) -> Vec<T> {
         sum.iter_mut().zip(v).for_each(|(a, b)| *a += b);
     }
     sum
+}
+
+/// RMSNorm over the last dimension: `x` `[…, J]`, `gain` `[J]`.
+pub struct RmsNorm<T>(pub std::marker::PhantomData<T>);
+
+/// Rows of a parallel block: fixed, so that sums over blocks do not depend on the number of threads.
+const ROWS: usize = 32;
+
+impl<T: Real> CustomOp2 for RmsNorm<T> {
+    fn name(&self) -> &'static str {
+        "bim-rms-norm"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, gain) = (slice::<T>(s1, l1, "x")?, slice::<T>(s2, l2, "gain")?);
+        let mut y = vec![T::zero(); x.len()];
+        let block = ROWS * gain.len();
+        (x.par_chunks(block), y.par_chunks_mut(block)).into_par_iter().for_each(|(x, y)| row::rms_norm(x, gain, y));
+        Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, gain: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut dx = vec![T::zero(); x.elem_count()];
+        let d_gain = with_slice(x, |x: &[T]| {
+            with_slice(gain, |gain: &[T]| {
+                with_slice(grad, |grad: &[T]| {
+                    let block = ROWS * gain.len();
+                    let parts: Vec<Vec<T>> = (x.par_chunks(block), grad.par_chunks(block), dx.par_chunks_mut(block))
+                        .into_par_iter()
+                        .map(|(x, dy, dx)| {
+                            let mut d_gain = vec![T::zero(); gain.len()];
+                            row::rms_norm_reverse(x, gain, dy, dx, &mut d_gain);
+                            d_gain
+                        })
+                        .collect();
+                    sum_in_order(parts)
+                })
+            })
+        })???;
+        Ok((Some(Tensor::from_vec(dx, x.dims(), x.device())?), Some(Tensor::from_vec(d_gain, gain.dims(), gain.device())?)))
+    }
+}
+
+/// `y · silu(z)`, element by element.
+pub struct Gate<T>(pub std::marker::PhantomData<T>);
+
+/// Elements of a parallel block.
+const ELEMENTS: usize = 4096;
+
+impl<T: Real> CustomOp2 for Gate<T> {
+    fn name(&self) -> &'static str {
+        "bim-gate"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (y, z) = (slice::<T>(s1, l1, "y")?, slice::<T>(s2, l2, "z")?);
+        let mut out = vec![T::zero(); y.len()];
+        (y.par_chunks(ELEMENTS), z.par_chunks(ELEMENTS), out.par_chunks_mut(ELEMENTS))
+            .into_par_iter()
+            .for_each(|(y, z, out)| row::gate(y, z, out));
+        Ok((T::to_cpu_storage_owned(out), l1.shape().clone()))
+    }
+
+    fn bwd(&self, y: &Tensor, z: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (mut dy, mut dz) = (vec![T::zero(); y.elem_count()], vec![T::zero(); z.elem_count()]);
+        with_slice(y, |y: &[T]| {
+            with_slice(z, |z: &[T]| {
+                with_slice(grad, |grad: &[T]| {
+                    let inputs = (y.par_chunks(ELEMENTS), z.par_chunks(ELEMENTS), grad.par_chunks(ELEMENTS));
+                    (inputs.0, inputs.1, inputs.2, dy.par_chunks_mut(ELEMENTS), dz.par_chunks_mut(ELEMENTS))
+                        .into_par_iter()
+                        .for_each(|(y, z, grad, dy, dz)| row::gate_reverse(y, z, grad, dy, dz));
+                })
+            })
+        })???;
+        Ok((Some(Tensor::from_vec(dy, y.dims(), y.device())?), Some(Tensor::from_vec(dz, z.dims(), z.device())?)))
+    }
 }

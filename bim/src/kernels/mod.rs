@@ -7,6 +7,7 @@ pub mod encode;
 pub mod matmul;
 pub mod neuron;
 pub mod prune;
+pub mod row;
 pub mod scan;
 pub mod stdp;
 pub mod trace;

@@ -1,4 +1,4 @@
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::{Error, Result};
 
@@ -28,6 +28,21 @@ impl Targets {
         match self {
             Self::Classes { weight, .. } | Self::Labels { weight, .. } => weight,
         }
+    }
+
+    /// The same targets on another device.
+    ///
+    /// # Errors
+    /// If a tensor cannot be copied.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(match self {
+            Self::Classes { class, weight } => {
+                Self::Classes { class: class.to_device(device)?, weight: weight.to_device(device)? }
+            }
+            Self::Labels { label, weight } => {
+                Self::Labels { label: label.to_device(device)?, weight: weight.to_device(device)? }
+            }
+        })
     }
 }
 
@@ -75,7 +90,6 @@ fn log_softmax(x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn cross_entropy_ignores_padding_and_matches_the_definition() -> Result<()> {

@@ -1,0 +1,221 @@
+use candle_core::{DType, Device, Tensor};
+use learner::{
+    AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot, Targets, Update,
+    global_norm, loss,
+};
+
+use crate::{BpttConfig, State};
+
+/// A model over segments. Built from new parameters it is trained, from [`learner::Bound`] ones it only predicts.
+pub trait SequenceModel: Send + Sized + 'static {
+    /// Sizes and choices.
+    type Config: Clone + Send;
+
+    /// The model with its parameters from `source`.
+    ///
+    /// # Errors
+    /// If the configuration cannot work or a parameter cannot be had.
+    fn new(config: &Self::Config, io: &Io, source: &mut dyn ParamSource) -> Result<Self>;
+
+    /// State at the start of `streams` streams: all zeros.
+    ///
+    /// # Errors
+    /// If it cannot be allocated.
+    fn initial_state(&self, streams: usize) -> Result<State>;
+
+    /// Maps a segment `[B, K]` or `[B, K, F]` and the state before it to outputs `[B, K, O]` and the state after it.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    fn forward(&self, x: &Tensor, state: &State) -> Result<(Tensor, State)>;
+}
+
+/// Truncated backpropagation through time (Werbos 1990; Williams & Peng 1990): the state is carried from segment to
+/// segment, the gradient stops at the segment's start.
+pub struct BpttLearner<M: SequenceModel> {
+    config: M::Config,
+    train: BpttConfig,
+    params: Params,
+    optimizer: AdamW,
+    runner: Runner<M>,
+    /// Outputs of the last prediction, with their graph.
+    pending: Option<Tensor>,
+}
+
+/// A model and its streams.
+struct Runner<M> {
+    model: M,
+    io: Io,
+    state: State,
+}
+
+impl<M: SequenceModel> Runner<M> {
+    fn new(config: &M::Config, io: Io, source: &mut dyn ParamSource) -> Result<Self> {
+        for (key, value) in [("streams", io.streams), ("segment", io.segment), ("outputs", io.outputs)] {
+            if value == 0 {
+                return Err(Error::Config { key, problem: "expected 1 or more, got 0".into() });
+            }
+        }
+        let model = M::new(config, &io, source)?;
+        let state = model.initial_state(io.streams)?;
+        Ok(Self { model, io, state })
+    }
+
+    fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        if starts.len() != self.io.streams {
+            return Err(Error::shape("reset", format!("{} streams", self.io.streams), starts.len()));
+        }
+        self.state.reset(starts)
+    }
+
+    /// Outputs with their graph, if the model has one; advances the state.
+    fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.check(x)?;
+        let (outputs, state) = self.model.forward(x, &self.state)?;
+        self.state = state;
+        Ok(outputs)
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let Io { streams, segment, input, .. } = self.io;
+        let (fits, frame, dtype) = match (input, x.dims()) {
+            (InputKind::Tokens { .. }, &[b, k]) => (b == streams && (1..=segment).contains(&k), String::new(), DType::U32),
+            (InputKind::Frames { width }, &[b, k, f]) => {
+                (b == streams && (1..=segment).contains(&k) && f == width, format!(", {width}"), DType::F32)
+            }
+            (InputKind::Tokens { .. }, _) => (false, String::new(), DType::U32),
+            (InputKind::Frames { width }, _) => (false, format!(", {width}"), DType::F32),
+        };
+        if !fits || x.dtype() != dtype {
+            return Err(Error::Shape {
+                operand: "segment".into(),
+                expected: format!("{dtype:?} [{streams}, 1 to {segment}{frame}]"),
+                got: format!("{:?} {:?}", x.dtype(), x.dims()),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<M: SequenceModel> BpttLearner<M> {
+    /// A model with new parameters, drawn from `seed`.
+    ///
+    /// # Errors
+    /// If the configuration cannot work or the parameters cannot be allocated.
+    pub fn new(config: M::Config, io: Io, train: BpttConfig, seed: u64, device: &Device) -> Result<Self> {
+        train.check()?;
+        let mut params = Params::new(seed, DType::F32, device);
+        let runner = Runner::new(&config, io, &mut params)?;
+        let groups = params.vars().iter().map(|(name, var)| (name.clone(), var.clone(), Group::by_rank(var)));
+        let optimizer = AdamW::new(train.adamw, groups)?;
+        Ok(Self { config, train, params, optimizer, runner, pending: None })
+    }
+
+    /// Gradients in the order of the parameters; zeros for one that the outputs do not depend on.
+    fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
+        let mut store = loss.backward()?;
+        self.params.vars().iter().map(|(_, var)| Ok(store.remove(var).map_or_else(|| var.zeros_like(), Ok)?)).collect()
+    }
+
+    fn diverged(&self, quantity: &'static str, value: f64, layer: Option<String>) -> Error {
+        Error::Diverged { quantity, value, update: self.optimizer.updates(), layer }
+    }
+
+    /// Norm of the whole gradient; an error that names the first parameter whose gradient is not finite.
+    fn finite_norm(&self, gradients: &[Tensor]) -> Result<f64> {
+        let norm = global_norm(gradients)?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        for ((name, _), gradient) in self.params.vars().iter().zip(gradients) {
+            if !global_norm(std::slice::from_ref(gradient))?.is_finite() {
+                return Err(self.diverged("gradient norm", norm, Some(name.clone())));
+            }
+        }
+        Err(self.diverged("gradient norm", norm, None))
+    }
+}
+
+impl<M: SequenceModel> Predictor for BpttLearner<M> {
+    fn segment_len(&self) -> usize {
+        self.runner.io.segment
+    }
+
+    fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        self.runner.reset(starts)
+    }
+
+    fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.pending = None; // frees the old graph before the new one grows
+        let outputs = self.runner.predict(x)?;
+        let detached = outputs.detach();
+        self.pending = Some(outputs);
+        Ok(detached)
+    }
+}
+
+impl<M: SequenceModel> Learner for BpttLearner<M> {
+    fn learn(&mut self, y: &Targets) -> Result<Update> {
+        let Some(outputs) = self.pending.take() else {
+            return Err(Error::shape("learn", "a prediction before it", "none"));
+        };
+        let learning_rate = self.train.schedule.at(self.optimizer.updates());
+        let Some(loss) = loss(&outputs, y)? else {
+            return Ok(Update { learning_rate, ..Update::default() });
+        };
+        let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            return Err(self.diverged("loss", value, None));
+        }
+        let gradients = self.gradients(&loss)?;
+        let grad_norm = self.finite_norm(&gradients)?;
+        let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
+        let directions = self.optimizer.directions(&gradients, scale)?;
+        let update_norm = self.optimizer.apply(&directions, learning_rate)?;
+        if !update_norm.is_finite() {
+            return Err(self.diverged("update norm", update_norm, None));
+        }
+        Ok(Update { loss: Some(value), learning_rate, grad_norm, update_norm, ..Update::default() })
+    }
+
+    fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
+        let io = Io { streams, ..self.runner.io };
+        Ok(Box::new(Evaluator(Runner::<M>::new(&self.config, io, &mut self.params.bound())?)))
+    }
+
+    fn cost(&self) -> Cost {
+        Cost { parameters: self.params.count(), state_bytes: self.runner.state.bytes() }
+    }
+
+    fn save(&self) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        self.params.save(&mut snapshot)?;
+        self.optimizer.save(&mut snapshot)?;
+        self.runner.state.save(&mut snapshot);
+        Ok(snapshot)
+    }
+
+    fn load(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.pending = None;
+        self.params.load(snapshot)?;
+        self.optimizer.load(snapshot)?;
+        self.runner.state.load(snapshot)
+    }
+}
+
+/// The same weights without gradients, on streams of its own. Sees every later update.
+struct Evaluator<M>(Runner<M>);
+
+impl<M: SequenceModel> Predictor for Evaluator<M> {
+    fn segment_len(&self) -> usize {
+        self.0.io.segment
+    }
+
+    fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        self.0.reset(starts)
+    }
+
+    fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.0.predict(x)
+    }
+}

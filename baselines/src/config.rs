@@ -1,0 +1,119 @@
+use candle_core::Device;
+use learner::{AdamWConfig, Error, Io, Learner, Result, Schedule};
+use serde::{Deserialize, Serialize};
+
+use crate::{BpttLearner, Lstm, LstmConfig, Transformer, TransformerConfig};
+
+/// A whole number from `LOW` to `HIGH`, checked while it is read, so that an error points at the key that caused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "usize")]
+pub struct Whole<const LOW: usize, const HIGH: usize>(usize);
+
+impl<const LOW: usize, const HIGH: usize> Whole<LOW, HIGH> {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl<const LOW: usize, const HIGH: usize> TryFrom<f64> for Whole<LOW, HIGH> {
+    type Error = String;
+    fn try_from(x: f64) -> std::result::Result<Self, String> {
+        if x.fract() == 0.0 && (LOW as f64..=HIGH as f64).contains(&x) {
+            Ok(Self(x as usize))
+        } else {
+            Err(format!("expected an integer from {LOW} to {HIGH}, got {x}"))
+        }
+    }
+}
+
+impl<const LOW: usize, const HIGH: usize> TryFrom<usize> for Whole<LOW, HIGH> {
+    type Error = String;
+    fn try_from(x: usize) -> std::result::Result<Self, String> {
+        Self::try_from(x as f64)
+    }
+}
+
+impl<const LOW: usize, const HIGH: usize> From<Whole<LOW, HIGH>> for usize {
+    fn from(x: Whole<LOW, HIGH>) -> Self {
+        x.0
+    }
+}
+
+/// `Whole` from a constant that the compiler checks.
+pub(crate) const fn whole<const LOW: usize, const HIGH: usize>(x: usize) -> Whole<LOW, HIGH> {
+    assert!(LOW <= x && x <= HIGH, "constant out of range");
+    Whole(x)
+}
+
+/// Channels, `D` or `H`.
+pub type Width = Whole<1, 4096>;
+/// Layers, `L`.
+pub type Layers = Whole<1, 128>;
+
+/// How a model is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BpttConfig {
+    /// Learning rate as a function of the number of updates.
+    pub schedule: Schedule,
+    /// The optimiser.
+    pub adamw: AdamWConfig,
+    /// Largest L2 norm of the gradient over all parameters; a larger one is scaled down to it.
+    pub clip: f64,
+}
+
+impl BpttConfig {
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.clip.is_nan() || self.clip <= 0.0 {
+            return Err(Error::Config { key: "clip", problem: format!("expected a number above 0, got {}", self.clip) });
+        }
+        Ok(())
+    }
+}
+
+/// A baseline and its sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// Decoder-only Transformer.
+    Transformer(TransformerConfig),
+    /// Long short-term memory.
+    Lstm(LstmConfig),
+}
+
+/// A learner for any baseline.
+///
+/// # Errors
+/// If the configuration cannot work or the parameters cannot be allocated.
+pub fn build(model: &ModelConfig, io: Io, train: BpttConfig, seed: u64, device: &Device) -> Result<Box<dyn Learner>> {
+    Ok(match model {
+        ModelConfig::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, train, seed, device)?),
+        ModelConfig::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, train, seed, device)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(json: &str) -> String {
+        serde_json::from_str::<ModelConfig>(json).map_or_else(|e| e.to_string(), |c| format!("{c:?}"))
+    }
+
+    #[test]
+    fn values_are_checked_while_they_are_read() {
+        assert!(problem(r#"{"kind": "lstm", "width": 0}"#).contains("expected an integer from 1 to 4096, got 0"));
+        assert!(problem(r#"{"kind": "lstm", "width": 1.5}"#).contains("expected an integer from 1 to 4096, got 1.5"));
+        assert!(problem(r#"{"kind": "lstm", "widht": 1}"#).contains("unknown field `widht`"));
+        assert!(problem(r#"{"kind": "gru"}"#).contains("unknown variant `gru`"));
+    }
+
+    #[test]
+    fn a_configuration_survives_being_written_and_read() -> std::result::Result<(), serde_json::Error> {
+        let config: ModelConfig = serde_json::from_str(r#"{"kind": "transformer", "width": 64, "memory": 0}"#)?;
+        assert_eq!(serde_json::from_str::<ModelConfig>(&serde_json::to_string(&config)?)?, config);
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+use candle_core::Tensor;
+use learner::{Init, InputKind, Io, ParamSource, Result};
+
+use crate::ops::{Prepare, linear};
+
+/// What turns segments into channels: a table for tokens, a linear map for frames.
+pub(crate) enum Input {
+    /// `[V, D]`.
+    Table(Tensor),
+    /// `[F, D]` and `[D]`.
+    Map(Tensor, Tensor),
+}
+
+impl Input {
+    /// Rows start with `std` per channel, for tokens as for frames of unit variance.
+    pub fn new(io: &Io, width: usize, std: f64, source: &mut dyn ParamSource) -> Result<Self> {
+        Ok(match io.input {
+            InputKind::Tokens { vocabulary } => {
+                Self::Table(source.get("embedding.weight", &[vocabulary, width], Init::Normal(std))?)
+            }
+            InputKind::Frames { width: frame } => Self::Map(
+                source.get("input.weight", &[frame, width], Init::Normal(std / (frame.max(1) as f64).sqrt()))?,
+                source.get("input.bias", &[width], Init::Constant(0.0))?,
+            ),
+        })
+    }
+
+    /// `[B, K]` or `[B, K, F]` → `[B, K, D]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Table(table) => {
+                let (b, k) = x.dims2()?;
+                table.index_select(&x.contiguous()?.flatten_all()?, 0)?.reshape((b, k, table.dim(1)?))?
+            }
+            Self::Map(w, b) => linear(x, w, b, Prepare::Nothing)?,
+        })
+    }
+}
+
+/// The map from channels to outputs.
+pub(crate) struct Output {
+    weight: Tensor,
+    bias: Tensor,
+    prepare: Prepare,
+}
+
+impl Output {
+    /// Starts at zero: the first prediction is uniform, whatever the body does.
+    pub fn new(io: &Io, width: usize, prepare: Prepare, source: &mut dyn ParamSource) -> Result<Self> {
+        let weight = source.get("output.weight", &[width, io.outputs], Init::Constant(0.0))?;
+        Ok(Self { weight, bias: source.get("output.bias", &[io.outputs], Init::Constant(0.0))?, prepare })
+    }
+
+    /// `[B, K, D]` → `[B, K, O]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(linear(x, &self.weight, &self.bias, self.prepare)?)
+    }
+}

@@ -1,0 +1,270 @@
+//! Arithmetic over slices: the matrix product, functions that compile to vector code, and rows of RMS norm. Sums run in
+//! a fixed order, so that a result does not depend on the number of threads.
+
+use gemm::Parallelism;
+
+/// A strided matrix view: element `(i, j)` is at `i * row_stride + j * column_stride`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub rows: usize,
+    pub columns: usize,
+    pub row_stride: usize,
+    pub column_stride: usize,
+}
+
+impl View {
+    /// A row-major matrix.
+    pub fn new(rows: usize, columns: usize) -> Self {
+        Self::strided(rows, columns, columns)
+    }
+
+    /// A row-major matrix whose rows are `row_stride` apart.
+    pub fn strided(rows: usize, columns: usize, row_stride: usize) -> Self {
+        Self { rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The transposed view.
+    pub fn t(self) -> Self {
+        Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+
+    /// Elements a slice must have to hold this view.
+    fn extent(&self) -> usize {
+        if self.rows == 0 || self.columns == 0 {
+            return 0;
+        }
+        (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
+    }
+}
+
+/// What happens to the destination of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It is overwritten.
+    Nothing,
+    /// The product is added to it.
+    Sum,
+}
+
+/// `dst ← a · b` on the calling thread.
+pub(crate) fn matmul(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: Keep) {
+    product(dst, a, b, keep, Parallelism::None);
+}
+
+/// `a · b` into a new row-major matrix, on all threads. Threads split the result, never a sum.
+pub(crate) fn par_matmul(a: (&[f32], View), b: (&[f32], View)) -> Vec<f32> {
+    let (rows, columns) = (a.1.rows, b.1.columns);
+    let mut dst = vec![0.0; rows * columns];
+    product((&mut dst, View::new(rows, columns)), a, b, Keep::Nothing, Parallelism::Rayon(0));
+    dst
+}
+
+fn product(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: Keep, parallelism: Parallelism) {
+    let ((dst, dv), (a, av), (b, bv)) = (dst, a, b);
+    // Only a bug in a caller of this crate can break these: shapes that users give are checked before.
+    assert!(av.columns == bv.rows && dv.rows == av.rows && dv.columns == bv.columns, "{dv:?} = {av:?} · {bv:?}");
+    assert!(dst.len() >= dv.extent() && a.len() >= av.extent() && b.len() >= bv.extent(), "view exceeds its slice");
+    let s = |x: usize| x as isize;
+    // SAFETY: the three views lie within their slices (asserted above), and `dst` is borrowed mutably, so it overlaps
+    // neither operand.
+    unsafe {
+        gemm::gemm(
+            dv.rows,
+            dv.columns,
+            av.columns,
+            dst.as_mut_ptr(),
+            s(dv.column_stride),
+            s(dv.row_stride),
+            keep == Keep::Sum,
+            a.as_ptr(),
+            s(av.column_stride),
+            s(av.row_stride),
+            b.as_ptr(),
+            s(bv.column_stride),
+            s(bv.row_stride),
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `e^x` to 2 ulp for `-87 ≤ x ≤ 88`, clamped outside, NaN for NaN. Branch-free, so that loops over it vectorise.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    /// `1.5 · 2^23`: adding it rounds to a whole number, which then sits in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // not `clamp` or `max`, which would hide a NaN
+    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x > 88.0 { 88.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    // minimax polynomial of (e^r − 1 − r) / r² on |r| ≤ ln 2 / 2 (Cephes, expf)
+    let p = 1.987_569_1e-4 * r + 1.398_2e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let y = p * (r * r) + r + 1.0;
+    y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+/// `1 / (1 + e^{-x})`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `tanh x`, to an absolute error of 2e-7.
+#[inline(always)]
+pub(crate) fn tanh(x: f32) -> f32 {
+    2.0 * sigmoid(2.0 * x) - 1.0
+}
+
+/// `2 √(2/π)`: the tanh form of GELU is `x σ(GELU_SCALE · (x + GELU_CUBE x³))`.
+const GELU_SCALE: f32 = 1.595_769_1;
+const GELU_CUBE: f32 = 0.044_715;
+
+/// GELU in its tanh form (Hendrycks & Gimpel 2016) and its derivative.
+#[inline(always)]
+pub(crate) fn gelu(x: f32) -> (f32, f32) {
+    let s = sigmoid(GELU_SCALE * (x + GELU_CUBE * x * x * x));
+    (x * s, s + x * s * (1.0 - s) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBE * x * x))
+}
+
+const LANES: usize = 16;
+
+/// Sum in a fixed order of 16 partial sums.
+pub(crate) fn sum(v: &[f32]) -> f32 {
+    fold(v, 0.0, |a, x| a + x, |a, b| a + b)
+}
+
+/// Largest element; NaN elements are passed over.
+pub(crate) fn max(v: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    fold(v, f32::NEG_INFINITY, larger, larger)
+}
+
+#[inline(always)]
+fn fold(v: &[f32], start: f32, step: impl Fn(f32, f32) -> f32, join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
+    let mut blocks = v.chunks_exact(LANES);
+    for block in &mut blocks {
+        for (lane, &x) in lanes.iter_mut().zip(block) {
+            *lane = step(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(blocks.remainder()) {
+        *lane = step(*lane, x);
+    }
+    lanes.iter().fold(start, |a, &b| join(a, b))
+}
+
+/// `Σ a b`, in a fixed order of 16 partial sums.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (mut ab, mut bb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    for (a, b) in (&mut ab).zip(&mut bb) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(ab.remainder()).zip(bb.remainder()) {
+        *lane += a * b;
+    }
+    lanes.iter().sum()
+}
+
+/// Added to the mean square under the root of RMS norm.
+pub(crate) const NORM_EPSILON: f32 = 1e-6;
+
+/// `1 / √(mean x² + ε)` of one row.
+fn inverse_rms(row: &[f32]) -> f32 {
+    1.0 / (dot(row, row) / row.len() as f32 + NORM_EPSILON).sqrt()
+}
+
+/// RMS norm without gain (Zhang & Sennrich 2019) of rows of `width`: the matrix behind it learns the scale.
+pub(crate) fn rms_norm(x: &[f32], out: &mut [f32], width: usize) {
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let r = inverse_rms(x);
+        for (o, &x) in out.iter_mut().zip(x) {
+            *o = x * r;
+        }
+    }
+}
+
+/// Adds to `dx` what comes back through [`rms_norm`] from `dn`, the gradient of its output `n`:
+/// `dx += r (dn − n · mean(n dn))`.
+pub(crate) fn rms_norm_backward(x: &[f32], n: &[f32], dn: &[f32], dx: &mut [f32], width: usize) {
+    let rows = x.chunks_exact(width).zip(n.chunks_exact(width)).zip(dn.chunks_exact(width));
+    for (((x, n), dn), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+        let r = inverse_rms(x);
+        let mean = dot(n, dn) / width as f32;
+        for ((dx, &n), &dn) in dx.iter_mut().zip(n).zip(dn) {
+            *dx += r * (dn - n * mean);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn product_equals_the_triple_loop_for_plain_transposed_and_strided_views() {
+        let (m, n, k) = (5, 7, 3);
+        let a: Vec<f32> = (0..m * k).map(|i| (i as f32).sin()).collect();
+        let b: Vec<f32> = (0..k * (n + 2)).map(|i| (i as f32).cos()).collect();
+        let start: Vec<f32> = (0..m * n).map(|i| i as f32).collect();
+        let expected = |keep: f32, i: usize| -> f32 {
+            let (r, c) = (i / n, i % n);
+            keep * i as f32 + (0..k).map(|l| a[l * m + r] * b[l * (n + 2) + c]).sum::<f32>()
+        };
+        let (av, bv) = (View::new(k, m).t(), View::strided(k, n, n + 2));
+        for (keep, share) in [(Keep::Nothing, 0.0), (Keep::Sum, 1.0)] {
+            let mut dst = start.clone();
+            matmul((&mut dst, View::new(m, n)), (&a, av), (&b, bv), keep);
+            for (i, x) in dst.iter().enumerate() {
+                assert!((x - expected(share, i)).abs() < 1e-5, "{i}: {x} {}", expected(share, i)); // three f32 terms up to 35
+            }
+        }
+        for (i, x) in par_matmul((&a, av), (&b, bv)).iter().enumerate() {
+            assert!((x - expected(0.0, i)).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn functions_agree_with_the_library_and_pass_nan_on() {
+        for i in -8700..8800 {
+            let x = i as f32 * 0.01;
+            let want = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / want - 1.0).abs() < 2.5e-7, "{x}"); // 2 ulp of f32
+            assert!((f64::from(sigmoid(x)) - 1.0 / (1.0 + (-f64::from(x)).exp())).abs() < 2e-7);
+            assert!((f64::from(tanh(x)) - f64::from(x).tanh()).abs() < 3e-7);
+        }
+        assert!(exp(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan() && tanh(f32::NAN).is_nan());
+        assert_eq!((exp(0.0), tanh(0.0), sigmoid(200.0), sigmoid(-200.0) < 1e-37), (1.0, 0.0, 1.0, true));
+    }
+
+    #[test]
+    fn derivatives_are_those_of_central_differences() {
+        for i in -40..40 {
+            let (x, h) = (i as f32 * 0.2, 1e-2);
+            let numeric = (gelu(x + h).0 - gelu(x - h).0) / (2.0 * h);
+            assert!((numeric - gelu(x).1).abs() < 1e-3, "{x}"); // h² error of the difference and f32 rounding over h
+        }
+    }
+
+    #[test]
+    fn reductions_cover_the_remainder() {
+        let v: Vec<f32> = (0..37).map(|i| i as f32).collect();
+        assert_eq!((sum(&v), max(&v), dot(&v, &v)), (666.0, 36.0, 16206.0));
+        assert_eq!(max(&[-3.0, -2.0]), -2.0);
+    }
+}

@@ -1,0 +1,36 @@
+//! Baselines that are trained by backpropagation through time, behind the same [`learner::Learner`] as everything else.
+//!
+//! | symbol | meaning |
+//! |---|---|
+//! | `B` | streams side by side |
+//! | `T`, `K` | steps; steps per segment, the window of backpropagation |
+//! | `D` | channels of the residual stream |
+//! | `H` | channels of a hidden state |
+//! | `F` | values per frame of the input; hidden width of a feed-forward block |
+//! | `M` | remembered steps before the segment |
+//! | `V`, `O` | vocabulary entries; outputs per step |
+//!
+//! | model | paper | file |
+//! |---|---|---|
+//! | [`Transformer`] | Vaswani et al. 2017, *Attention is all you need*; norms before: Xiong et al. 2020; rotary positions: Su et al. 2021; memory: Dai et al. 2019, *Transformer-XL* | `transformer.rs` |
+//! | [`Lstm`] | Hochreiter & Schmidhuber 1997, *Long short-term memory*; forget gates: Gers et al. 2000 | `lstm.rs` |
+//!
+//! `bptt.rs` trains any [`SequenceModel`]; `ops/` holds the fused operations with their slow twins.
+
+mod bptt;
+mod config;
+mod input;
+mod kernels;
+mod lstm;
+pub mod ops;
+mod state;
+mod transformer;
+
+pub use bptt::{BpttLearner, SequenceModel};
+pub use config::{BpttConfig, Layers, ModelConfig, Whole, Width, build};
+pub use lstm::{Lstm, LstmConfig};
+pub use state::State;
+pub use transformer::{Transformer, TransformerConfig};
+
+/// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
+pub const CODE_VERSION: u32 = 1;

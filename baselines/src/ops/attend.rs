@@ -1,0 +1,108 @@
+//! Causal attention of one head over one stream's segment, in blocks of queries: no `T × T` matrix is kept, only the log
+//! of each query's normaliser (Dao et al. 2022).
+
+use crate::kernels::{Keep, View, dot, exp, matmul, max, sum};
+
+/// Queries per block.
+const BLOCK: usize = 64;
+
+/// Rotated and scaled operands of one head: query `t` sees keys `0 ..= seen + t`.
+pub(super) struct Head {
+    /// Values per key, `d`.
+    pub dim: usize,
+    /// Queries, `K`.
+    pub steps: usize,
+    /// Remembered keys before the segment.
+    pub seen: usize,
+    /// `[K, d]`, already divided by `√d`.
+    pub q: Vec<f32>,
+    /// `[seen + K, d]`.
+    pub k: Vec<f32>,
+    /// `[seen + K, d]`.
+    pub v: Vec<f32>,
+}
+
+impl Head {
+    fn keys(&self) -> usize {
+        self.seen + self.steps
+    }
+
+    /// `[d, seen + K]`, so that products over `d` run along rows.
+    fn transposed(&self, rows: &[f32]) -> Vec<f32> {
+        let keys = self.keys();
+        let mut out = vec![0.0; rows.len()];
+        for (j, row) in rows.chunks_exact(self.dim).enumerate() {
+            for (i, &x) in row.iter().enumerate() {
+                out[i * keys + j] = x;
+            }
+        }
+        out
+    }
+
+    /// `a · bᵀ` of a block's queries with its visible keys: `[queries, visible]`.
+    fn against_keys(&self, a: &[f32], bt: &[f32], visible: usize, dst: &mut [f32]) {
+        let queries = a.len() / self.dim;
+        let keys = View::strided(self.dim, visible, self.keys());
+        matmul((dst, View::new(queries, visible)), (a, View::new(queries, self.dim)), (bt, keys), Keep::Nothing);
+    }
+
+    /// Output `[K, d]` and the log of each query's normaliser, `[K]`.
+    pub fn forward(&self, out: &mut [f32], log_sums: &mut [f32]) {
+        let d = self.dim;
+        let kt = self.transposed(&self.k);
+        let mut scores = vec![0.0; BLOCK.min(self.steps) * self.keys()];
+        for start in (0..self.steps).step_by(BLOCK) {
+            let end = (start + BLOCK).min(self.steps);
+            let (visible, queries) = (self.seen + end, end - start);
+            let p = &mut scores[..queries * visible];
+            self.against_keys(&self.q[start * d..end * d], &kt, visible, p);
+            for (i, row) in p.chunks_exact_mut(visible).enumerate() {
+                let (own, future) = row.split_at_mut(self.seen + start + i + 1);
+                let top = max(own);
+                own.iter_mut().for_each(|s| *s = exp(*s - top));
+                let total = sum(own);
+                own.iter_mut().for_each(|s| *s /= total);
+                future.fill(0.0);
+                log_sums[start + i] = top + total.ln();
+            }
+            let o = (&mut out[start * d..end * d], View::new(queries, d));
+            matmul(o, (p, View::new(queries, visible)), (&self.v, View::new(visible, d)), Keep::Nothing);
+        }
+    }
+
+    /// Gradients of the (scaled, rotated) queries and of the segment's own keys and values, `[K, d]` each. Nothing goes
+    /// back into what is remembered.
+    pub fn backward(&self, out: &[f32], log_sums: &[f32], d_out: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
+        let d = self.dim;
+        let (kt, vt) = (self.transposed(&self.k), self.transposed(&self.v));
+        let mut scores = vec![0.0; BLOCK.min(self.steps) * self.keys()];
+        let mut d_scores = scores.clone();
+        for start in (0..self.steps).step_by(BLOCK) {
+            let end = (start + BLOCK).min(self.steps);
+            let (visible, queries) = (self.seen + end, end - start);
+            let block = start * d..end * d;
+            let (p, ds) = (&mut scores[..queries * visible], &mut d_scores[..queries * visible]);
+            self.against_keys(&self.q[block.clone()], &kt, visible, p);
+            self.against_keys(&d_out[block.clone()], &vt, visible, ds);
+            for (i, (p, ds)) in p.chunks_exact_mut(visible).zip(ds.chunks_exact_mut(visible)).enumerate() {
+                let t = start + i;
+                let (own, future) = p.split_at_mut(self.seen + t + 1);
+                let (d_own, d_future) = ds.split_at_mut(self.seen + t + 1);
+                let mean = dot(&out[t * d..(t + 1) * d], &d_out[t * d..(t + 1) * d]); // Σ_j p_j dp_j
+                let log_sum = log_sums[t];
+                for (p, ds) in own.iter_mut().zip(d_own) {
+                    *p = exp(*p - log_sum);
+                    *ds = *p * (*ds - mean);
+                }
+                future.fill(0.0);
+                d_future.fill(0.0);
+            }
+            let all = View::new(queries, visible);
+            let rows = View::new(queries, d);
+            matmul((&mut dq[block.clone()], rows), (ds, all), (&self.k, View::new(visible, d)), Keep::Nothing);
+            let (own, sums) = (View::strided(queries, end, visible).t(), View::new(end, d)); // columns of the segment
+            matmul((&mut dv[..end * d], sums), (&p[self.seen..], own), (&d_out[block.clone()], rows), Keep::Sum);
+            matmul((&mut dk[..end * d], sums), (&ds[self.seen..], own), (&self.q[block], rows), Keep::Sum);
+        }
+    }
+}

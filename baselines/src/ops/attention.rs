@@ -1,0 +1,385 @@
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::attend::Head;
+use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward};
+
+/// Rotary positions (Su et al. 2021): channel `i < d/2` of a head turns against channel `i + d/2` by the angle
+/// `position · 10000^{-2i/d}`.
+#[derive(Debug)]
+pub struct Rotary {
+    half: usize,
+    /// `[positions, d/2]`.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Rotary {
+    /// Angles of positions `0 .. positions` for heads of an even size `dim`.
+    #[must_use]
+    pub fn new(positions: usize, dim: usize) -> Self {
+        let half = dim / 2;
+        let angle = |i: usize| (i / half) as f64 * 10_000f64.powf(-((i % half) as f64) / half as f64);
+        let table = |f: fn(f64) -> f64| (0..positions * half).map(|i| f(angle(i)) as f32).collect();
+        Self { half, cos: table(f64::cos), sin: table(f64::sin) }
+    }
+
+    fn table(&self, position: usize) -> (&[f32], &[f32]) {
+        let row = position * self.half..(position + 1) * self.half;
+        (&self.cos[row.clone()], &self.sin[row])
+    }
+
+    /// `out = factor · rotated x`.
+    fn rotate(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
+        let (cos, sin) = self.table(position);
+        let (x1, x2) = x.split_at(self.half);
+        let (out1, out2) = out.split_at_mut(self.half);
+        for i in 0..self.half {
+            out1[i] = factor * (x1[i] * cos[i] - x2[i] * sin[i]);
+            out2[i] = factor * (x1[i] * sin[i] + x2[i] * cos[i]);
+        }
+    }
+
+    /// The transpose of [`Rotary::rotate`].
+    fn rotate_back(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
+        let (cos, sin) = self.table(position);
+        let (x1, x2) = x.split_at(self.half);
+        let (out1, out2) = out.split_at_mut(self.half);
+        for i in 0..self.half {
+            out1[i] = factor * (x1[i] * cos[i] + x2[i] * sin[i]);
+            out2[i] = factor * (x2[i] * cos[i] - x1[i] * sin[i]);
+        }
+    }
+
+    /// Rotates `x` `[B, heads, steps, d]`, whose first step is at `position`, in tensor operations.
+    fn rotate_slow(&self, position: usize, x: &Tensor) -> Result<Tensor> {
+        let (steps, half) = (x.dim(2)?, self.half);
+        let part = |table: &[f32]| -> Result<Tensor> {
+            let rows = &table[position * half..(position + steps) * half];
+            Tensor::from_slice(rows, (steps, half), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
+        };
+        let (cos, sin) = (part(&self.cos)?, part(&self.sin)?);
+        let (x1, x2) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+        let first = (x1.broadcast_mul(&cos)? - x2.broadcast_mul(&sin)?)?;
+        let second = (x1.broadcast_mul(&sin)? + x2.broadcast_mul(&cos)?)?;
+        Tensor::cat(&[first, second], D::Minus1)
+    }
+}
+
+/// What attention is given besides its input and weights.
+#[derive(Clone, Debug)]
+pub struct AttentionShape {
+    /// Number of heads.
+    pub heads: usize,
+    /// Angles of `M + K` positions or more.
+    pub rotary: Arc<Rotary>,
+    /// Keys and values of the `M` steps before the segment, not rotated: `[B, M, 2D]`. No gradient reaches them.
+    pub memory: Tensor,
+    /// How many of the last of them belong to each stream's present recording.
+    pub valid: Vec<usize>,
+}
+
+/// Causal self-attention with memory and its residual, `x + attend(norm(x) · w_qkv) · w_o`: `x` `[B, K, D]`, `w_qkv`
+/// `[D, 3D]`, `w_o` `[D, D]`. Returns the output `[B, K, D]` and the memory for the next segment `[B, M, 2D]`.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn attention(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShape) -> Result<(Tensor, Tensor)> {
+    shape.check(x, w_qkv, w_o)?;
+    if !fused(x) {
+        return attention_slow(x, w_qkv, w_o, shape);
+    }
+    let (streams, steps, width) = x.dims3()?;
+    let remembered = shape.memory.dim(1)?;
+    let out = Arc::new(OnceLock::new());
+    let op = Attention {
+        heads: shape.heads,
+        rotary: shape.rotary.clone(),
+        valid: shape.valid.clone(),
+        memory: with_values(&shape.memory, <[f32]>::to_vec)?,
+        dims: Dims { streams, steps, width, remembered, head: width / shape.heads },
+        record: x.track_op() || w_qkv.track_op() || w_o.track_op(),
+        next_memory: out.clone(),
+        tape: Tape::new(),
+    };
+    let y = x.contiguous()?.apply_op3(&w_qkv.contiguous()?, &w_o.contiguous()?, op)?;
+    let Some(next) = out.get() else { bail!("attention left no memory") };
+    Ok((y, Tensor::from_slice(next, (streams, remembered, 2 * width), x.device())?))
+}
+
+/// [`attention`] in tensor operations.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn attention_slow(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShape) -> Result<(Tensor, Tensor)> {
+    shape.check(x, w_qkv, w_o)?;
+    let (b, k, width) = x.dims3()?;
+    let (heads, m) = (shape.heads, shape.memory.dim(1)?);
+    let split = |t: &Tensor| -> Result<Tensor> {
+        t.contiguous()?.reshape((b, t.dim(1)?, heads, width / heads))?.transpose(1, 2)?.contiguous()
+    };
+    let qkv = matmul_slow(&rms_norm_slow(x)?, w_qkv)?; // [B, K, 3D]
+    let kv = Tensor::cat(&[&shape.memory.to_dtype(x.dtype())?, &qkv.narrow(2, width, 2 * width)?], 1)?; // [B, M+K, 2D]
+    let q = shape.rotary.rotate_slow(m, &split(&qkv.narrow(2, 0, width)?)?)?; // [B, heads, K, d]
+    let keys = shape.rotary.rotate_slow(0, &split(&kv.narrow(2, 0, width)?)?)?; // [B, heads, M+K, d]
+    let values = split(&kv.narrow(2, width, width)?)?;
+    let scale = ((width / heads) as f64).sqrt().recip();
+    let scores = q.matmul(&keys.transpose(2, 3)?)?.affine(scale, 0.0)?; // [B, heads, K, M+K]
+    let p = candle_nn::ops::softmax(&scores.broadcast_add(&shape.mask(k, x)?)?, D::Minus1)?;
+    let o = p.matmul(&values)?.transpose(1, 2)?.contiguous()?.reshape((b, k, width))?;
+    Ok(((x + matmul_slow(&o, w_o)?)?, kv.narrow(1, k, m)?.contiguous()?.detach()))
+}
+
+impl AttentionShape {
+    fn check(&self, x: &Tensor, w_qkv: &Tensor, w_o: &Tensor) -> Result<()> {
+        let (b, k, d) = x.dims3()?;
+        let m = self.memory.dim(1)?;
+        if w_qkv.dims() != [d, 3 * d] || w_o.dims() != [d, d] {
+            bail!("attention weights: expected [{d}, {}] and [{d}, {d}], got {:?} and {:?}", 3 * d, w_qkv.dims(), w_o.dims());
+        }
+        if self.memory.dims() != [b, m, 2 * d] || self.valid.len() != b || self.valid.iter().any(|&v| v > m) {
+            bail!("attention memory: expected [{b}, M, {}], got {:?}, valid {:?}", 2 * d, self.memory.dims(), self.valid);
+        }
+        if self.heads == 0 || d % (2 * self.heads) != 0 || self.rotary.half != d / self.heads / 2 {
+            bail!("attention heads: expected heads of an even size in {d} channels, got {} heads", self.heads);
+        }
+        if self.rotary.cos.len() < (m + k) * self.rotary.half {
+            bail!("attention positions: expected {} or more, got {}", m + k, self.rotary.cos.len() / self.rotary.half);
+        }
+        Ok(())
+    }
+
+    /// `[B, 1, K, M+K]`: 0 where a step may look, far below any score elsewhere.
+    fn mask(&self, k: usize, x: &Tensor) -> Result<Tensor> {
+        const HIDDEN: f32 = -1e9;
+        let (b, m) = (self.valid.len(), self.memory.dim(1)?);
+        let mut mask = Vec::with_capacity(b * k * (m + k));
+        for &valid in &self.valid {
+            for t in 0..k {
+                mask.extend((0..m + k).map(|j| if (m - valid..=m + t).contains(&j) { 0.0 } else { HIDDEN }));
+            }
+        }
+        Tensor::from_vec(mask, (b, 1, k, m + k), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Dims {
+    streams: usize,
+    steps: usize,
+    width: usize,
+    remembered: usize,
+    head: usize,
+}
+
+struct Recorded {
+    /// `norm(x) · w_qkv`, not rotated: `[B, K, 3D]`.
+    qkv: Vec<f32>,
+    /// `[B, heads, K, d]`.
+    out: Vec<f32>,
+    /// Log of each query's normaliser, `[B, heads, K]`.
+    log_sums: Vec<f32>,
+}
+
+struct Attention {
+    heads: usize,
+    rotary: Arc<Rotary>,
+    valid: Vec<usize>,
+    memory: Vec<f32>,
+    dims: Dims,
+    record: bool,
+    next_memory: Arc<OnceLock<Vec<f32>>>,
+    tape: Tape<Recorded>,
+}
+
+impl Attention {
+    /// The operands of one head of one stream.
+    fn head(&self, qkv: &[f32], index: usize) -> Head {
+        let Dims { steps, width, remembered, head: d, .. } = self.dims;
+        let (stream, head) = (index / self.heads, index % self.heads);
+        let seen = self.valid[stream];
+        let mut h = Head { dim: d, steps, seen, q: vec![0.0; steps * d], k: vec![0.0; (seen + steps) * d], v: Vec::new() };
+        let scale = 1.0 / (d as f32).sqrt();
+        let memory = &self.memory[stream * remembered * 2 * width..(stream + 1) * remembered * 2 * width];
+        let memory = memory.chunks_exact(2 * width).skip(remembered - seen);
+        let own = qkv[stream * steps * 3 * width..(stream + 1) * steps * 3 * width].chunks_exact(3 * width);
+        for (t, (row, q)) in own.clone().zip(h.q.chunks_exact_mut(d)).enumerate() {
+            self.rotary.rotate(remembered + t, &row[head * d..(head + 1) * d], scale, q);
+        }
+        h.v.reserve_exact((seen + steps) * d);
+        let kv = memory.chain(own.map(|row| &row[width..]));
+        for (j, (row, k)) in kv.zip(h.k.chunks_exact_mut(d)).enumerate() {
+            self.rotary.rotate(remembered - seen + j, &row[head * d..(head + 1) * d], 1.0, k);
+            h.v.extend_from_slice(&row[width + head * d..width + (head + 1) * d]);
+        }
+        h
+    }
+
+    /// The last `M` of remembered and new keys and values, `[B, M, 2D]`.
+    fn remember(&self, qkv: &[f32]) -> Vec<f32> {
+        let Dims { streams, steps, width, remembered, .. } = self.dims;
+        let mut next = Vec::with_capacity(streams * remembered * 2 * width);
+        for stream in 0..streams {
+            let old = &self.memory[stream * remembered * 2 * width..(stream + 1) * remembered * 2 * width];
+            next.extend_from_slice(&old[steps.min(remembered) * 2 * width..]);
+            let own = qkv[stream * steps * 3 * width..(stream + 1) * steps * 3 * width].chunks_exact(3 * width);
+            own.skip(steps.saturating_sub(remembered)).for_each(|row| next.extend_from_slice(&row[width..]));
+        }
+        next
+    }
+
+    /// Rows `first ..` of `[B·K, D]` from `[B, heads, K, d]`.
+    fn rows_of_heads(&self, heads: &[f32], first: usize, rows: &mut [f32]) {
+        let Dims { steps, width, head: d, .. } = self.dims;
+        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+            let (stream, t) = ((first + i) / steps, (first + i) % steps);
+            for (h, part) in row.chunks_exact_mut(d).enumerate() {
+                let at = ((stream * self.heads + h) * steps + t) * d;
+                part.copy_from_slice(&heads[at..at + d]);
+            }
+        }
+    }
+
+    fn forward(&self, x: &[f32], w_qkv: &[f32], w_o: &[f32]) -> (Vec<f32>, Recorded) {
+        let Dims { steps, width, head: d, .. } = self.dims;
+        let narrow = ROWS_PER_TASK * width;
+        let mut qkv = vec![0.0; 3 * x.len()];
+        (x.par_chunks(narrow), qkv.par_chunks_mut(3 * narrow)).into_par_iter().for_each(|(x, qkv)| {
+            let rows = x.len() / width;
+            let mut n = vec![0.0; x.len()];
+            rms_norm(x, &mut n, width);
+            let wide = View::new(rows, 3 * width);
+            matmul((qkv, wide), (&n, View::new(rows, width)), (w_qkv, View::new(width, 3 * width)), Keep::Nothing);
+        });
+        let mut out = vec![0.0; x.len()];
+        let mut log_sums = vec![0.0; x.len() / d];
+        (out.par_chunks_mut(steps * d), log_sums.par_chunks_mut(steps))
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(index, (out, log_sums))| self.head(&qkv, index).forward(out, log_sums));
+        let mut y = x.to_vec();
+        y.par_chunks_mut(narrow).enumerate().for_each(|(i, y)| {
+            let mut o = vec![0.0; y.len()];
+            self.rows_of_heads(&out, i * ROWS_PER_TASK, &mut o);
+            let thin = View::new(y.len() / width, width);
+            matmul((y, thin), (&o, thin), (w_o, View::new(width, width)), Keep::Sum);
+        });
+        (y, Recorded { qkv, out, log_sums })
+    }
+
+    /// Gradient of the queries, keys and values of one head, `[3, K, d]`, rotation undone.
+    fn head_backward(&self, recorded: &Recorded, d_rows: &[f32], index: usize, grads: &mut [f32]) {
+        let Dims { steps, width, remembered, head: d, .. } = self.dims;
+        let (stream, column) = (index / self.heads, index % self.heads * d);
+        let mut d_out = Vec::with_capacity(steps * d);
+        for row in d_rows[stream * steps * width..(stream + 1) * steps * width].chunks_exact(width) {
+            d_out.extend_from_slice(&row[column..column + d]);
+        }
+        let out = &recorded.out[index * steps * d..(index + 1) * steps * d];
+        let log_sums = &recorded.log_sums[index * steps..(index + 1) * steps];
+        let (dq, dkv) = grads.split_at_mut(steps * d);
+        let (dk, dv) = dkv.split_at_mut(steps * d);
+        let (mut rotated_q, mut rotated_k) = (vec![0.0; steps * d], vec![0.0; steps * d]);
+        self.head(&recorded.qkv, index).backward(out, log_sums, &d_out, [&mut rotated_q, &mut rotated_k, dv]);
+        let scale = 1.0 / (d as f32).sqrt();
+        for (t, (from, to)) in rotated_q.chunks_exact(d).zip(dq.chunks_exact_mut(d)).enumerate() {
+            self.rotary.rotate_back(remembered + t, from, scale, to);
+        }
+        for (t, (from, to)) in rotated_k.chunks_exact(d).zip(dk.chunks_exact_mut(d)).enumerate() {
+            self.rotary.rotate_back(remembered + t, from, 1.0, to);
+        }
+    }
+
+    /// Gradients of `x`, `w_qkv`, `w_o`.
+    fn backward(&self, (x, w_qkv, w_o): (&[f32], &[f32], &[f32]), recorded: &Recorded, dy: &[f32]) -> [Vec<f32>; 3] {
+        let Dims { steps, width, head: d, .. } = self.dims;
+        let narrow = ROWS_PER_TASK * width;
+        let square = View::new(width, width);
+        let (mut o, mut d_o) = (vec![0.0; x.len()], vec![0.0; x.len()]); // [B·K, D]
+        (dy.par_chunks(narrow), o.par_chunks_mut(narrow), d_o.par_chunks_mut(narrow)).into_par_iter().enumerate().for_each(
+            |(i, (dy, o, d_o))| {
+                self.rows_of_heads(&recorded.out, i * ROWS_PER_TASK, o);
+                let thin = View::new(dy.len() / width, width);
+                matmul((d_o, thin), (dy, thin), (w_o, square.t()), Keep::Nothing);
+            },
+        );
+        let mut d_heads = vec![0.0; 3 * x.len()]; // [B, heads, 3, K, d]
+        d_heads
+            .par_chunks_mut(3 * steps * d)
+            .enumerate()
+            .for_each(|(index, grads)| self.head_backward(recorded, &d_o, index, grads));
+        let (mut n, mut dx, mut d_qkv) = (vec![0.0; x.len()], dy.to_vec(), vec![0.0; 3 * x.len()]);
+        let outputs = (n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow), d_qkv.par_chunks_mut(3 * narrow));
+        (x.par_chunks(narrow), outputs.into_par_iter()).into_par_iter().enumerate().for_each(|(i, (x, (n, dx, d_qkv)))| {
+            let rows = x.len() / width;
+            self.rows_of_grads(&d_heads, i * ROWS_PER_TASK, d_qkv);
+            let mut dn = vec![0.0; x.len()];
+            let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
+            matmul((&mut dn, thin), (d_qkv, wide), (w_qkv, View::new(width, 3 * width).t()), Keep::Nothing);
+            rms_norm(x, n, width);
+            rms_norm_backward(x, n, &dn, dx, width);
+        });
+        let rows = x.len() / width;
+        let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
+        let d_w_qkv = par_matmul((&n, thin.t()), (&d_qkv, wide));
+        let d_w_o = par_matmul((&o, thin.t()), (dy, thin));
+        [dx, d_w_qkv, d_w_o]
+    }
+
+    /// Rows `first ..` of `[B·K, 3D]` from `[B, heads, 3, K, d]`.
+    fn rows_of_grads(&self, heads: &[f32], first: usize, rows: &mut [f32]) {
+        let Dims { steps, width, head: d, .. } = self.dims;
+        for (i, row) in rows.chunks_exact_mut(3 * width).enumerate() {
+            let (stream, t) = ((first + i) / steps, (first + i) % steps);
+            for (j, part) in row.chunks_exact_mut(d).enumerate() {
+                let (kind, h) = (j / self.heads, j % self.heads);
+                let at = (((stream * self.heads + h) * 3 + kind) * steps + t) * d;
+                part.copy_from_slice(&heads[at..at + d]);
+            }
+        }
+    }
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (y, recorded) = self.forward(slice(s1, l1, "x")?, slice(s2, l2, "w_qkv")?, slice(s3, l3, "w_o")?);
+        if self.next_memory.set(self.remember(&recorded.qkv)).is_err() {
+            bail!("attention: the forward pass runs once");
+        }
+        if self.record {
+            self.tape.put(recorded);
+        }
+        Ok((CpuStorage::F32(y), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w_qkv: &Tensor,
+        w_o: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let recorded = self.tape.take()?;
+        let [dx, d_qkv, d_o] = with_values(x, |x| {
+            with_values(w_qkv, |qkv| with_values(w_o, |o| with_values(dy, |dy| self.backward((x, qkv, o), &recorded, dy))))
+        })????;
+        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
+        Ok((Some(tensor(dx, x)?), Some(tensor(d_qkv, w_qkv)?), Some(tensor(d_o, w_o)?)))
+    }
+}

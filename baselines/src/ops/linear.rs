@@ -1,0 +1,155 @@
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::{ROWS_PER_TASK, add, column_sums, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward};
+
+/// What happens to the rows of a linear map's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepare {
+    /// Nothing.
+    Nothing,
+    /// RMS norm without gain.
+    Norm,
+}
+
+/// `prepare(x) · w + b`: `x` `[…, I]`, `w` `[I, O]`, `b` `[O]` → `[…, O]`.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn linear(x: &Tensor, w: &Tensor, b: &Tensor, prepare: Prepare) -> Result<Tensor> {
+    if !fused(x) {
+        return linear_slow(x, w, b, prepare);
+    }
+    let (inputs, outputs) = w.dims2()?;
+    check_last("x", x, inputs)?;
+    check_last("b", b, outputs)?;
+    x.contiguous()?.apply_op3(&w.contiguous()?, &b.contiguous()?, Linear { inputs, outputs, prepare })
+}
+
+/// [`linear`] in tensor operations.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn linear_slow(x: &Tensor, w: &Tensor, b: &Tensor, prepare: Prepare) -> Result<Tensor> {
+    let x = match prepare {
+        Prepare::Nothing => x.clone(),
+        Prepare::Norm => rms_norm_slow(x)?,
+    };
+    matmul_slow(&x, w)?.broadcast_add(b)
+}
+
+/// An error unless the last dimension of `t` is `width`.
+pub(super) fn check_last(operand: &str, t: &Tensor, width: usize) -> Result<()> {
+    match t.dims().last() {
+        Some(&got) if got == width => Ok(()),
+        _ => candle_core::bail!("{operand}: expected […, {width}], got {:?}", t.dims()),
+    }
+}
+
+struct Linear {
+    inputs: usize,
+    outputs: usize,
+    prepare: Prepare,
+}
+
+impl Linear {
+    fn prepared(&self, x: &[f32]) -> Vec<f32> {
+        match self.prepare {
+            Prepare::Nothing => x.to_vec(),
+            Prepare::Norm => {
+                let mut n = vec![0.0; x.len()];
+                rms_norm(x, &mut n, self.inputs);
+                n
+            }
+        }
+    }
+
+    /// Gradients of the prepared rows, `x` and the weights: `n`, `dx`, `dw`.
+    fn backward(&self, x: &[f32], w: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let Self { inputs, outputs, prepare } = *self;
+        let mut n = vec![0.0; x.len()];
+        let mut dx = vec![0.0; x.len()];
+        (
+            x.par_chunks(ROWS_PER_TASK * inputs),
+            dy.par_chunks(ROWS_PER_TASK * outputs),
+            n.par_chunks_mut(ROWS_PER_TASK * inputs),
+            dx.par_chunks_mut(ROWS_PER_TASK * inputs),
+        )
+            .into_par_iter()
+            .for_each(|(x, dy, n, dx)| {
+                let rows = x.len() / inputs;
+                let back = (dy, View::new(rows, outputs));
+                let weights = (w, View::new(inputs, outputs).t());
+                match prepare {
+                    Prepare::Nothing => {
+                        n.copy_from_slice(x);
+                        matmul((dx, View::new(rows, inputs)), back, weights, Keep::Nothing);
+                    }
+                    Prepare::Norm => {
+                        let mut dn = vec![0.0; x.len()];
+                        matmul((&mut dn, View::new(rows, inputs)), back, weights, Keep::Nothing);
+                        rms_norm(x, n, inputs);
+                        rms_norm_backward(x, n, &dn, dx, inputs);
+                    }
+                }
+            });
+        let rows = x.len() / inputs;
+        let dw = par_matmul((&n, View::new(rows, inputs).t()), (dy, View::new(rows, outputs)));
+        (dx, dw)
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let Self { inputs, outputs, .. } = *self;
+        let (x, w, b) = (slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
+        let mut y = vec![0.0; x.len() / inputs * outputs];
+        (x.par_chunks(ROWS_PER_TASK * inputs), y.par_chunks_mut(ROWS_PER_TASK * outputs)).into_par_iter().for_each(
+            |(x, y)| {
+                let rows = x.len() / inputs;
+                let n = self.prepared(x);
+                matmul((y, View::new(rows, outputs)), (&n, View::new(rows, inputs)), (w, View::new(inputs, outputs)), Keep::Nothing);
+                y.chunks_exact_mut(outputs).for_each(|y| add(y, b));
+            },
+        );
+        let mut dims = l1.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = outputs;
+        }
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw, db) = with_values(x, |x| {
+            with_values(w, |w| {
+                with_values(dy, |dy| {
+                    let (dx, dw) = self.backward(x, w, dy);
+                    (dx, dw, column_sums(dy, self.outputs))
+                })
+            })
+        })???;
+        let dx = if x.track_op() { Some(Tensor::from_vec(dx, x.dims(), x.device())?) } else { None };
+        let dw = Tensor::from_vec(dw, w.dims(), w.device())?;
+        Ok((dx, Some(dw), Some(Tensor::from_vec(db, b.dims(), b.device())?)))
+    }
+}

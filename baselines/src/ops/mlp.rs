@@ -1,0 +1,129 @@
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::linear::check_last;
+use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use crate::kernels::{Keep, View, gelu, matmul, par_matmul, rms_norm, rms_norm_backward};
+
+/// Feed-forward block with its residual, `x + gelu(norm(x) · w1) · w2`: `x` `[…, D]`, `w1` `[D, F]`, `w2` `[F, D]`.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn mlp(x: &Tensor, w1: &Tensor, w2: &Tensor) -> Result<Tensor> {
+    if !fused(x) {
+        return mlp_slow(x, w1, w2);
+    }
+    let (width, hidden) = w1.dims2()?;
+    check_last("x", x, width)?;
+    if w2.dims2()? != (hidden, width) {
+        candle_core::bail!("w2: expected [{hidden}, {width}], got {:?}", w2.dims());
+    }
+    let record = x.track_op() || w1.track_op() || w2.track_op();
+    x.contiguous()?.apply_op3(&w1.contiguous()?, &w2.contiguous()?, Mlp { width, hidden, record, tape: Tape::new() })
+}
+
+/// [`mlp`] in tensor operations.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn mlp_slow(x: &Tensor, w1: &Tensor, w2: &Tensor) -> Result<Tensor> {
+    let h = matmul_slow(&rms_norm_slow(x)?, w1)?; // [B, K, F]
+    // tanh form of GELU, written with the logistic function
+    let inner = (&h + ((&h * &h)? * &h)?.affine(0.044_715, 0.0)?)?.affine(2.0 * (2.0 / std::f64::consts::PI).sqrt(), 0.0)?;
+    let a = (&h / inner.neg()?.exp()?.affine(1.0, 1.0)?)?;
+    x + matmul_slow(&a, w2)?
+}
+
+struct Mlp {
+    width: usize,
+    hidden: usize,
+    record: bool,
+    /// `norm(x) · w1`, `[rows, F]`.
+    tape: Tape<Vec<f32>>,
+}
+
+impl CustomOp3 for Mlp {
+    fn name(&self) -> &'static str {
+        "mlp"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let Self { width, hidden, record, .. } = *self;
+        let (x, w1, w2) = (slice(s1, l1, "x")?, slice(s2, l2, "w1")?, slice(s3, l3, "w2")?);
+        let mut y = x.to_vec();
+        let chunk = ROWS_PER_TASK * hidden;
+        let forward = |x: &[f32], h: &mut [f32], y: &mut [f32]| {
+            let rows = x.len() / width;
+            let mut n = vec![0.0; x.len()];
+            rms_norm(x, &mut n, width);
+            matmul((h, View::new(rows, hidden)), (&n, View::new(rows, width)), (w1, View::new(width, hidden)), Keep::Nothing);
+            let a: Vec<f32> = h.iter().map(|&h| gelu(h).0).collect();
+            matmul((y, View::new(rows, width)), (&a, View::new(rows, hidden)), (w2, View::new(hidden, width)), Keep::Sum);
+        };
+        let tasks = (x.par_chunks(ROWS_PER_TASK * width), y.par_chunks_mut(ROWS_PER_TASK * width)).into_par_iter();
+        if record {
+            let mut h = vec![0.0; x.len() / width * hidden];
+            tasks.zip(h.par_chunks_mut(chunk)).for_each(|((x, y), h)| forward(x, h, y));
+            self.tape.put(h);
+        } else {
+            tasks.for_each(|(x, y)| forward(x, &mut vec![0.0; x.len() / width * hidden], y));
+        }
+        Ok((CpuStorage::F32(y), l1.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w1: &Tensor,
+        w2: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let h = self.tape.take()?;
+        let [dx, d_w1, d_w2] = with_values(x, |x| {
+            with_values(w1, |w1| with_values(w2, |w2| with_values(dy, |dy| self.backward((x, w1, w2), h, dy))))
+        })????;
+        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
+        Ok((Some(tensor(dx, x)?), Some(tensor(d_w1, w1)?), Some(tensor(d_w2, w2)?)))
+    }
+}
+
+impl Mlp {
+    /// Gradients of `x`, `w1`, `w2`. `h` becomes `gelu(h)` on the way.
+    fn backward(&self, (x, w1, w2): (&[f32], &[f32], &[f32]), mut h: Vec<f32>, dy: &[f32]) -> [Vec<f32>; 3] {
+        let Self { width, hidden, .. } = *self;
+        let (narrow, wide) = (ROWS_PER_TASK * width, ROWS_PER_TASK * hidden);
+        let mut dh = vec![0.0; h.len()];
+        let mut n = vec![0.0; x.len()];
+        let mut dx = dy.to_vec();
+        let inputs = (x.par_chunks(narrow), dy.par_chunks(narrow));
+        let outputs = (h.par_chunks_mut(wide), dh.par_chunks_mut(wide), n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow));
+        (inputs.into_par_iter(), outputs.into_par_iter()).into_par_iter().for_each(|((x, dy), (h, dh, n, dx))| {
+            let rows = x.len() / width;
+            let (thin, thick) = (View::new(rows, width), View::new(rows, hidden));
+            matmul((dh, thick), (dy, thin), (w2, View::new(hidden, width).t()), Keep::Nothing);
+            for (h, dh) in h.iter_mut().zip(dh.iter_mut()) {
+                let (value, slope) = gelu(*h);
+                *h = value;
+                *dh *= slope;
+            }
+            let mut dn = vec![0.0; x.len()];
+            matmul((&mut dn, thin), (dh, thick), (w1, View::new(width, hidden).t()), Keep::Nothing);
+            rms_norm(x, n, width);
+            rms_norm_backward(x, n, &dn, dx, width);
+        });
+        let rows = x.len() / width;
+        let (thin, thick) = (View::new(rows, width), View::new(rows, hidden));
+        let d_w1 = par_matmul((&n, thin.t()), (&dh, thick));
+        let d_w2 = par_matmul((&h, thick.t()), (dy, thin));
+        [dx, d_w1, d_w2]
+    }
+}

@@ -1,0 +1,111 @@
+//! The fused operations. Each has a hand-written backward pass for `f32` in host memory and a `_slow` twin in tensor
+//! operations, which is its oracle in the tests and what runs on other devices and element types.
+//!
+//! Work is split over rows, heads or streams into pieces whose size does not depend on the number of threads.
+
+mod attend;
+mod attention;
+mod linear;
+mod lstm;
+mod mlp;
+
+pub use attention::{AttentionShape, Rotary, attention, attention_slow};
+pub use linear::{Prepare, linear, linear_slow};
+pub use lstm::{lstm, lstm_slow};
+pub use mlp::{mlp, mlp_slow};
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, D, DType, Layout, Result, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::kernels::NORM_EPSILON;
+
+/// Rows that one task works on: enough to pay for packing the weights, few enough to stay in the cache.
+const ROWS_PER_TASK: usize = 128;
+
+/// Whether the fused form runs on this tensor.
+fn fused(t: &Tensor) -> bool {
+    t.device().is_cpu() && t.dtype() == DType::F32
+}
+
+/// Elements of a contiguous `f32` operand.
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout, operand: &str) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("{operand}: expected a contiguous f32 tensor"),
+    }
+}
+
+/// Calls `f` with the elements of an `f32` tensor in host memory.
+fn with_values<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let t = t.contiguous()?;
+    learner::with_f32(&t, f).map_err(candle_core::Error::wrap)
+}
+
+/// What the forward pass keeps for the backward pass, once.
+struct Tape<T>(Mutex<Option<T>>);
+
+impl<T> Tape<T> {
+    fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn put(&self, value: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    }
+
+    fn take(&self) -> Result<T> {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(value) => Ok(value),
+            None => bail!("the backward pass runs once, after a recorded forward pass"),
+        }
+    }
+}
+
+/// Sums of the columns of rows of `width`, in the order of the rows.
+fn column_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    let partial: Vec<Vec<f32>> = rows
+        .par_chunks(ROWS_PER_TASK * width)
+        .map(|chunk| {
+            let mut sum = vec![0.0; width];
+            for row in chunk.chunks_exact(width) {
+                add(&mut sum, row);
+            }
+            sum
+        })
+        .collect();
+    sum_in_order(partial, width)
+}
+
+fn sum_in_order(partial: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+    let mut partial = partial.into_iter();
+    let mut sum = partial.next().unwrap_or_else(|| vec![0.0; width]);
+    for p in partial {
+        add(&mut sum, &p);
+    }
+    sum
+}
+
+fn add(sum: &mut [f32], terms: &[f32]) {
+    for (s, t) in sum.iter_mut().zip(terms) {
+        *s += t;
+    }
+}
+
+/// RMS norm over the last dimension in tensor operations.
+fn rms_norm_slow(x: &Tensor) -> Result<Tensor> {
+    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&mean_square.affine(1.0, f64::from(NORM_EPSILON))?.sqrt()?)
+}
+
+/// `x · w` for `x` of any rank, in tensor operations.
+fn matmul_slow(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let mut dims = x.dims().to_vec();
+    let rows = x.elem_count() / w.dim(0)?;
+    let y = x.reshape((rows, w.dim(0)?))?.matmul(w)?;
+    if let Some(last) = dims.last_mut() {
+        *last = w.dim(1)?;
+    }
+    y.reshape(dims)
+}

@@ -1,0 +1,132 @@
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use learner::{Error, Init, Io, ParamSource, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Layers, Whole, Width, whole};
+use crate::input::{Input, Output};
+use crate::ops::{AttentionShape, Prepare, Rotary, attention, mlp};
+use crate::{SequenceModel, State};
+
+/// Sizes of a [`Transformer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransformerConfig {
+    /// Channels, `D`; a multiple of twice the heads.
+    pub width: Width,
+    /// Layers, each attention and feed-forward.
+    pub layers: Layers,
+    /// Attention heads.
+    pub heads: Whole<1, 64>,
+    /// Hidden width of the feed-forward part as a multiple of `width`.
+    pub mlp_ratio: Whole<1, 16>,
+    /// Steps before the segment that attention still sees, `M`; absent means as many as a segment has.
+    pub memory: Option<Whole<0, 65_536>>,
+}
+
+impl Default for TransformerConfig {
+    fn default() -> Self {
+        Self { width: whole(128), layers: whole(4), heads: whole(4), mlp_ratio: whole(4), memory: None }
+    }
+}
+
+/// Decoder-only Transformer (Vaswani et al. 2017) with norms before each part (Xiong et al. 2020), RMS norm without gain,
+/// rotary positions and a memory of the keys and values before the segment (after Dai et al. 2019), which carries context
+/// across segments as a recurrent model's state does.
+pub struct Transformer {
+    input: Input,
+    layers: Vec<Layer>,
+    output: Output,
+    heads: usize,
+    width: usize,
+    memory: usize,
+    rotary: Arc<Rotary>,
+    device: Device,
+    dtype: DType,
+}
+
+struct Layer {
+    /// `[D, 3D]`.
+    qkv: Tensor,
+    /// `[D, D]`.
+    out: Tensor,
+    /// `[D, F]`.
+    up: Tensor,
+    /// `[F, D]`.
+    down: Tensor,
+    /// Name of its memory in the state.
+    memory: String,
+}
+
+/// Name of the number of remembered steps in the state, `u32` `[B]`.
+const VALID: &str = "valid";
+
+impl Layer {
+    fn new(index: usize, width: usize, hidden: usize, layers: usize, source: &mut dyn ParamSource) -> Result<Self> {
+        let name = |part: &str| format!("layers.{index}.{part}");
+        // every layer adds twice to the residual stream: its variance stays near that of the input (Radford et al. 2019)
+        let residual = |fan_in: usize| Init::Normal(1.0 / (fan_in as f64 * 2.0 * layers as f64).sqrt());
+        Ok(Self {
+            qkv: source.get(&name("attention.qkv"), &[width, 3 * width], Init::fan_in(width))?,
+            out: source.get(&name("attention.output"), &[width, width], residual(width))?,
+            up: source.get(&name("mlp.up"), &[width, hidden], Init::fan_in(width))?,
+            down: source.get(&name("mlp.down"), &[hidden, width], residual(hidden))?,
+            memory: name("memory"),
+        })
+    }
+}
+
+impl SequenceModel for Transformer {
+    type Config = TransformerConfig;
+
+    fn new(config: &TransformerConfig, io: &Io, source: &mut dyn ParamSource) -> Result<Self> {
+        let (width, heads, layers) = (config.width.get(), config.heads.get(), config.layers.get());
+        if !width.is_multiple_of(2 * heads) {
+            let problem = format!("expected a divisor of width / 2 = {}, got {heads}", width as f64 / 2.0);
+            return Err(Error::Config { key: "heads", problem });
+        }
+        let memory = config.memory.map_or(io.segment, Whole::get);
+        Ok(Self {
+            input: Input::new(io, width, EMBEDDING_STD, source)?,
+            layers: (0..layers)
+                .map(|i| Layer::new(i, width, config.mlp_ratio.get() * width, layers, source))
+                .collect::<Result<_>>()?,
+            output: Output::new(io, width, Prepare::Norm, source)?,
+            heads,
+            width,
+            memory,
+            rotary: Arc::new(Rotary::new(memory + io.segment, width / heads)),
+            device: source.device().clone(),
+            dtype: source.dtype(),
+        })
+    }
+
+    fn initial_state(&self, streams: usize) -> Result<State> {
+        let valid = State::new().zeros(VALID, &[streams], DType::U32, &self.device)?;
+        let dims = [streams, self.memory, 2 * self.width];
+        self.layers.iter().try_fold(valid, |state, l| state.zeros(l.memory.clone(), &dims, self.dtype, &self.device))
+    }
+
+    fn forward(&self, x: &Tensor, state: &State) -> Result<(Tensor, State)> {
+        let valid = state.get(VALID)?.to_vec1::<u32>()?;
+        let valid: Vec<usize> = valid.into_iter().map(|v| v as usize).collect();
+        let mut x = self.input.forward(x)?; // [B, K, D]
+        let mut next = State::new();
+        for layer in &self.layers {
+            let memory = state.get(&layer.memory)?.clone();
+            let shape =
+                AttentionShape { heads: self.heads, rotary: self.rotary.clone(), memory, valid: valid.clone() };
+            let (attended, memory) = attention(&x, &layer.qkv, &layer.out, &shape)?;
+            next.set(layer.memory.clone(), &memory);
+            x = mlp(&attended, &layer.up, &layer.down)?;
+        }
+        let steps = x.dim(1)?;
+        let valid: Vec<u32> = valid.iter().map(|v| (v + steps).min(self.memory) as u32).collect();
+        next.set(VALID, &Tensor::from_vec(valid, x.dim(0)?, &self.device)?);
+        Ok((self.output.forward(&x)?, next))
+    }
+}
+
+/// Standard deviation of the input's channels.
+const EMBEDDING_STD: f64 = 0.5;

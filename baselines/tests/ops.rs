@@ -1,0 +1,134 @@
+//! Every fused operation against its slow twin in f64: the forward pass, all gradients, and what is carried on.
+
+mod common;
+
+use std::sync::Arc;
+
+use baselines::ops::{
+    AttentionShape, Prepare, Rotary, attention, attention_slow, linear, linear_slow, lstm, lstm_slow, mlp, mlp_slow,
+};
+use candle_core::{DType, Tensor, Var};
+use common::{bits, distance, normal};
+use learner::Result;
+
+/// An operation on inputs of one element type: its output, and whatever else it returns.
+type Operation<'a> = dyn Fn(&[Tensor]) -> Result<(Tensor, Option<Tensor>)> + Sync + 'a;
+
+/// Output, carried state and the gradients of `Σ output · weight` for inputs of this type.
+fn run(op: &Operation, inputs: &[Tensor], dtype: DType) -> Result<Vec<Tensor>> {
+    let vars: Vec<Var> = inputs.iter().map(|t| Ok(Var::from_tensor(&t.to_dtype(dtype)?)?)).collect::<Result<_>>()?;
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let (y, carried) = op(&tensors)?;
+    let weight = normal("weight of the loss", y.dims())?.to_dtype(dtype)?;
+    let grads = (&y * weight)?.sum_all()?.backward()?;
+    let mut all = vec![y.detach()];
+    all.extend(carried);
+    for v in &vars {
+        all.push(grads.get(v).expect("every input has a gradient").clone());
+    }
+    Ok(all)
+}
+
+/// Compares in units of the largest value: products of a few hundred f32 terms of that size round by 1e-6 or so.
+fn agree(what: &str, fast: &Operation, slow: &Operation, inputs: &[Tensor]) -> Result<()> {
+    let (fast_results, exact) = (run(fast, inputs, DType::F32)?, run(slow, inputs, DType::F64)?);
+    assert_eq!(fast_results.len(), exact.len());
+    for (i, (f, e)) in fast_results.iter().zip(&exact).enumerate() {
+        let scale = distance(e, &e.zeros_like()?)?.max(1e-3);
+        let gap = distance(f, e)? / scale;
+        assert!(gap < 5e-6, "{what}: result {i} is off by {gap} of {scale}");
+    }
+    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool");
+    let (one, three) = (pool(1).install(|| run(fast, inputs, DType::F32))?, pool(3).install(|| run(fast, inputs, DType::F32))?);
+    for (i, (a, b)) in one.iter().zip(&three).enumerate() {
+        assert_eq!(bits(a)?, bits(b)?, "{what}: result {i} depends on the number of threads");
+    }
+    Ok(())
+}
+
+#[test]
+fn linear_equals_its_twin() -> Result<()> {
+    for prepare in [Prepare::Nothing, Prepare::Norm] {
+        for rows in [1, 3, 300] {
+            let inputs = [normal("x", &[rows, 2, 20])?, normal("w", &[20, 33])?, normal("b", &[33])?];
+            agree(
+                &format!("linear {prepare:?} {rows}"),
+                &|t| Ok((linear(&t[0], &t[1], &t[2], prepare)?, None)),
+                &|t| Ok((linear_slow(&t[0], &t[1], &t[2], prepare)?, None)),
+                &inputs,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn mlp_equals_its_twin() -> Result<()> {
+    for rows in [1, 150] {
+        let inputs = [normal("x", &[2, rows, 24])?, (normal("w1", &[24, 40])? * 0.3)?, (normal("w2", &[40, 24])? * 0.3)?];
+        agree(
+            &format!("mlp {rows}"),
+            &|t| Ok((mlp(&t[0], &t[1], &t[2])?, None)),
+            &|t| Ok((mlp_slow(&t[0], &t[1], &t[2])?, None)),
+            &inputs,
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn attention_equals_its_twin_for_every_amount_of_memory() -> Result<()> {
+    let (streams, width, heads) = (3, 24, 2);
+    // one step, a part of a block, several blocks; memory shorter than, as long as and longer than the segment
+    for (steps, m, valid) in [(1, 4, [0, 4, 3]), (7, 0, [0, 0, 0]), (70, 70, [0, 70, 33]), (130, 40, [1, 40, 0]), (9, 100, [100, 5, 0])] {
+        let memory = normal("memory", &[streams, m, 2 * width])?;
+        let rotary = Arc::new(Rotary::new(m + steps, width / heads));
+        let shape = AttentionShape { heads, rotary, memory, valid: valid.to_vec() };
+        let inputs = [
+            normal("x", &[streams, steps, width])?,
+            (normal("w_qkv", &[width, 3 * width])? * 0.3)?,
+            (normal("w_o", &[width, width])? * 0.3)?,
+        ];
+        let wrap = |(y, m): (Tensor, Tensor)| (y, Some(m));
+        agree(
+            &format!("attention {steps} after {m}"),
+            &|t| Ok(wrap(attention(&t[0], &t[1], &t[2], &shape)?)),
+            &|t| Ok(wrap(attention_slow(&t[0], &t[1], &t[2], &shape)?)),
+            &inputs,
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn lstm_equals_its_twin() -> Result<()> {
+    let (inputs_per_step, width) = (10, 12);
+    // fewer streams than a task takes, a task and a part
+    for (streams, steps) in [(1, 1), (2, 19), (7, 40)] {
+        let (hidden, cell) = (normal("hidden", &[streams, width])?, normal("cell", &[streams, width])?);
+        let inputs = [
+            normal("x", &[streams, steps, inputs_per_step])?,
+            (normal("w", &[inputs_per_step + width, 4 * width])? * 0.3)?,
+            normal("b", &[4 * width])?,
+        ];
+        let wrap = |(y, c): (Tensor, Tensor)| (y, Some(c));
+        agree(
+            &format!("lstm {streams} x {steps}"),
+            &|t| Ok(wrap(lstm(&t[0], &t[1], &t[2], &hidden, &cell)?)),
+            &|t| Ok(wrap(lstm_slow(&t[0], &t[1], &t[2], &hidden, &cell)?)),
+            &inputs,
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors_that_name_the_operand() -> Result<()> {
+    let said = |r: candle_core::Result<Tensor>| r.map_or_else(|e| e.to_string(), |_| "no error".into());
+    let (x, w) = (normal("x", &[2, 3, 8])?, normal("w", &[8, 8])?);
+    assert!(said(linear(&x, &w, &normal("b", &[7])?, Prepare::Norm)).contains("b: expected […, 8]"));
+    assert!(said(mlp(&x, &normal("w1", &[8, 16])?, &normal("w2", &[8, 16])?)).contains("w2: expected [16, 8]"));
+    let state = normal("s", &[2, 4])?;
+    assert!(said(lstm(&x, &w, &normal("b", &[16])?, &state, &state).map(|r| r.0)).contains("expected [12, 16]"));
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! A cell: one task, one model, one seed, everything resolved.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::datasets::mini::ecg::{self, EcgSpec};
+use crate::datasets::mini::text;
+use crate::error::Result;
+use crate::grid::{canonical_json, short_id};
+use crate::models::ModelConfig;
+use crate::tasks::Task;
+use crate::tasks::cardio::{Cardio, CardioConfig};
+use crate::tasks::language::{Language, LanguageConfig};
+use crate::train::TrainConfig;
+
+/// Tasks that a grid file may name.
+pub const TASKS: [&str; 2] = ["language", "cardio"];
+
+/// A task with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum TaskConfig {
+    /// WikiText-103.
+    Language(LanguageConfig),
+    /// PTB-XL.
+    Cardio(CardioConfig),
+}
+
+impl TaskConfig {
+    /// Folder of the dataset; where generated data live if it is generated.
+    #[must_use]
+    pub fn root(&self, data: &Path) -> PathBuf {
+        let generated = |what: String, root: &str| data.join("generated").join(what).join(root);
+        match self {
+            Self::Language(c) => match c.spec() {
+                Some(s) => {
+                    let what =
+                        format!("text-v{}-{}-{}-{}", text::GENERATOR_VERSION, s.train_bytes, s.valid_bytes, s.test_bytes);
+                    generated(what, &c.root)
+                }
+                None => data.join(&c.root),
+            },
+            Self::Cardio(c) => match c.generate {
+                Some(n) => generated(format!("ecg-v{}-{n}", ecg::GENERATOR_VERSION), &c.root),
+                None => data.join(&c.root),
+            },
+        }
+    }
+
+    /// Opens the dataset, generating it first if it is to be generated and absent.
+    ///
+    /// # Errors
+    /// If data are missing or corrupt.
+    pub fn open(&self, data: &Path) -> Result<Arc<dyn Task>> {
+        let root = self.root(data);
+        Ok(match self {
+            Self::Language(c) => {
+                if let Some(spec) = c.spec() {
+                    text::generate(&root, &spec)?;
+                }
+                Arc::new(Language::open(c, &root)?)
+            }
+            Self::Cardio(c) => {
+                if let Some(records) = c.generate {
+                    ecg::generate(&root, &EcgSpec { records, seed: 1, with_500_hz: c.rate == 500 })?;
+                }
+                Arc::new(Cardio::open(c, &root)?)
+            }
+        })
+    }
+}
+
+/// What a cell is, as stored in `plan.json` and `config.yaml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellConfig {
+    /// Experiment.
+    pub experiment: String,
+    /// Scale.
+    pub scale: String,
+    /// Name of the task in the grid.
+    pub task_name: String,
+    /// The task.
+    pub task: TaskConfig,
+    /// Name of the model in the grid.
+    pub model_name: String,
+    /// The model.
+    pub model: ModelConfig,
+    /// Training.
+    pub train: TrainConfig,
+    /// Seed of weights, order and everything else that is drawn.
+    pub seed: u64,
+}
+
+impl CellConfig {
+    /// Content hash of everything that determines the result: configuration, data and code version. Names are left out:
+    /// they change nothing.
+    #[must_use]
+    pub fn id(&self, data_fingerprint: &str) -> String {
+        let json = serde_json::json!({
+            "task": self.task,
+            "model": self.model,
+            "train": self.train,
+            "seed": self.seed,
+            "data": data_fingerprint,
+            "code": [self.model.code_version(), crate::run::CODE_VERSION],
+        });
+        short_id(&canonical_json(&json))
+    }
+
+    /// `model.lambda → 0.95` and so on, for the configuration columns of the results.
+    #[must_use]
+    pub fn flat(&self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::new();
+        for (name, value) in
+            [("task", serde_json::to_value(&self.task)), ("model", serde_json::to_value(&self.model)), ("train", serde_json::to_value(&self.train))]
+        {
+            flatten(name.to_owned(), &value.unwrap_or(Value::Null), &mut out);
+        }
+        out
+    }
+}
+
+fn flatten(path: String, value: &Value, out: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(k, v)| flatten(format!("{path}.{k}"), v, out)),
+        Value::Null => {}
+        Value::String(s) => {
+            out.insert(path, s.clone());
+        }
+        // 4.0 and 4 are the same setting
+        Value::Number(n) if n.as_f64().is_some_and(|x| x.fract() == 0.0 && x.abs() < 1e15) => {
+            out.insert(path, format!("{}", n.as_f64().unwrap_or_default() as i64));
+        }
+        other => {
+            out.insert(path, other.to_string());
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{Error, Result, exit};
+use crate::grid::Selection;
+use crate::plan::{OpenTasks, Plan};
+use crate::progress::{Display, Mode};
+use crate::report;
+use crate::schedule::{Context, device_name, work, write_table};
+use crate::store::{CellDir, Outcome, Status};
+
+/// Runs experiment grids, records every step to Parquet, and renders comparison tables.
+#[derive(Parser)]
+#[command(name = "harness", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Show no progress.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Form of progress lines on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train every cell of the grids that is not finished, write results, render the report, print the table
+    Run(RunArgs),
+    /// Show what would run; train nothing
+    Plan(PlanArgs),
+    /// Render reports from stored results alone
+    Report(ReportArgs),
+    /// Datasets
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+#[derive(Args)]
+struct Select {
+    /// Grid files
+    #[arg(required = true)]
+    grids: Vec<PathBuf>,
+    /// Folder of run directories
+    #[arg(long, default_value = "runs")]
+    out: PathBuf,
+    /// Data directory
+    #[arg(long, env = "HARNESS_DATA", default_value = "data")]
+    data: PathBuf,
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Override a value, such as train.seen=100000 or bim.lambda=1
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Run a part of the cells, such as model=bim|lstm,seed=1
+    #[arg(long, value_name = "EXPR")]
+    only: Option<String>,
+    /// Named scale of the grid file
+    #[arg(long, value_name = "NAME")]
+    scale: Option<String>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    select: Select,
+    /// Longest training time of a cell, in seconds
+    #[arg(long, value_name = "S")]
+    limit_seconds: Option<f64>,
+}
+
+#[derive(Args)]
+struct PlanArgs {
+    #[command(flatten)]
+    select: Select,
+    /// Machine-readable
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct ReportArgs {
+    /// Run directories
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Folder to write to; default: each run directory
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Generate the tiny datasets that a grid file asks for
+    Mini(Select),
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mode = match (cli.quiet, cli.log_format) {
+        (true, _) => Mode::Quiet,
+        (false, LogFormat::Json) => Mode::Json,
+        (false, LogFormat::Human) => Mode::Human,
+    };
+    let result = match &cli.command {
+        Command::Run(args) => run(args, mode),
+        Command::Plan(args) => plan(args),
+        Command::Report(args) => render(args),
+        Command::Data(DataCommand::Mini(select)) => mini(select),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+impl Select {
+    fn selection(&self) -> Selection {
+        Selection { scale: self.scale.clone(), set: self.set.clone(), only: self.only.clone() }
+    }
+
+    fn device(&self) -> Result<Device> {
+        let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
+        match self.device.as_str() {
+            "cpu" => Ok(Device::Cpu),
+            "auto" if candle_core::utils::cuda_is_available() => cuda(0),
+            "auto" => Ok(Device::Cpu),
+            other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+                Some(n) => cuda(n),
+                None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
+            },
+        }
+    }
+}
+
+fn run(args: &RunArgs, mode: Mode) -> Result<u8> {
+    let select = &args.select;
+    let limit = match args.limit_seconds {
+        Some(s) if s.is_finite() && s > 0.0 => Some(Duration::from_secs_f64(s)),
+        Some(s) => return Err(Error::Usage(format!("--limit-seconds {s}: expected a number above 0"))),
+        None => None,
+    };
+    let device = select.device()?;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    catch_signals(&interrupt)?;
+    let mut open = OpenTasks::new();
+    // every grid is checked before the first cell of any of them starts
+    let plans = select
+        .grids
+        .iter()
+        .map(|grid| Plan::build(grid, &select.selection(), &select.data, &device, &mut open))
+        .collect::<Result<Vec<_>>>()?;
+    let mut code = exit::DONE;
+    for plan in &plans {
+        let run = select.out.join(&plan.experiment);
+        plan.write(&run)?;
+        let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, limit };
+        let statuses = {
+            let display = Display::new(mode, plan.cells.len() as u64);
+            work(plan, &context, &mut open, &display)?
+        };
+        write_table(plan, &statuses, &run)?;
+        print!("{}", report::write_all(std::slice::from_ref(&run), &run).map_err(|e| Error::Report(e.to_string()))?);
+        eprintln!("report: {}", run.join("report/index.html").display());
+        code = code.max(code_of(plan, &statuses));
+    }
+    Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code })
+}
+
+fn code_of(plan: &Plan, statuses: &[Status]) -> u8 {
+    let failed = plan.cells.iter().zip(statuses).any(|(cell, s)| cell.selected && s.outcome != Outcome::Completed);
+    if failed { exit::SOME_FAILED } else { exit::DONE }
+}
+
+fn catch_signals(interrupt: &Arc<AtomicBool>) -> Result<()> {
+    let flag = Arc::clone(interrupt);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            // asked twice: no checkpoint, at once; what was finished is on disk
+            std::process::exit(i32::from(exit::INTERRUPTED));
+        }
+        eprintln!("stopping after this step; a checkpoint will be written (again to stop at once)");
+    })
+    .map_err(|e| Error::Usage(format!("signals cannot be caught: {e}")))
+}
+
+fn plan(args: &PlanArgs) -> Result<u8> {
+    let select = &args.select;
+    let device = select.device()?;
+    let mut open = OpenTasks::new();
+    for grid in &select.grids {
+        let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
+        let run = select.out.join(&plan.experiment);
+        let rows = plan.cells.iter().filter(|c| c.selected).map(|c| Ok((c, known(&run, &c.id)?))).collect::<Result<Vec<_>>>()?;
+        if args.json {
+            let cells: Vec<_> = rows
+                .iter()
+                .map(|(c, status)| {
+                    serde_json::json!({
+                        "id": c.id, "task": c.config.task_name, "model": c.config.model_name, "seed": c.config.seed,
+                        "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
+                        "outcome": status.map(Outcome::name), "memory_bytes_at_least": memory_floor(c),
+                        "config": c.config,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::json!({"experiment": plan.experiment, "scale": plan.scale, "cells": cells}));
+            continue;
+        }
+        println!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
+        println!("{:16}  {:28}  {:>10}  {:>12}  {:>10}  state", "cell", "task model seed", "parameters", "seen", "memory");
+        for (c, status) in rows {
+            let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
+            let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
+            let state = status.map_or("to run", Outcome::name);
+            println!("{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state}", c.id, c.parameters, c.seen);
+        }
+    }
+    Ok(exit::DONE)
+}
+
+/// Weights, their gradients and two moments in f32, and state; activations come on top.
+fn memory_floor(c: &crate::plan::PlannedCell) -> u64 {
+    16 * c.parameters + c.state_bytes
+}
+
+fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
+    let dir = CellDir { path: run.join("cells").join(id) };
+    Ok(dir.status()?.map(|s| s.outcome))
+}
+
+fn render(args: &ReportArgs) -> Result<u8> {
+    let fail = |e: crate::report::ReportError| Error::Report(e.to_string());
+    match &args.out {
+        Some(out) => print!("{}", report::write_all(&args.runs, out).map_err(fail)?),
+        None => {
+            for run in &args.runs {
+                print!("{}", report::write_all(std::slice::from_ref(run), run).map_err(fail)?);
+            }
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn mini(select: &Select) -> Result<u8> {
+    let device = select.device()?;
+    let mut open = OpenTasks::new();
+    for grid in &select.grids {
+        let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
+        let mut roots: Vec<PathBuf> = plan.cells.iter().map(|c| c.config.task.root(&select.data)).collect();
+        roots.dedup();
+        roots.iter().for_each(|root| println!("{}", root.display()));
+    }
+    Ok(exit::DONE)
+}

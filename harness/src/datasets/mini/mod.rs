@@ -1,0 +1,4 @@
+//! Tiny generated datasets in the real on-disk formats, so that a newcomer needs no download.
+
+pub mod ecg;
+pub mod text;

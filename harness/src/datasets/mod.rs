@@ -1,0 +1,8 @@
+//! Datasets in their publishers' layouts, and generators that write the same layouts.
+
+pub mod error;
+pub mod mini;
+pub mod ptbxl;
+pub mod vocabulary;
+pub mod wfdb;
+pub mod wikitext;

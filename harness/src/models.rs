@@ -1,0 +1,68 @@
+//! From a model's configuration to a learner: the one place that knows all kinds.
+
+use baselines::{BpttConfig, BpttLearner, Lstm, LstmConfig, Transformer, TransformerConfig};
+use bim::{Bim, BimConfig, Optimizer};
+use candle_core::Device;
+use learner::{Io, Learner};
+use serde::{Deserialize, Serialize};
+
+use crate::train::TrainConfig;
+
+/// Kinds that a grid file may name.
+pub const KINDS: [&str; 3] = ["bim", "transformer", "lstm"];
+
+/// A model with its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ModelConfig {
+    /// Bio-Inspired Mamba, learning online.
+    Bim(BimConfig),
+    /// Pre-norm causal Transformer with carried context, by backpropagation through time.
+    Transformer(TransformerConfig),
+    /// LSTM, by backpropagation through time.
+    Lstm(LstmConfig),
+}
+
+impl ModelConfig {
+    /// Name of the kind in grid files.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bim(_) => KINDS[0],
+            Self::Transformer(_) => KINDS[1],
+            Self::Lstm(_) => KINDS[2],
+        }
+    }
+
+    /// Version of the code that turns a configuration into numbers: part of every cell's id.
+    #[must_use]
+    pub fn code_version(&self) -> u32 {
+        match self {
+            Self::Bim(_) => bim::CODE_VERSION,
+            Self::Transformer(_) | Self::Lstm(_) => baselines::CODE_VERSION,
+        }
+    }
+
+    /// Steps per segment where the grid does not say.
+    #[must_use]
+    pub fn default_segment(&self) -> usize {
+        match self {
+            Self::Bim(_) => 32,
+            Self::Transformer(_) | Self::Lstm(_) => 256,
+        }
+    }
+
+    /// Builds the learner.
+    ///
+    /// # Errors
+    /// If settings do not fit together or the device cannot run the model.
+    pub fn build(&self, io: Io, train: &TrainConfig, updates: u64, seed: u64, device: &Device) -> learner::Result<Box<dyn Learner>> {
+        let (schedule, adamw, clip) = (train.schedule(updates), train.adamw(), train.clip.0);
+        let bptt = BpttConfig { schedule, adamw, clip };
+        Ok(match self {
+            Self::Bim(c) => Box::new(Bim::new(c, io, Optimizer { schedule, adamw, clip }, seed, device)?),
+            Self::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, bptt, seed, device)?),
+        })
+    }
+}

@@ -1,0 +1,169 @@
+//! From grid files to validated cells with ids: everything that can be wrong is found before the first step.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{CellConfig, TASKS, TaskConfig};
+use crate::error::{Error, Result};
+use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
+use crate::models::{KINDS, ModelConfig};
+use crate::run::segments_for;
+use crate::store::{read_json, write_json};
+use crate::tasks::Task;
+
+/// Version of `plan.json`.
+const SCHEMA: u32 = 1;
+
+/// One entry of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// Content hash.
+    pub id: String,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Bytes of state and traces.
+    pub state_bytes: u64,
+    /// Tokens or frames it will see.
+    pub seen: u64,
+    /// Digest of its data.
+    pub data: String,
+    /// Whether this invocation runs it; others are only listed.
+    #[serde(skip, default = "yes")]
+    pub selected: bool,
+    /// Everything resolved.
+    pub config: CellConfig,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What is to be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this file's layout.
+    pub schema: u32,
+    /// Experiment.
+    pub experiment: String,
+    /// Description from the grid file.
+    pub description: Option<String>,
+    /// Scale.
+    pub scale: String,
+    /// All cells, in order.
+    pub cells: Vec<PlannedCell>,
+}
+
+/// Datasets that are open, by their settings.
+pub type OpenTasks = BTreeMap<String, Arc<dyn Task>>;
+
+/// Opens a task once per distinct configuration.
+///
+/// # Errors
+/// If its data are missing or corrupt.
+pub fn open_task(open: &mut OpenTasks, task: &TaskConfig, data: &Path) -> Result<Arc<dyn Task>> {
+    let key = canonical_json(&serde_json::json!(task));
+    if let Some(t) = open.get(&key) {
+        return Ok(Arc::clone(t));
+    }
+    let t = task.open(data)?;
+    open.insert(key, Arc::clone(&t));
+    Ok(t)
+}
+
+impl Plan {
+    /// Reads a grid file and resolves every cell of it: configuration, data, model, budget.
+    ///
+    /// # Errors
+    /// If the grid is wrong (exit code 2) or data are missing or corrupt (4).
+    pub fn build(grid: &Path, selection: &Selection, data: &Path, device: &Device, open: &mut OpenTasks) -> Result<Self> {
+        let mut sources = Sources::default();
+        let grid = Grid::load(grid, &mut sources)?;
+        let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
+        let chosen = grid.cells(selection, &mut sources)?;
+        // every configuration is read before any data is touched: a typo must not cost a download or a generation
+        let typed = all.iter().map(|raw| typed(raw, &sources)).collect::<Result<Vec<_>>>()?;
+        let mut cells = Vec::with_capacity(all.len());
+        for (raw, config) in all.iter().zip(typed) {
+            let mut cell = plan_cell(config, data, device, open)?;
+            cell.selected = chosen.contains(raw);
+            cells.push(cell);
+        }
+        let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
+        Ok(Self { schema: SCHEMA, experiment: grid.experiment, description: grid.description, scale, cells })
+    }
+
+    /// Writes `plan.json`. A different plan that is already there is kept under its own hash.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn write(&self, run: &Path) -> Result<PathBuf> {
+        std::fs::create_dir_all(run).map_err(Error::io(run))?;
+        let path = run.join("plan.json");
+        if let Some(old) = read_json::<serde_json::Value>(&path)?
+            && old != serde_json::json!(self)
+        {
+            let kept = run.join(format!("plan-{}.json", short_id(&canonical_json(&old))));
+            std::fs::rename(&path, &kept).map_err(Error::io(&kept))?;
+        }
+        write_json(&path, self)?;
+        Ok(path)
+    }
+}
+
+/// Typed configuration of a cell, every value checked.
+fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
+    let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
+    let task = match kind.as_str() {
+        "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
+        _ => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+    };
+    let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
+    let model = match kind.as_str() {
+        "bim" => ModelConfig::Bim(read_as(&keys, "model `bim`", sources)?),
+        "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
+        _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
+    };
+    Ok(CellConfig {
+        experiment: raw.experiment.clone(),
+        scale: raw.scale.clone(),
+        task_name: raw.task_name().to_owned(),
+        task,
+        model_name: raw.model_name().to_owned(),
+        model,
+        train: read_as(&raw.train, "`train`", sources)?,
+        seed: raw.seed,
+    })
+}
+
+/// The kind of a task or model, and its own keys: `name` is the grid's.
+fn kind_and_keys(node: &Node, known: &[&str], sources: &Sources) -> Result<(String, Node)> {
+    let (kind, mut keys) = take_kind(node, known, sources)?;
+    keys.take("name");
+    Ok((kind, keys))
+}
+
+fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTasks) -> Result<PlannedCell> {
+    let task = open_task(open, &config.task, data)?;
+    let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
+    let io = task.io(config.train.streams.0, segment);
+    let source = task.training(io.streams, io.segment, config.seed)?;
+    let total = segments_for(&config, &*source);
+    // building it finds settings that do not fit together
+    let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
+    let cost = config.model.build(io, &config.train, total, config.seed, device).map_err(named)?.cost();
+    let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
+    let fingerprint = task.fingerprint().to_owned();
+    Ok(PlannedCell {
+        id: config.id(&fingerprint),
+        parameters: cost.parameters,
+        state_bytes: cost.state_bytes,
+        seen,
+        data: fingerprint,
+        selected: true,
+        config,
+    })
+}

@@ -1,0 +1,212 @@
+//! THE LOOP: `reset → predict → learn → record`, for every learner and task; evaluation is the same without `learn`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use learner::{Learner, Predictor, Update};
+
+use crate::cell::CellConfig;
+use crate::error::Result;
+use crate::event::{EvalRow, Event, LayerRow, StepRow};
+use crate::measure::allocator;
+use crate::measure::resident::Resident;
+use crate::sinks::parquet::PartWriter;
+use crate::store::{CellDir, Outcome, Position};
+use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
+
+/// Raise when the loop would give other numbers for the same cell.
+pub const CODE_VERSION: u32 = 1;
+
+/// Wall-clock time between checkpoints: what a kill loses at most.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a cell is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Segments done.
+    pub done: u64,
+    /// Segments in all.
+    pub total: u64,
+    /// Last loss in nats.
+    pub loss: Option<f64>,
+    /// Tokens or frames per second of training.
+    pub rate: f64,
+    /// What is going on.
+    pub phase: &'static str,
+}
+
+/// Everything the loop needs from outside.
+pub struct Job<'a> {
+    /// The cell.
+    pub config: &'a CellConfig,
+    /// Its task.
+    pub task: &'a dyn Task,
+    /// Its folder.
+    pub dir: &'a CellDir,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Set by a signal.
+    pub interrupt: &'a AtomicBool,
+    /// Longest training time.
+    pub limit: Option<Duration>,
+    /// Told about every step.
+    pub progress: &'a mut dyn FnMut(Progress),
+}
+
+/// What training and evaluation gave.
+pub struct Finished {
+    /// How it ended; a divergence arrives as an error instead.
+    pub outcome: Outcome,
+    /// Where it stands.
+    pub position: Position,
+    /// Metrics of the final evaluation.
+    pub scores: Scores,
+    /// Sizes.
+    pub cost: learner::Cost,
+}
+
+/// Segments that cover the budget.
+#[must_use]
+pub fn segments_for(config: &CellConfig, source: &dyn Source) -> u64 {
+    let (per_epoch, seen) = (source.segments(), source.seen_per_epoch().max(1));
+    let train = &config.train;
+    let epochs = match (train.seen, train.epochs) {
+        (Some(budget), _) => budget as f64 / seen as f64,
+        (None, Some(epochs)) => epochs.0,
+        (None, None) => 1.0,
+    };
+    ((epochs * per_epoch as f64).ceil() as u64).max(1)
+}
+
+/// Trains and evaluates one cell, continuing from its checkpoint if it has one.
+///
+/// # Errors
+/// If training diverges, data cannot be read, or files cannot be written.
+pub fn run_cell(job: &mut Job<'_>, sink: &mut PartWriter, start: Option<(learner::Snapshot, Position)>) -> Result<Finished> {
+    let train = &job.config.train;
+    let segment = train.segment.map_or(job.config.model.default_segment(), |c| c.0);
+    let io = job.task.io(train.streams.0, segment);
+    let source = job.task.training(io.streams, io.segment, job.config.seed)?;
+    let total = segments_for(job.config, &*source);
+    let mut learner = job.config.model.build(io, train, total, job.config.seed, job.device)?;
+    let mut at = Position::default();
+    if let Some((snapshot, position)) = start {
+        learner.load(&snapshot)?;
+        at = position;
+    }
+    let resident = Resident::default();
+    let mut saved = Instant::now();
+    while at.segment < total {
+        let stop = if job.interrupt.load(Ordering::Relaxed) {
+            Some(Outcome::Interrupted)
+        } else {
+            job.limit.filter(|l| at.elapsed_s > l.as_secs_f64()).map(|_| Outcome::TimedOut)
+        };
+        if stop.is_some() || saved.elapsed() > CHECKPOINT_EVERY {
+            checkpoint(job, &*learner, sink, &mut at)?;
+            saved = Instant::now();
+        }
+        if let Some(outcome) = stop {
+            return Ok(Finished { outcome, position: at, scores: Scores::default(), cost: learner.cost() });
+        }
+        let clock = Instant::now();
+        let segment = source.segment(at.segment)?;
+        allocator::begin_step();
+        let update = step(&mut *learner, &segment, job.device)?;
+        at.elapsed_s += clock.elapsed().as_secs_f64();
+        let loss = update.loss;
+        record(sink, &mut at, &segment, update, learner.cost().state_bytes, &resident);
+        (job.progress)(Progress { done: at.segment, total, loss, rate: at.seen as f64 / at.elapsed_s, phase: "training" });
+        if is_curve_point(at.segment, total, train.curve_points) {
+            let scores = evaluate(job, &*learner, job.task.curve_part(), train.curve_limit)?;
+            push_evals(sink, &at, job.task.curve_part(), scores.metrics);
+        }
+    }
+    let mut scores = evaluate(job, &*learner, Part::Test, None)?;
+    push_evals(sink, &at, Part::Test, scores.metrics.clone());
+    scores.predictions.drain(..).for_each(|row| sink.push(Event::Prediction(row)));
+    checkpoint(job, &*learner, sink, &mut at)?;
+    Ok(Finished { outcome: Outcome::Completed, position: at, scores, cost: learner.cost() })
+}
+
+fn step(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Result<Update> {
+    if segment.starts.contains(&true) {
+        learner.reset(&segment.starts)?;
+    }
+    learner.predict(&to(device, &segment.input)?)?;
+    Ok(learner.learn(&segment.targets.to_device(device)?)?)
+}
+
+fn to(device: &Device, t: &Tensor) -> Result<Tensor> {
+    Ok(t.to_device(device).map_err(learner::Error::from)?)
+}
+
+/// Runs a part through the learner's weights and scores it.
+fn evaluate(job: &mut Job<'_>, learner: &dyn Learner, part: Part, limit: Option<u64>) -> Result<Scores> {
+    let streams = job.config.train.eval_streams.0;
+    let source = job.task.evaluation(part, streams, learner.segment_len(), limit)?;
+    let mut scorer = job.task.scorer(part, streams, limit)?;
+    let mut predictor: Box<dyn Predictor> = learner.evaluator(streams)?;
+    for index in 0..source.segments() {
+        let segment = source.segment(index)?;
+        if segment.starts.contains(&true) {
+            predictor.reset(&segment.starts)?;
+        }
+        scorer.observe(&segment, &predictor.predict(&to(job.device, &segment.input)?)?)?;
+        (job.progress)(Progress { done: index, total: source.segments(), loss: None, rate: 0.0, phase: "evaluating" });
+    }
+    Ok(scorer.finish())
+}
+
+fn checkpoint(job: &Job<'_>, learner: &dyn Learner, sink: &mut PartWriter, at: &mut Position) -> Result<()> {
+    // rows first: a checkpoint never points at rows that are not on disk, and rows behind the last one are dropped
+    at.parts = sink.flush()?;
+    job.dir.save(&learner.save()?, at)
+}
+
+fn is_curve_point(done: u64, total: u64, points: u64) -> bool {
+    // the last point is the end of training, where the final evaluation follows anyway
+    points > 0 && done * points / total > (done - 1) * points / total
+}
+
+fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Metric>) {
+    for m in metrics {
+        let (value, n, low, high) = (m.value, m.n, m.low, m.high);
+        let split = part.name().to_owned();
+        sink.push(Event::Eval(EvalRow { step: at.step, seen: at.seen, split, metric: m.name, value, n, low, high }));
+    }
+}
+
+fn record(sink: &mut PartWriter, at: &mut Position, segment: &Segment, update: Update, state_bytes: u64, resident: &Resident) {
+    at.segment += 1;
+    at.step += 1;
+    at.seen += segment.seen;
+    let counted = allocator::is_counting();
+    at.peak_bytes = at.peak_bytes.max(allocator::peak_bytes());
+    if let Some(s) = update.activity.spike_sparsity {
+        at.sparsity = (at.sparsity.0 + s, at.sparsity.1 + 1);
+    }
+    sink.push(Event::Step(StepRow {
+        step: at.step,
+        seen: at.seen,
+        elapsed_s: at.elapsed_s,
+        loss: update.loss,
+        learning_rate: update.learning_rate,
+        grad_norm: update.grad_norm,
+        update_norm: update.update_norm,
+        state_bytes: Some(state_bytes),
+        live_bytes: counted.then(allocator::live_bytes),
+        peak_bytes: counted.then(allocator::peak_bytes),
+        rss_bytes: resident.bytes(),
+        spike_sparsity: update.activity.spike_sparsity,
+        activation_sparsity: update.activity.activation_sparsity,
+        connection_sparsity: update.activity.connection_sparsity,
+        // operations and energy are not counted yet: null
+        ..StepRow::default()
+    }));
+    for v in update.layers {
+        let row = LayerRow { step: at.step, layer: v.layer, quantity: v.quantity.to_owned(), value: v.value };
+        sink.push(Event::Layer(row));
+    }
+}

@@ -1,0 +1,257 @@
+//! Works off a plan: skips what is finished, continues what was interrupted, records what fails, and goes on.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use candle_core::Device;
+
+use crate::error::{Error, Result};
+use crate::plan::{OpenTasks, Plan, PlannedCell, open_task};
+use crate::progress::Display;
+use crate::run::{Finished, Job, run_cell};
+use crate::sinks::parquet::{Metadata, PartWriter};
+use crate::sinks::results::{ResultRow, write_results};
+use crate::store::{CellDir, Outcome, Provenance, Status};
+use crate::tasks::Metric;
+
+/// What every cell of an invocation shares.
+pub struct Context<'a> {
+    /// `RUNS/EXPERIMENT`.
+    pub run: &'a Path,
+    /// Data directory.
+    pub data: &'a Path,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Set by a signal.
+    pub interrupt: &'a AtomicBool,
+    /// Longest training time per cell.
+    pub limit: Option<Duration>,
+}
+
+/// Runs every selected cell that is not finished.
+///
+/// # Errors
+/// If files cannot be written; what goes wrong inside a cell becomes its outcome instead.
+pub fn work(plan: &Plan, context: &Context<'_>, open: &mut OpenTasks, display: &Display) -> Result<Vec<Status>> {
+    plan.cells
+        .iter()
+        .map(|cell| {
+            let dir = CellDir::open(context.run, &cell.id)?;
+            let known = dir.status()?;
+            if !cell.selected || context.interrupt.load(Ordering::Relaxed) {
+                let reason = if cell.selected { "interrupted before it began" } else { "not selected by --only" };
+                return Ok(known.unwrap_or_else(|| skipped(cell, reason)));
+            }
+            if let Some(status) = known.filter(|s| s.outcome.is_final()) {
+                display.cached(cell, &status);
+                return Ok(status);
+            }
+            let status = run_one(cell, &dir, context, open, display)?;
+            dir.write_status(&status)?;
+            display.finished(cell, &status);
+            Ok(status)
+        })
+        .collect()
+}
+
+/// Runs one cell; whatever happens inside becomes its status.
+fn run_one(cell: &PlannedCell, dir: &CellDir, context: &Context<'_>, open: &mut OpenTasks, display: &Display) -> Result<Status> {
+    let mut status = Status { provenance: provenance(cell, context.device), ..skipped(cell, "") };
+    let yaml = serde_yaml::to_string(&cell.config).map_err(|e| Error::Report(e.to_string()))?;
+    crate::store::write_atomic(&dir.path.join("config.yaml"), yaml.as_bytes())?;
+    let result = catch_unwind(AssertUnwindSafe(|| attempt(cell, dir, context, open, display, &status.provenance)));
+    match result {
+        Ok(Ok(done)) => fill(&mut status, &done, &open_task(open, &cell.config.task, context.data)?.facts()),
+        Ok(Err(Error::Learner(e @ learner::Error::Diverged { .. }))) => {
+            (status.outcome, status.reason) = (Outcome::Diverged, Some(e.to_string()));
+        }
+        Ok(Err(e)) => (status.outcome, status.reason) = (Outcome::Failed, Some(e.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let reason = format!("a bug in this program: {}", text.unwrap_or_default());
+            (status.outcome, status.reason) = (Outcome::Failed, Some(reason));
+        }
+    }
+    dir.log(&format!("{}{}", status.outcome.name(), status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()));
+    Ok(status)
+}
+
+fn attempt(
+    cell: &PlannedCell,
+    dir: &CellDir,
+    context: &Context<'_>,
+    open: &mut OpenTasks,
+    display: &Display,
+    provenance: &Provenance,
+) -> Result<Finished> {
+    let task = open_task(open, &cell.config.task, context.data)?;
+    let meta = metadata(cell, provenance);
+    let mut start = dir.load()?;
+    let kept = start.as_ref().map_or(0, |(_, p)| p.parts);
+    let mut sink = match PartWriter::open(&dir.path, kept, meta.clone()) {
+        Ok(sink) => sink,
+        // killed after its rows were merged and before its status was written: the rows' parts are gone, so again
+        Err(e) if kept > 0 => {
+            dir.log(&format!("starting again: {e}"));
+            dir.clear()?;
+            start = None;
+            PartWriter::open(&dir.path, 0, meta)?
+        }
+        Err(e) => return Err(e.into()),
+    };
+    match &start {
+        Some((_, p)) => dir.log(&format!("continuing at update {} of its checkpoint", p.step)),
+        None => dir.log("starting"),
+    }
+    let bar = display.start(cell);
+    let mut progress = |p| bar.update(p);
+    let mut job = Job {
+        config: &cell.config,
+        task: &*task,
+        dir,
+        device: context.device,
+        interrupt: context.interrupt,
+        limit: context.limit,
+        progress: &mut progress,
+    };
+    let outcome = run_cell(&mut job, &mut sink, start);
+    match &outcome {
+        Ok(done) if done.outcome == Outcome::Interrupted => {}
+        // rows of a cell that failed or ran out of time are worth reading too
+        _ => sink.finish()?,
+    }
+    outcome
+}
+
+fn fill(status: &mut Status, done: &Finished, facts: &[Metric]) {
+    let at = &done.position;
+    status.outcome = done.outcome;
+    status.reason = match done.outcome {
+        Outcome::TimedOut => Some(format!("stopped after {:.0} s of training; run again with more time to continue", at.elapsed_s)),
+        Outcome::Interrupted => Some(format!("interrupted after update {}; run again to continue", at.step)),
+        _ => None,
+    };
+    status.metrics.clone_from(&done.scores.metrics);
+    if done.outcome == Outcome::Completed {
+        status.metrics.extend_from_slice(facts);
+        if at.sparsity.1 > 0 {
+            status.metrics.push(Metric::plain("spike_sparsity", Some(at.sparsity.0 / at.sparsity.1 as f64), at.sparsity.1));
+        }
+    }
+    (status.seen, status.updates, status.train_s) = (at.seen, at.step, at.elapsed_s);
+    status.peak_bytes = crate::measure::allocator::is_counting().then_some(at.peak_bytes);
+    status.state_bytes = Some(done.cost.state_bytes);
+}
+
+fn skipped(cell: &PlannedCell, reason: &str) -> Status {
+    Status {
+        outcome: Outcome::Skipped,
+        reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
+        metrics: Vec::new(),
+        split: "test".into(),
+        parameters: Some(cell.parameters),
+        state_bytes: None,
+        seen: 0,
+        updates: 0,
+        train_s: 0.0,
+        peak_bytes: None,
+        provenance: Provenance::default(),
+    }
+}
+
+fn provenance(cell: &PlannedCell, device: &Device) -> Provenance {
+    use sha2::{Digest, Sha256};
+    let lock = Sha256::digest(include_bytes!("../../Cargo.lock"));
+    Provenance {
+        version: env!("CARGO_PKG_VERSION").into(),
+        git_commit: option_env!("HARNESS_GIT_COMMIT").map(str::to_owned),
+        git_dirty: option_env!("HARNESS_GIT_DIRTY").map(|d| d == "true"),
+        lock_sha256: lock.iter().map(|b| format!("{b:02x}")).collect(),
+        device: device_name(device),
+        threads: rayon::current_num_threads() as u64,
+        data: cell.data.clone(),
+        started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+    }
+}
+
+/// `cpu` or `cuda:N`.
+#[must_use]
+pub fn device_name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".into(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {
+    let config = serde_json::to_string(&cell.config).unwrap_or_default();
+    let mut meta = BTreeMap::from([
+        ("schema".to_owned(), "1".to_owned()),
+        ("cell".to_owned(), cell.id.clone()),
+        ("config".to_owned(), config),
+        ("version".to_owned(), p.version.clone()),
+        ("lock_sha256".to_owned(), p.lock_sha256.clone()),
+        ("data".to_owned(), p.data.clone()),
+        ("device".to_owned(), p.device.clone()),
+        ("threads".to_owned(), p.threads.to_string()),
+        ("started_unix_s".to_owned(), p.started_unix_s.to_string()),
+    ]);
+    if let Some(commit) = &p.git_commit {
+        meta.insert("git_commit".to_owned(), commit.clone());
+        meta.insert("git_dirty".to_owned(), p.git_dirty.unwrap_or_default().to_string());
+    }
+    meta
+}
+
+/// Writes `results.parquet`: every planned cell has a row, whatever became of it.
+///
+/// # Errors
+/// If the system refuses.
+pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathBuf> {
+    let mut rows = Vec::new();
+    for (cell, status) in plan.cells.iter().zip(statuses) {
+        let c = &cell.config;
+        let base = ResultRow {
+            experiment: plan.experiment.clone(),
+            scale: c.scale.clone(),
+            cell: cell.id.clone(),
+            task: c.task_name.clone(),
+            model: c.model_name.clone(),
+            kind: c.model.kind().into(),
+            seed: c.seed,
+            outcome: status.outcome.name().into(),
+            reason: status.reason.clone(),
+            parameters: status.parameters,
+            seen: status.seen,
+            updates: status.updates,
+            train_s: status.train_s,
+            state_bytes: status.state_bytes,
+            peak_bytes: status.peak_bytes,
+            device: status.provenance.device.clone(),
+            threads: status.provenance.threads,
+            config: c.flat(),
+            ..ResultRow::default()
+        };
+        if status.metrics.is_empty() {
+            rows.push(base.clone());
+        }
+        for m in &status.metrics {
+            rows.push(ResultRow {
+                split: Some(status.split.clone()),
+                metric: Some(m.name.clone()),
+                value: m.value,
+                n: Some(m.n),
+                low: m.low,
+                high: m.high,
+                ..base.clone()
+            });
+        }
+    }
+    let path = run.join("results.parquet");
+    write_results(&path, &rows, &BTreeMap::from([("schema".to_owned(), "1".to_owned())]))?;
+    Ok(path)
+}

@@ -1,0 +1,139 @@
+//! Tasks turn a dataset into segments for the loop and outputs into metrics.
+//!
+//! A [`Source`] gives segments by index, so that the position in training is one number and resuming needs no replay.
+
+pub mod cardio;
+pub mod language;
+
+use candle_core::Tensor;
+use learner::{Io, Targets};
+use serde::{Deserialize, Serialize};
+
+use crate::datasets::error::DataResult;
+use crate::event::PredictionRow;
+
+/// Which part of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Training data.
+    Train,
+    /// Validation data.
+    Valid,
+    /// Test data.
+    Test,
+}
+
+impl Part {
+    /// Name in result files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// `B` streams for at most `K` steps.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Streams that begin something new with this segment.
+    pub starts: Vec<bool>,
+    /// Tokens `[B, K]` or frames `[B, K, F]`.
+    pub input: Tensor,
+    /// Targets with the weight of each step.
+    pub targets: Targets,
+    /// Steps that count: tokens or frames that are not padding.
+    pub seen: u64,
+    /// Which item each stream is in, where items are whole recordings; `None` for an idle stream.
+    pub items: Vec<Option<usize>>,
+    /// Steps before this segment in its recording or lane.
+    pub offset: usize,
+}
+
+/// Segments by index.
+pub trait Source: Send {
+    /// Number of segments after which the data repeats (an epoch), or ends (an evaluation).
+    fn segments(&self) -> u64;
+    /// Steps that count in an epoch.
+    fn seen_per_epoch(&self) -> u64;
+    /// Segment number `index`; indices run on over epochs.
+    ///
+    /// # Errors
+    /// If its data cannot be read.
+    fn segment(&self, index: u64) -> DataResult<Segment>;
+}
+
+/// One metric of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Name, such as `bits_per_byte`.
+    pub name: String,
+    /// Value; `None` if undefined.
+    pub value: Option<f64>,
+    /// Items (bytes, tokens, recordings) it was computed over.
+    pub n: u64,
+    /// Lower end of the 95 % interval over items.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+}
+
+impl Metric {
+    /// A metric without interval.
+    #[must_use]
+    pub fn plain(name: impl Into<String>, value: Option<f64>, n: u64) -> Self {
+        Self { name: name.into(), value, n, low: None, high: None }
+    }
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// Metrics in display order.
+    pub metrics: Vec<Metric>,
+    /// One row per item.
+    pub predictions: Vec<PredictionRow>,
+}
+
+/// Collects outputs of an evaluation.
+pub trait Scorer {
+    /// Takes the outputs `[B, K, O]` for a segment.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read.
+    fn observe(&mut self, segment: &Segment, output: &Tensor) -> learner::Result<()>;
+    /// The metrics.
+    fn finish(self: Box<Self>) -> Scores;
+}
+
+/// A dataset with its question.
+pub trait Task: Send + Sync {
+    /// Shapes a learner must have for this task.
+    fn io(&self, streams: usize, segment: usize) -> Io;
+    /// Endless training segments, in an order that depends on `seed` alone.
+    ///
+    /// # Errors
+    /// If there is less data than one segment of all streams.
+    fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>>;
+    /// Every item of a part exactly once; at most about `limit` steps of it if given.
+    ///
+    /// # Errors
+    /// If the part is empty.
+    fn evaluation(&self, part: Part, streams: usize, segment: usize, limit: Option<u64>) -> DataResult<Box<dyn Source + '_>>;
+    /// A scorer for [`Task::evaluation`] of the same part and limit.
+    ///
+    /// # Errors
+    /// If the part is empty.
+    fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>>;
+    /// Part whose metric is plotted during training.
+    fn curve_part(&self) -> Part;
+    /// Name of the metric that is plotted.
+    fn curve_metric(&self) -> &'static str;
+    /// Digest of the data that is used: part of every cell's id.
+    fn fingerprint(&self) -> &str;
+    /// Facts about the data worth a row in the results (name, value), such as an entropy floor.
+    fn facts(&self) -> Vec<Metric>;
+}

@@ -1,0 +1,88 @@
+//! Training settings of a cell and what follows from them.
+
+use bim::config::{Count, NonNegative, Positive, Share};
+use learner::{AdamWConfig, Decay, Schedule};
+use serde::{Deserialize, Serialize};
+
+/// The `train:` keys of a grid file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Budget in tokens or frames. Rounded up to whole segments.
+    pub seen: Option<u64>,
+    /// Budget in passes over the training part, if `seen` is not given.
+    pub epochs: Option<Positive>,
+    /// Streams side by side, `B`.
+    pub streams: Count,
+    /// Steps per segment, `K`: BIM's credit chunk, the baselines' window. Default 32 for bim, 256 for the others.
+    pub segment: Option<Count>,
+    /// Peak learning rate.
+    pub learning_rate: Positive,
+    /// Share of the updates over which it rises.
+    pub warmup: Share,
+    /// How it falls.
+    pub decay: Decay,
+    /// Final rate as a share of the peak.
+    pub final_share: Share,
+    /// Decoupled weight decay of matrices.
+    pub weight_decay: NonNegative,
+    /// AdamW's first decay.
+    pub beta1: Share,
+    /// AdamW's second decay.
+    pub beta2: Share,
+    /// Largest L2 norm of the gradient.
+    pub clip: Positive,
+    /// Points of the learning curve.
+    pub curve_points: u64,
+    /// Tokens or frames scored for each of them.
+    pub curve_limit: Option<u64>,
+    /// Streams of an evaluation.
+    pub eval_streams: Count,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seen: None,
+            epochs: None,
+            streams: Count(8),
+            segment: None,
+            learning_rate: Positive(2e-3),
+            warmup: Share(0.03),
+            decay: Decay::Cosine,
+            final_share: Share(0.05),
+            weight_decay: NonNegative(0.01),
+            beta1: Share(0.9),
+            beta2: Share(0.99),
+            clip: Positive(1.0),
+            curve_points: 8,
+            curve_limit: Some(50_000),
+            eval_streams: Count(32),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Learning rate over `updates` updates.
+    #[must_use]
+    pub fn schedule(&self, updates: u64) -> Schedule {
+        Schedule {
+            peak: self.learning_rate.0,
+            warmup_updates: (updates as f64 * self.warmup.0) as u64,
+            total_updates: updates,
+            decay: self.decay,
+            final_share: self.final_share.0,
+        }
+    }
+
+    /// AdamW's constants.
+    #[must_use]
+    pub fn adamw(&self) -> AdamWConfig {
+        AdamWConfig {
+            beta1: self.beta1.0,
+            beta2: self.beta2.0,
+            weight_decay: self.weight_decay.0,
+            ..AdamWConfig::default()
+        }
+    }
+}
