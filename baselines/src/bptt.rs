@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{
-    AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot, Targets, Update,
-    global_norm, loss,
+    AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot, Targets,
+    Update, global_norm, loss,
 };
 
 use crate::{BpttConfig, State};
@@ -79,7 +79,9 @@ impl<M: SequenceModel> Runner<M> {
     fn check(&self, x: &Tensor) -> Result<()> {
         let Io { streams, segment, input, .. } = self.io;
         let (fits, frame, dtype) = match (input, x.dims()) {
-            (InputKind::Tokens { .. }, &[b, k]) => (b == streams && (1..=segment).contains(&k), String::new(), DType::U32),
+            (InputKind::Tokens { .. }, &[b, k]) => {
+                (b == streams && (1..=segment).contains(&k), String::new(), DType::U32)
+            }
             (InputKind::Frames { width }, &[b, k, f]) => {
                 (b == streams && (1..=segment).contains(&k) && f == width, format!(", {width}"), DType::F32)
             }

@@ -67,7 +67,10 @@ pub struct BpttConfig {
 impl BpttConfig {
     pub(crate) fn check(&self) -> Result<()> {
         if self.clip.is_nan() || self.clip <= 0.0 {
-            return Err(Error::Config { key: "clip", problem: format!("expected a number above 0, got {}", self.clip) });
+            return Err(Error::Config {
+                key: "clip",
+                problem: format!("expected a number above 0, got {}", self.clip),
+            });
         }
         Ok(())
     }

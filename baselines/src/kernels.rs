@@ -3,6 +3,8 @@
 
 use gemm::Parallelism;
 
+use crate::scratch::Scratch;
+
 /// A strided matrix view: element `(i, j)` is at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
@@ -90,6 +92,24 @@ fn product(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: 
             parallelism,
         );
     }
+}
+
+/// The transpose of rows of `columns`, so that a product that runs against the rows need not pack them again and again.
+pub(crate) fn transposed(rows: &[f32], columns: usize) -> Scratch {
+    /// Side of a tile: a line of the cache each way.
+    const TILE: usize = 16;
+    let height = rows.len() / columns;
+    let mut out = Scratch::of(rows.len());
+    for r0 in (0..height).step_by(TILE) {
+        for c0 in (0..columns).step_by(TILE) {
+            for c in c0..(c0 + TILE).min(columns) {
+                for r in r0..(r0 + TILE).min(height) {
+                    out[c * height + r] = rows[r * columns + c];
+                }
+            }
+        }
+    }
+    out
 }
 
 /// `e^x` to 2 ulp for `-87 ≤ x ≤ 88`, clamped outside, NaN for NaN. Branch-free, so that loops over it vectorise.
@@ -258,6 +278,16 @@ mod tests {
             let (x, h) = (i as f32 * 0.2, 1e-2);
             let numeric = (gelu(x + h).0 - gelu(x - h).0) / (2.0 * h);
             assert!((numeric - gelu(x).1).abs() < 1e-3, "{x}"); // h² error of the difference and f32 rounding over h
+        }
+    }
+
+    #[test]
+    fn a_transpose_swaps_the_indices() {
+        let (height, columns) = (19, 35);
+        let rows: Vec<f32> = (0..height * columns).map(|i| i as f32).collect();
+        let t = transposed(&rows, columns);
+        for (i, x) in t.iter().enumerate() {
+            assert_eq!(*x, rows[i % height * columns + i / height]);
         }
     }
 

@@ -23,6 +23,7 @@ mod input;
 mod kernels;
 mod lstm;
 pub mod ops;
+mod scratch;
 mod state;
 mod transformer;
 

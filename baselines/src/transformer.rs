@@ -115,8 +115,7 @@ impl SequenceModel for Transformer {
         let mut next = State::new();
         for layer in &self.layers {
             let memory = state.get(&layer.memory)?.clone();
-            let shape =
-                AttentionShape { heads: self.heads, rotary: self.rotary.clone(), memory, valid: valid.clone() };
+            let shape = AttentionShape { heads: self.heads, rotary: self.rotary.clone(), memory, valid: valid.clone() };
             let (attended, memory) = attention(&x, &layer.qkv, &layer.out, &shape)?;
             next.set(layer.memory.clone(), &memory);
             x = mlp(&attended, &layer.up, &layer.down)?;

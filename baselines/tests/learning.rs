@@ -63,9 +63,16 @@ fn no_output_depends_on_a_later_input_and_all_on_earlier_ones() -> Result<()> {
             let (c, d) = (changed.narrow(1, 0, 8)?.contiguous()?, changed.narrow(1, 8, 8)?.contiguous()?);
             let got = two_segments(&mut *l, 1, &c, &d)?;
             let (before, after) = (Tensor::cat(&[&base.0, &base.1], 1)?, Tensor::cat(&[&got.0, &got.1], 1)?);
-            assert_eq!(bits(&before.narrow(1, 0, t)?)?, bits(&after.narrow(1, 0, t)?)?, "{model:?}: step {t} reached back");
+            assert_eq!(
+                bits(&before.narrow(1, 0, t)?)?,
+                bits(&after.narrow(1, 0, t)?)?,
+                "{model:?}: step {t} reached back"
+            );
             for later in t..16 {
-                assert!(distance(&before.i((0, later))?, &after.i((0, later))?)? > 0.0, "{model:?}: {t} never reached {later}");
+                assert!(
+                    distance(&before.i((0, later))?, &after.i((0, later))?)? > 0.0,
+                    "{model:?}: {t} never reached {later}"
+                );
             }
         }
     }
@@ -131,8 +138,10 @@ fn a_shorter_segment_leaves_the_same_state() -> Result<()> {
         let mut l = learner(&model, io(2, 6))?;
         let (_, want) = two_segments(&mut *l, 2, &x.narrow(1, 0, 6)?, &x.narrow(1, 6, 6)?)?;
         l.reset(&[true, true])?;
-        let got: Vec<Tensor> =
-            [(0, 4), (4, 2), (6, 1), (7, 5)].iter().map(|&(at, n)| l.predict(&x.narrow(1, at, n)?)).collect::<Result<_>>()?;
+        let got: Vec<Tensor> = [(0, 4), (4, 2), (6, 1), (7, 5)]
+            .iter()
+            .map(|&(at, n)| l.predict(&x.narrow(1, at, n)?))
+            .collect::<Result<_>>()?;
         // the Transformer remembers 6 steps before each segment, so the pieces see at least what the segment saw
         if matches!(model, ModelConfig::Lstm(_)) {
             assert!(distance(&want, &Tensor::cat(&[&got[2], &got[3]], 1)?)? < 1e-5);
@@ -286,7 +295,8 @@ fn wrong_use_is_an_error() -> Result<()> {
         assert!(build(&model, io(0, 8), training(1e-2), 3, &Device::Cpu).is_err());
     }
     let odd = TransformerConfig { width: size(10), ..TransformerConfig::default() };
-    let error = build(&ModelConfig::Transformer(odd), io(1, 4), training(1e-2), 3, &Device::Cpu).err().map(|e| e.to_string());
+    let error =
+        build(&ModelConfig::Transformer(odd), io(1, 4), training(1e-2), 3, &Device::Cpu).err().map(|e| e.to_string());
     assert!(error.as_deref().is_some_and(|e| e.starts_with("heads: ")), "{error:?}");
     Ok(())
 }

@@ -39,7 +39,8 @@ fn agree(what: &str, fast: &Operation, slow: &Operation, inputs: &[Tensor]) -> R
         assert!(gap < 5e-6, "{what}: result {i} is off by {gap} of {scale}");
     }
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool");
-    let (one, three) = (pool(1).install(|| run(fast, inputs, DType::F32))?, pool(3).install(|| run(fast, inputs, DType::F32))?);
+    let (one, three) =
+        (pool(1).install(|| run(fast, inputs, DType::F32))?, pool(3).install(|| run(fast, inputs, DType::F32))?);
     for (i, (a, b)) in one.iter().zip(&three).enumerate() {
         assert_eq!(bits(a)?, bits(b)?, "{what}: result {i} depends on the number of threads");
     }
@@ -65,7 +66,8 @@ fn linear_equals_its_twin() -> Result<()> {
 #[test]
 fn mlp_equals_its_twin() -> Result<()> {
     for rows in [1, 150] {
-        let inputs = [normal("x", &[2, rows, 24])?, (normal("w1", &[24, 40])? * 0.3)?, (normal("w2", &[40, 24])? * 0.3)?];
+        let inputs =
+            [normal("x", &[2, rows, 24])?, (normal("w1", &[24, 40])? * 0.3)?, (normal("w2", &[40, 24])? * 0.3)?];
         agree(
             &format!("mlp {rows}"),
             &|t| Ok((mlp(&t[0], &t[1], &t[2])?, None)),
@@ -80,7 +82,9 @@ fn mlp_equals_its_twin() -> Result<()> {
 fn attention_equals_its_twin_for_every_amount_of_memory() -> Result<()> {
     let (streams, width, heads) = (3, 24, 2);
     // one step, a part of a block, several blocks; memory shorter than, as long as and longer than the segment
-    for (steps, m, valid) in [(1, 4, [0, 4, 3]), (7, 0, [0, 0, 0]), (70, 70, [0, 70, 33]), (130, 40, [1, 40, 0]), (9, 100, [100, 5, 0])] {
+    for (steps, m, valid) in
+        [(1, 4, [0, 4, 3]), (7, 0, [0, 0, 0]), (70, 70, [0, 70, 33]), (130, 40, [1, 40, 0]), (9, 100, [100, 5, 0])]
+    {
         let memory = normal("memory", &[streams, m, 2 * width])?;
         let rotary = Arc::new(Rotary::new(m + steps, width / heads));
         let shape = AttentionShape { heads, rotary, memory, valid: valid.to_vec() };

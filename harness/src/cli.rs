@@ -179,7 +179,7 @@ fn run(args: &RunArgs, mode: Mode) -> Result<u8> {
             work(plan, &context, &mut open, &display)?
         };
         write_table(plan, &statuses, &run)?;
-        print!("{}", report::write_all(std::slice::from_ref(&run), &run).map_err(|e| Error::Report(e.to_string()))?);
+        print!("{}", write_report(std::slice::from_ref(&run), &run)?);
         eprintln!("report: {}", run.join("report/index.html").display());
         code = code.max(code_of(plan, &statuses));
     }
@@ -249,16 +249,22 @@ fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
 }
 
 fn render(args: &ReportArgs) -> Result<u8> {
-    let fail = |e: crate::report::ReportError| Error::Report(e.to_string());
     match &args.out {
-        Some(out) => print!("{}", report::write_all(&args.runs, out).map_err(fail)?),
+        Some(out) => print!("{}", write_report(&args.runs, out)?),
         None => {
             for run in &args.runs {
-                print!("{}", report::write_all(std::slice::from_ref(run), run).map_err(fail)?);
+                print!("{}", write_report(std::slice::from_ref(run), run)?);
             }
         }
     }
     Ok(exit::DONE)
+}
+
+/// Renders every format of one report over these run directories and returns the table for the terminal.
+fn write_report(runs: &[PathBuf], out: &Path) -> Result<String> {
+    let report = report::compute(&report::load(runs)?, &report::Paper::embedded()?);
+    report::write_all(out, &report)?;
+    Ok(report::terminal(&report)?)
 }
 
 fn mini(select: &Select) -> Result<u8> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::datasets::error::DataError;
 use crate::grid::ConfigError;
+use crate::report::ReportError;
 
 /// Exit codes, as documented.
 pub mod exit {
@@ -43,7 +44,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The report could not be rendered.
-    #[error("error: report: {0}")]
+    #[error("error: {0}")]
     Report(String),
 }
 
@@ -60,6 +61,15 @@ impl Error {
             Self::Config(_) | Self::Usage(_) | Self::Learner(_) => exit::USAGE,
             Self::Data(_) => exit::DATA,
             Self::Io { .. } | Self::Report(_) => exit::SOME_FAILED,
+        }
+    }
+}
+
+impl From<ReportError> for Error {
+    fn from(e: ReportError) -> Self {
+        match e {
+            ReportError::Data(e) => Self::Data(e),
+            other => Self::Report(other.to_string()),
         }
     }
 }

@@ -20,6 +20,8 @@ pub const CODE_VERSION: u32 = 1;
 
 /// Wall-clock time between checkpoints: what a kill loses at most.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// Overrides it, in seconds: 0 checkpoints after every step.
+const CHECKPOINT_VARIABLE: &str = "HARNESS_CHECKPOINT_SECONDS";
 
 /// How far a cell is.
 #[derive(Clone, Copy, Debug)]
@@ -79,23 +81,40 @@ pub fn segments_for(config: &CellConfig, source: &dyn Source) -> u64 {
     ((epochs * per_epoch as f64).ceil() as u64).max(1)
 }
 
-/// Trains and evaluates one cell, continuing from its checkpoint if it has one.
+/// Builds a cell's learner and runs it, continuing from a checkpoint if there is one.
 ///
 /// # Errors
 /// If training diverges, data cannot be read, or files cannot be written.
 pub fn run_cell(job: &mut Job<'_>, sink: &mut PartWriter, start: Option<(learner::Snapshot, Position)>) -> Result<Finished> {
-    let train = &job.config.train;
-    let segment = train.segment.map_or(job.config.model.default_segment(), |c| c.0);
-    let io = job.task.io(train.streams.0, segment);
-    let source = job.task.training(io.streams, io.segment, job.config.seed)?;
-    let total = segments_for(job.config, &*source);
-    let mut learner = job.config.model.build(io, train, total, job.config.seed, job.device)?;
+    let config = job.config;
+    let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
+    let io = job.task.io(config.train.streams.0, segment);
+    let source = job.task.training(io.streams, io.segment, config.seed)?;
+    let total = segments_for(config, &*source);
+    let mut learner = config.model.build(io, &config.train, total, config.seed, job.device)?;
     let mut at = Position::default();
     if let Some((snapshot, position)) = start {
         learner.load(&snapshot)?;
         at = position;
     }
+    run_loop(job, &*source, total, &mut *learner, sink, at)
+}
+
+/// Trains a learner to the end of its budget and evaluates it.
+///
+/// # Errors
+/// If training diverges, data cannot be read, or files cannot be written.
+pub fn run_loop(
+    job: &mut Job<'_>,
+    source: &dyn Source,
+    total: u64,
+    learner: &mut dyn Learner,
+    sink: &mut PartWriter,
+    mut at: Position,
+) -> Result<Finished> {
+    let train = &job.config.train;
     let resident = Resident::default();
+    let every = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map_or(CHECKPOINT_EVERY, Duration::from_secs);
     let mut saved = Instant::now();
     while at.segment < total {
         let stop = if job.interrupt.load(Ordering::Relaxed) {
@@ -103,8 +122,8 @@ pub fn run_cell(job: &mut Job<'_>, sink: &mut PartWriter, start: Option<(learner
         } else {
             job.limit.filter(|l| at.elapsed_s > l.as_secs_f64()).map(|_| Outcome::TimedOut)
         };
-        if stop.is_some() || saved.elapsed() > CHECKPOINT_EVERY {
-            checkpoint(job, &*learner, sink, &mut at)?;
+        if stop.is_some() || saved.elapsed() > every {
+            checkpoint(job, learner, sink, &mut at)?;
             saved = Instant::now();
         }
         if let Some(outcome) = stop {
@@ -113,20 +132,20 @@ pub fn run_cell(job: &mut Job<'_>, sink: &mut PartWriter, start: Option<(learner
         let clock = Instant::now();
         let segment = source.segment(at.segment)?;
         allocator::begin_step();
-        let update = step(&mut *learner, &segment, job.device)?;
+        let update = step(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
         record(sink, &mut at, &segment, update, learner.cost().state_bytes, &resident);
         (job.progress)(Progress { done: at.segment, total, loss, rate: at.seen as f64 / at.elapsed_s, phase: "training" });
         if is_curve_point(at.segment, total, train.curve_points) {
-            let scores = evaluate(job, &*learner, job.task.curve_part(), train.curve_limit)?;
+            let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit)?;
             push_evals(sink, &at, job.task.curve_part(), scores.metrics);
         }
     }
-    let mut scores = evaluate(job, &*learner, Part::Test, None)?;
+    let mut scores = evaluate(job, learner, Part::Test, None)?;
     push_evals(sink, &at, Part::Test, scores.metrics.clone());
     scores.predictions.drain(..).for_each(|row| sink.push(Event::Prediction(row)));
-    checkpoint(job, &*learner, sink, &mut at)?;
+    checkpoint(job, learner, sink, &mut at)?;
     Ok(Finished { outcome: Outcome::Completed, position: at, scores, cost: learner.cost() })
 }
 

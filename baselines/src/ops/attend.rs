@@ -1,7 +1,8 @@
 //! Causal attention of one head over one stream's segment, in blocks of queries: no `T × T` matrix is kept, only the log
 //! of each query's normaliser (Dao et al. 2022).
 
-use crate::kernels::{Keep, View, dot, exp, matmul, max, sum};
+use crate::kernels::{Keep, View, dot, exp, matmul, max, sum, transposed};
+use crate::scratch::Scratch;
 
 /// Queries per block.
 const BLOCK: usize = 64;
@@ -15,28 +16,16 @@ pub(super) struct Head {
     /// Remembered keys before the segment.
     pub seen: usize,
     /// `[K, d]`, already divided by `√d`.
-    pub q: Vec<f32>,
+    pub q: Scratch,
     /// `[seen + K, d]`.
-    pub k: Vec<f32>,
+    pub k: Scratch,
     /// `[seen + K, d]`.
-    pub v: Vec<f32>,
+    pub v: Scratch,
 }
 
 impl Head {
     fn keys(&self) -> usize {
         self.seen + self.steps
-    }
-
-    /// `[d, seen + K]`, so that products over `d` run along rows.
-    fn transposed(&self, rows: &[f32]) -> Vec<f32> {
-        let keys = self.keys();
-        let mut out = vec![0.0; rows.len()];
-        for (j, row) in rows.chunks_exact(self.dim).enumerate() {
-            for (i, &x) in row.iter().enumerate() {
-                out[i * keys + j] = x;
-            }
-        }
-        out
     }
 
     /// `a · bᵀ` of a block's queries with its visible keys: `[queries, visible]`.
@@ -49,8 +38,8 @@ impl Head {
     /// Output `[K, d]` and the log of each query's normaliser, `[K]`.
     pub fn forward(&self, out: &mut [f32], log_sums: &mut [f32]) {
         let d = self.dim;
-        let kt = self.transposed(&self.k);
-        let mut scores = vec![0.0; BLOCK.min(self.steps) * self.keys()];
+        let kt = transposed(&self.k, d); // [d, seen + K]
+        let mut scores = Scratch::of(BLOCK.min(self.steps) * self.keys());
         for start in (0..self.steps).step_by(BLOCK) {
             let end = (start + BLOCK).min(self.steps);
             let (visible, queries) = (self.seen + end, end - start);
@@ -74,9 +63,9 @@ impl Head {
     /// back into what is remembered.
     pub fn backward(&self, out: &[f32], log_sums: &[f32], d_out: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
         let d = self.dim;
-        let (kt, vt) = (self.transposed(&self.k), self.transposed(&self.v));
-        let mut scores = vec![0.0; BLOCK.min(self.steps) * self.keys()];
-        let mut d_scores = scores.clone();
+        let (kt, vt) = (transposed(&self.k, d), transposed(&self.v, d)); // [d, seen + K]
+        let mut scores = Scratch::of(BLOCK.min(self.steps) * self.keys());
+        let mut d_scores = Scratch::of(scores.len());
         for start in (0..self.steps).step_by(BLOCK) {
             let end = (start + BLOCK).min(self.steps);
             let (visible, queries) = (self.seen + end, end - start);

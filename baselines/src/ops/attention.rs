@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::attend::Head;
 use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
-use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward};
+use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
+use crate::scratch::Scratch;
 
 /// Rotary positions (Su et al. 2021): channel `i < d/2` of a head turns against channel `i + d/2` by the angle
 /// `position · 10000^{-2i/d}`.
@@ -138,10 +139,20 @@ impl AttentionShape {
         let (b, k, d) = x.dims3()?;
         let m = self.memory.dim(1)?;
         if w_qkv.dims() != [d, 3 * d] || w_o.dims() != [d, d] {
-            bail!("attention weights: expected [{d}, {}] and [{d}, {d}], got {:?} and {:?}", 3 * d, w_qkv.dims(), w_o.dims());
+            bail!(
+                "attention weights: expected [{d}, {}] and [{d}, {d}], got {:?} and {:?}",
+                3 * d,
+                w_qkv.dims(),
+                w_o.dims()
+            );
         }
         if self.memory.dims() != [b, m, 2 * d] || self.valid.len() != b || self.valid.iter().any(|&v| v > m) {
-            bail!("attention memory: expected [{b}, M, {}], got {:?}, valid {:?}", 2 * d, self.memory.dims(), self.valid);
+            bail!(
+                "attention memory: expected [{b}, M, {}], got {:?}, valid {:?}",
+                2 * d,
+                self.memory.dims(),
+                self.valid
+            );
         }
         if self.heads == 0 || d % (2 * self.heads) != 0 || self.rotary.half != d / self.heads / 2 {
             bail!("attention heads: expected heads of an even size in {d} channels, got {} heads", self.heads);
@@ -177,11 +188,11 @@ struct Dims {
 
 struct Recorded {
     /// `norm(x) · w_qkv`, not rotated: `[B, K, 3D]`.
-    qkv: Vec<f32>,
+    qkv: Scratch,
     /// `[B, heads, K, d]`.
-    out: Vec<f32>,
+    out: Scratch,
     /// Log of each query's normaliser, `[B, heads, K]`.
-    log_sums: Vec<f32>,
+    log_sums: Scratch,
 }
 
 struct Attention {
@@ -201,7 +212,9 @@ impl Attention {
         let Dims { steps, width, remembered, head: d, .. } = self.dims;
         let (stream, head) = (index / self.heads, index % self.heads);
         let seen = self.valid[stream];
-        let mut h = Head { dim: d, steps, seen, q: vec![0.0; steps * d], k: vec![0.0; (seen + steps) * d], v: Vec::new() };
+        let keys = (seen + steps) * d;
+        let (q, k, v) = (Scratch::of(steps * d), Scratch::of(keys), Scratch::of(keys));
+        let mut h = Head { dim: d, steps, seen, q, k, v };
         let scale = 1.0 / (d as f32).sqrt();
         let memory = &self.memory[stream * remembered * 2 * width..(stream + 1) * remembered * 2 * width];
         let memory = memory.chunks_exact(2 * width).skip(remembered - seen);
@@ -209,11 +222,10 @@ impl Attention {
         for (t, (row, q)) in own.clone().zip(h.q.chunks_exact_mut(d)).enumerate() {
             self.rotary.rotate(remembered + t, &row[head * d..(head + 1) * d], scale, q);
         }
-        h.v.reserve_exact((seen + steps) * d);
         let kv = memory.chain(own.map(|row| &row[width..]));
-        for (j, (row, k)) in kv.zip(h.k.chunks_exact_mut(d)).enumerate() {
+        for (j, ((row, k), v)) in kv.zip(h.k.chunks_exact_mut(d)).zip(h.v.chunks_exact_mut(d)).enumerate() {
             self.rotary.rotate(remembered - seen + j, &row[head * d..(head + 1) * d], 1.0, k);
-            h.v.extend_from_slice(&row[width + head * d..width + (head + 1) * d]);
+            v.copy_from_slice(&row[width + head * d..width + (head + 1) * d]);
         }
         h
     }
@@ -246,23 +258,22 @@ impl Attention {
     fn forward(&self, x: &[f32], w_qkv: &[f32], w_o: &[f32]) -> (Vec<f32>, Recorded) {
         let Dims { steps, width, head: d, .. } = self.dims;
         let narrow = ROWS_PER_TASK * width;
-        let mut qkv = vec![0.0; 3 * x.len()];
+        let mut qkv = Scratch::of(3 * x.len());
         (x.par_chunks(narrow), qkv.par_chunks_mut(3 * narrow)).into_par_iter().for_each(|(x, qkv)| {
             let rows = x.len() / width;
-            let mut n = vec![0.0; x.len()];
+            let mut n = Scratch::of(x.len());
             rms_norm(x, &mut n, width);
             let wide = View::new(rows, 3 * width);
             matmul((qkv, wide), (&n, View::new(rows, width)), (w_qkv, View::new(width, 3 * width)), Keep::Nothing);
         });
-        let mut out = vec![0.0; x.len()];
-        let mut log_sums = vec![0.0; x.len() / d];
+        let (mut out, mut log_sums) = (Scratch::of(x.len()), Scratch::of(x.len() / d));
         (out.par_chunks_mut(steps * d), log_sums.par_chunks_mut(steps))
             .into_par_iter()
             .enumerate()
             .for_each(|(index, (out, log_sums))| self.head(&qkv, index).forward(out, log_sums));
         let mut y = x.to_vec();
         y.par_chunks_mut(narrow).enumerate().for_each(|(i, y)| {
-            let mut o = vec![0.0; y.len()];
+            let mut o = Scratch::of(y.len());
             self.rows_of_heads(&out, i * ROWS_PER_TASK, &mut o);
             let thin = View::new(y.len() / width, width);
             matmul((y, thin), (&o, thin), (w_o, View::new(width, width)), Keep::Sum);
@@ -274,15 +285,15 @@ impl Attention {
     fn head_backward(&self, recorded: &Recorded, d_rows: &[f32], index: usize, grads: &mut [f32]) {
         let Dims { steps, width, remembered, head: d, .. } = self.dims;
         let (stream, column) = (index / self.heads, index % self.heads * d);
-        let mut d_out = Vec::with_capacity(steps * d);
-        for row in d_rows[stream * steps * width..(stream + 1) * steps * width].chunks_exact(width) {
-            d_out.extend_from_slice(&row[column..column + d]);
-        }
+        let mut d_out = Scratch::of(steps * d);
+        let rows = d_rows[stream * steps * width..(stream + 1) * steps * width].chunks_exact(width);
+        rows.zip(d_out.chunks_exact_mut(d)).for_each(|(row, d_out)| d_out.copy_from_slice(&row[column..column + d]));
         let out = &recorded.out[index * steps * d..(index + 1) * steps * d];
         let log_sums = &recorded.log_sums[index * steps..(index + 1) * steps];
         let (dq, dkv) = grads.split_at_mut(steps * d);
         let (dk, dv) = dkv.split_at_mut(steps * d);
-        let (mut rotated_q, mut rotated_k) = (vec![0.0; steps * d], vec![0.0; steps * d]);
+        let (mut rotated_q, mut rotated_k) = (Scratch::zeros(steps * d), Scratch::zeros(steps * d));
+        dv.fill(0.0);
         self.head(&recorded.qkv, index).backward(out, log_sums, &d_out, [&mut rotated_q, &mut rotated_k, dv]);
         let scale = 1.0 / (d as f32).sqrt();
         for (t, (from, to)) in rotated_q.chunks_exact(d).zip(dq.chunks_exact_mut(d)).enumerate() {
@@ -297,31 +308,34 @@ impl Attention {
     fn backward(&self, (x, w_qkv, w_o): (&[f32], &[f32], &[f32]), recorded: &Recorded, dy: &[f32]) -> [Vec<f32>; 3] {
         let Dims { steps, width, head: d, .. } = self.dims;
         let narrow = ROWS_PER_TASK * width;
-        let square = View::new(width, width);
-        let (mut o, mut d_o) = (vec![0.0; x.len()], vec![0.0; x.len()]); // [B·K, D]
-        (dy.par_chunks(narrow), o.par_chunks_mut(narrow), d_o.par_chunks_mut(narrow)).into_par_iter().enumerate().for_each(
-            |(i, (dy, o, d_o))| {
+        let (w_qkv_t, w_o_t) = (transposed(w_qkv, 3 * width), transposed(w_o, width));
+        let (mut o, mut d_o) = (Scratch::of(x.len()), Scratch::of(x.len())); // [B·K, D]
+        (dy.par_chunks(narrow), o.par_chunks_mut(narrow), d_o.par_chunks_mut(narrow))
+            .into_par_iter()
+            .enumerate()
+            .for_each(|(i, (dy, o, d_o))| {
                 self.rows_of_heads(&recorded.out, i * ROWS_PER_TASK, o);
                 let thin = View::new(dy.len() / width, width);
-                matmul((d_o, thin), (dy, thin), (w_o, square.t()), Keep::Nothing);
-            },
-        );
-        let mut d_heads = vec![0.0; 3 * x.len()]; // [B, heads, 3, K, d]
+                matmul((d_o, thin), (dy, thin), (&w_o_t, View::new(width, width)), Keep::Nothing);
+            });
+        let mut d_heads = Scratch::of(3 * x.len()); // [B, heads, 3, K, d]
         d_heads
             .par_chunks_mut(3 * steps * d)
             .enumerate()
             .for_each(|(index, grads)| self.head_backward(recorded, &d_o, index, grads));
-        let (mut n, mut dx, mut d_qkv) = (vec![0.0; x.len()], dy.to_vec(), vec![0.0; 3 * x.len()]);
+        let (mut n, mut dx, mut d_qkv) = (Scratch::of(x.len()), dy.to_vec(), Scratch::of(3 * x.len()));
         let outputs = (n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow), d_qkv.par_chunks_mut(3 * narrow));
-        (x.par_chunks(narrow), outputs.into_par_iter()).into_par_iter().enumerate().for_each(|(i, (x, (n, dx, d_qkv)))| {
-            let rows = x.len() / width;
-            self.rows_of_grads(&d_heads, i * ROWS_PER_TASK, d_qkv);
-            let mut dn = vec![0.0; x.len()];
-            let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
-            matmul((&mut dn, thin), (d_qkv, wide), (w_qkv, View::new(width, 3 * width).t()), Keep::Nothing);
-            rms_norm(x, n, width);
-            rms_norm_backward(x, n, &dn, dx, width);
-        });
+        (x.par_chunks(narrow), outputs.into_par_iter()).into_par_iter().enumerate().for_each(
+            |(i, (x, (n, dx, d_qkv)))| {
+                let rows = x.len() / width;
+                self.rows_of_grads(&d_heads, i * ROWS_PER_TASK, d_qkv);
+                let mut dn = Scratch::of(x.len());
+                let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
+                matmul((&mut dn, thin), (d_qkv, wide), (&w_qkv_t, View::new(3 * width, width)), Keep::Nothing);
+                rms_norm(x, n, width);
+                rms_norm_backward(x, n, &dn, dx, width);
+            },
+        );
         let rows = x.len() / width;
         let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
         let d_w_qkv = par_matmul((&n, thin.t()), (&d_qkv, wide));
@@ -377,7 +391,9 @@ impl CustomOp3 for Attention {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let recorded = self.tape.take()?;
         let [dx, d_qkv, d_o] = with_values(x, |x| {
-            with_values(w_qkv, |qkv| with_values(w_o, |o| with_values(dy, |dy| self.backward((x, qkv, o), &recorded, dy))))
+            with_values(w_qkv, |qkv| {
+                with_values(w_o, |o| with_values(dy, |dy| self.backward((x, qkv, o), &recorded, dy)))
+            })
         })????;
         let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
         Ok((Some(tensor(dx, x)?), Some(tensor(d_qkv, w_qkv)?), Some(tensor(d_o, w_o)?)))

@@ -2,7 +2,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{ROWS_PER_TASK, add, column_sums, fused, matmul_slow, rms_norm_slow, slice, with_values};
-use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward};
+use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
+use crate::scratch::Scratch;
 
 /// What happens to the rows of a linear map's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,21 +55,18 @@ struct Linear {
 }
 
 impl Linear {
-    fn prepared(&self, x: &[f32]) -> Vec<f32> {
+    fn prepared(&self, x: &[f32], n: &mut [f32]) {
         match self.prepare {
-            Prepare::Nothing => x.to_vec(),
-            Prepare::Norm => {
-                let mut n = vec![0.0; x.len()];
-                rms_norm(x, &mut n, self.inputs);
-                n
-            }
+            Prepare::Nothing => n.copy_from_slice(x),
+            Prepare::Norm => rms_norm(x, n, self.inputs),
         }
     }
 
-    /// Gradients of the prepared rows, `x` and the weights: `n`, `dx`, `dw`.
+    /// Gradients of `x` and `w`.
     fn backward(&self, x: &[f32], w: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let Self { inputs, outputs, prepare } = *self;
-        let mut n = vec![0.0; x.len()];
+        let w_t = transposed(w, outputs);
+        let mut n = Scratch::of(x.len());
         let mut dx = vec![0.0; x.len()];
         (
             x.par_chunks(ROWS_PER_TASK * inputs),
@@ -80,16 +78,13 @@ impl Linear {
             .for_each(|(x, dy, n, dx)| {
                 let rows = x.len() / inputs;
                 let back = (dy, View::new(rows, outputs));
-                let weights = (w, View::new(inputs, outputs).t());
+                let weights = (&*w_t, View::new(outputs, inputs));
+                self.prepared(x, n);
                 match prepare {
-                    Prepare::Nothing => {
-                        n.copy_from_slice(x);
-                        matmul((dx, View::new(rows, inputs)), back, weights, Keep::Nothing);
-                    }
+                    Prepare::Nothing => matmul((dx, View::new(rows, inputs)), back, weights, Keep::Nothing),
                     Prepare::Norm => {
-                        let mut dn = vec![0.0; x.len()];
+                        let mut dn = Scratch::of(x.len());
                         matmul((&mut dn, View::new(rows, inputs)), back, weights, Keep::Nothing);
-                        rms_norm(x, n, inputs);
                         rms_norm_backward(x, n, &dn, dx, inputs);
                     }
                 }
@@ -120,8 +115,14 @@ impl CustomOp3 for Linear {
         (x.par_chunks(ROWS_PER_TASK * inputs), y.par_chunks_mut(ROWS_PER_TASK * outputs)).into_par_iter().for_each(
             |(x, y)| {
                 let rows = x.len() / inputs;
-                let n = self.prepared(x);
-                matmul((y, View::new(rows, outputs)), (&n, View::new(rows, inputs)), (w, View::new(inputs, outputs)), Keep::Nothing);
+                let mut n = Scratch::of(x.len());
+                self.prepared(x, &mut n);
+                matmul(
+                    (y, View::new(rows, outputs)),
+                    (&n, View::new(rows, inputs)),
+                    (w, View::new(inputs, outputs)),
+                    Keep::Nothing,
+                );
                 y.chunks_exact_mut(outputs).for_each(|y| add(y, b));
             },
         );

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::linear::check_last;
 use super::{Tape, add, fused, slice, sum_in_order, with_values};
-use crate::kernels::{Keep, View, matmul, par_matmul, sigmoid, tanh};
+use crate::kernels::{Keep, View, matmul, par_matmul, sigmoid, tanh, transposed};
+use crate::scratch::Scratch;
 
 /// Streams that one task steps through side by side: enough rows for the product kernel, few enough for every core to
 /// get work from a small batch.
@@ -79,9 +80,9 @@ fn check(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: &Tensor) -> 
 
 struct Recorded {
     /// Gates after their nonlinearities, `[B, K, 4H]`.
-    gates: Vec<f32>,
+    gates: Scratch,
     /// Cells, `[B, K, H]`.
-    cells: Vec<f32>,
+    cells: Scratch,
 }
 
 struct Lstm {
@@ -96,7 +97,13 @@ struct Lstm {
 
 impl Lstm {
     /// One task's streams: fills `gates` `[S, K, 4H]`, `cells` and `out` `[S, K, H]`.
-    fn forward(&self, x: &[f32], (w, b): (&[f32], &[f32]), before: (&[f32], &[f32]), [gates, cells, out]: [&mut [f32]; 3]) {
+    fn forward(
+        &self,
+        x: &[f32],
+        (w, b): (&[f32], &[f32]),
+        before: (&[f32], &[f32]),
+        [gates, cells, out]: [&mut [f32]; 3],
+    ) {
         let Dims { steps, inputs, width, .. } = self.dims;
         let streams = before.0.len() / width;
         let (w_in, w_hidden) = w.split_at(inputs * 4 * width);
@@ -125,10 +132,18 @@ impl Lstm {
     }
 
     /// One task's streams: fills `d_gates` `[S, K, 4H]` (before the nonlinearities) from `dy` `[S, K, H]`.
-    fn backward(&self, w_hidden_t: &[f32], before: &[f32], gates: &[f32], cells: &[f32], dy: &[f32], d_gates: &mut [f32]) {
+    fn backward(
+        &self,
+        w_hidden_t: &[f32],
+        before: &[f32],
+        gates: &[f32],
+        cells: &[f32],
+        dy: &[f32],
+        d_gates: &mut [f32],
+    ) {
         let Dims { steps, width, .. } = self.dims;
         let streams = before.len() / width;
-        let (mut dh, mut dc) = (vec![0.0; streams * width], vec![0.0; streams * width]);
+        let (mut dh, mut dc) = (Scratch::zeros(streams * width), Scratch::zeros(streams * width));
         for t in (0..steps).rev() {
             for s in 0..streams {
                 let at = (s * steps + t) * width;
@@ -147,9 +162,9 @@ impl Lstm {
     fn gradients(&self, x: &[f32], w: &[f32], y: &[f32], recorded: &Recorded, dy: &[f32]) -> [Vec<f32>; 3] {
         let Dims { streams, steps, inputs, width } = self.dims;
         let (w_in, w_hidden) = w.split_at(inputs * 4 * width);
-        let w_hidden_t = transposed(w_hidden, 4 * width);
+        let (w_in_t, w_hidden_t) = (transposed(w_in, 4 * width), transposed(w_hidden, 4 * width));
         let per_task = STREAMS_PER_TASK * steps;
-        let mut d_gates = vec![0.0; recorded.gates.len()];
+        let mut d_gates = Scratch::of(recorded.gates.len());
         let mut dx = vec![0.0; x.len()];
         let before = self.cell.par_chunks(STREAMS_PER_TASK * width);
         let forward = (recorded.gates.par_chunks(per_task * 4 * width), recorded.cells.par_chunks(per_task * width));
@@ -160,7 +175,7 @@ impl Lstm {
                 self.backward(&w_hidden_t, before, gates, cells, dy, d_gates);
                 let rows = d_gates.len() / (4 * width);
                 let back = (&*d_gates, View::new(rows, 4 * width));
-                matmul((dx, View::new(rows, inputs)), back, (w_in, View::new(inputs, 4 * width).t()), Keep::Nothing);
+                matmul((dx, View::new(rows, inputs)), back, (&w_in_t, View::new(4 * width, inputs)), Keep::Nothing);
                 let mut db = vec![0.0; 4 * width];
                 d_gates.chunks_exact(4 * width).for_each(|row| add(&mut db, row));
                 db
@@ -173,9 +188,9 @@ impl Lstm {
     }
 
     /// What the weights were multiplied with: `[B·K, I + H]`, the input beside the hidden state of the step before.
-    fn inputs_and_hidden(&self, x: &[f32], y: &[f32]) -> Vec<f32> {
+    fn inputs_and_hidden(&self, x: &[f32], y: &[f32]) -> Scratch {
         let Dims { steps, inputs, width, .. } = self.dims;
-        let mut xh = vec![0.0; x.len() / inputs * (inputs + width)];
+        let mut xh = Scratch::of(x.len() / inputs * (inputs + width));
         xh.par_chunks_mut(steps * (inputs + width)).enumerate().for_each(|(s, xh)| {
             for (t, row) in xh.chunks_exact_mut(inputs + width).enumerate() {
                 let (to_x, to_h) = row.split_at_mut(inputs);
@@ -196,10 +211,27 @@ impl Lstm {
 /// do not overlap.
 const LANES: usize = 16;
 
+/// `f(0) … f(N - 1)`; `std::array::from_fn` is not inlined reliably.
+#[inline(always)]
+fn each<const N: usize>(f: impl Fn(usize) -> f32) -> [f32; N] {
+    let mut out = [0.0; N];
+    for (k, o) in out.iter_mut().enumerate() {
+        *o = f(k);
+    }
+    out
+}
+
 /// `N` elements of `s` from `at`.
 #[inline(always)]
 fn load<const N: usize>(s: &[f32], at: usize) -> [f32; N] {
-    std::array::from_fn(|k| s[at + k])
+    let s = &s[at..at + N];
+    each(|k| s[k])
+}
+
+/// `N` elements of each of the four gates from `at`.
+#[inline(always)]
+fn load_gates<const N: usize>(gates: &[f32], width: usize, at: usize) -> [[f32; N]; 4] {
+    [load(gates, at), load(gates, width + at), load(gates, 2 * width + at), load(gates, 3 * width + at)]
 }
 
 /// `c = f c₋₁ + i g`, `h = o tanh c`; `gates` arrive before their nonlinearities and leave after them.
@@ -213,13 +245,12 @@ fn step(gates: &mut [f32], c_before: &[f32], c: &mut [f32], h: &mut [f32]) {
 #[inline(always)]
 fn step_at<const N: usize>(at: usize, gates: &mut [f32], c_before: &[f32], c: &mut [f32], h: &mut [f32]) {
     let width = c.len();
-    let [input, forget, candidate, output]: [[f32; N]; 4] = std::array::from_fn(|gate| load(gates, gate * width + at));
-    let (i, f, o) = (input.map(sigmoid), forget.map(sigmoid), output.map(sigmoid));
-    let g = candidate.map(tanh);
+    let [input, forget, candidate, output]: [[f32; N]; 4] = load_gates(gates, width, at);
+    let (i, f): ([f32; N], [f32; N]) = (each(|k| sigmoid(input[k])), each(|k| sigmoid(forget[k])));
+    let (g, o): ([f32; N], [f32; N]) = (each(|k| tanh(candidate[k])), each(|k| sigmoid(output[k])));
     let before: [f32; N] = load(c_before, at);
-    let cell: [f32; N] = std::array::from_fn(|k| f[k] * before[k] + i[k] * g[k]);
-    let squashed = cell.map(tanh);
-    let hidden: [f32; N] = std::array::from_fn(|k| o[k] * squashed[k]);
+    let cell: [f32; N] = each(|k| f[k] * before[k] + i[k] * g[k]);
+    let hidden: [f32; N] = each(|k| o[k] * tanh(cell[k]));
     for (gate, values) in [i, f, g, o].into_iter().enumerate() {
         gates[gate * width + at..][..N].copy_from_slice(&values);
     }
@@ -240,33 +271,28 @@ fn step_backward(forward: Step, dh: &[f32], dc: &mut [f32], d_gates: &mut [f32])
 }
 
 #[inline(always)]
-fn step_backward_at<const N: usize>(at: usize, (gates, c_before, c): Step, dh: &[f32], dc: &mut [f32], d_gates: &mut [f32]) {
+fn step_backward_at<const N: usize>(
+    at: usize,
+    (gates, c_before, c): Step,
+    dh: &[f32],
+    dc: &mut [f32],
+    d_gates: &mut [f32],
+) {
     let width = dh.len();
-    let [i, f, g, o]: [[f32; N]; 4] = std::array::from_fn(|gate| load(gates, gate * width + at));
+    let [i, f, g, o]: [[f32; N]; 4] = load_gates(gates, width, at);
     let (before, dh, later): ([f32; N], [f32; N], [f32; N]) = (load(c_before, at), load(dh, at), load(dc, at));
-    let squashed = load::<N>(c, at).map(tanh);
-    let d_cell: [f32; N] = std::array::from_fn(|k| later[k] + dh[k] * o[k] * (1.0 - squashed[k] * squashed[k]));
-    let d_input: [f32; N] = std::array::from_fn(|k| d_cell[k] * g[k] * i[k] * (1.0 - i[k]));
-    let d_forget: [f32; N] = std::array::from_fn(|k| d_cell[k] * before[k] * f[k] * (1.0 - f[k]));
-    let d_candidate: [f32; N] = std::array::from_fn(|k| d_cell[k] * i[k] * (1.0 - g[k] * g[k]));
-    let d_output: [f32; N] = std::array::from_fn(|k| dh[k] * squashed[k] * o[k] * (1.0 - o[k]));
+    let c: [f32; N] = load(c, at);
+    let squashed: [f32; N] = each(|k| tanh(c[k]));
+    let d_cell: [f32; N] = each(|k| later[k] + dh[k] * o[k] * (1.0 - squashed[k] * squashed[k]));
+    let d_input: [f32; N] = each(|k| d_cell[k] * g[k] * i[k] * (1.0 - i[k]));
+    let d_forget: [f32; N] = each(|k| d_cell[k] * before[k] * f[k] * (1.0 - f[k]));
+    let d_candidate: [f32; N] = each(|k| d_cell[k] * i[k] * (1.0 - g[k] * g[k]));
+    let d_output: [f32; N] = each(|k| dh[k] * squashed[k] * o[k] * (1.0 - o[k]));
     for (gate, values) in [d_input, d_forget, d_candidate, d_output].into_iter().enumerate() {
         d_gates[gate * width + at..][..N].copy_from_slice(&values);
     }
-    let d_before: [f32; N] = std::array::from_fn(|k| d_cell[k] * f[k]);
+    let d_before: [f32; N] = each(|k| d_cell[k] * f[k]);
     dc[at..at + N].copy_from_slice(&d_before);
-}
-
-/// The transpose of rows of `columns`.
-fn transposed(rows: &[f32], columns: usize) -> Vec<f32> {
-    let height = rows.len() / columns;
-    let mut out = vec![0.0; rows.len()];
-    for (r, row) in rows.chunks_exact(columns).enumerate() {
-        for (c, &x) in row.iter().enumerate() {
-            out[c * height + r] = x;
-        }
-    }
-    out
 }
 
 impl CustomOp3 for Lstm {
@@ -285,8 +311,8 @@ impl CustomOp3 for Lstm {
     ) -> Result<(CpuStorage, Shape)> {
         let Dims { streams, steps, inputs, width } = self.dims;
         let (x, w, b) = (slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
-        let mut gates = vec![0.0; streams * steps * 4 * width];
-        let (mut cells, mut out) = (vec![0.0; streams * steps * width], vec![0.0; streams * steps * width]);
+        let mut gates = Scratch::of(streams * steps * 4 * width);
+        let (mut cells, mut out) = (Scratch::of(streams * steps * width), vec![0.0; streams * steps * width]);
         let per_task = STREAMS_PER_TASK * steps;
         let before = (self.hidden.par_chunks(STREAMS_PER_TASK * width), self.cell.par_chunks(STREAMS_PER_TASK * width));
         let outputs = (

@@ -3,7 +3,8 @@ use rayon::prelude::*;
 
 use super::linear::check_last;
 use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
-use crate::kernels::{Keep, View, gelu, matmul, par_matmul, rms_norm, rms_norm_backward};
+use crate::kernels::{Keep, View, gelu, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
+use crate::scratch::Scratch;
 
 /// Feed-forward block with its residual, `x + gelu(norm(x) · w1) · w2`: `x` `[…, D]`, `w1` `[D, F]`, `w2` `[F, D]`.
 ///
@@ -29,7 +30,8 @@ pub fn mlp(x: &Tensor, w1: &Tensor, w2: &Tensor) -> Result<Tensor> {
 pub fn mlp_slow(x: &Tensor, w1: &Tensor, w2: &Tensor) -> Result<Tensor> {
     let h = matmul_slow(&rms_norm_slow(x)?, w1)?; // [B, K, F]
     // tanh form of GELU, written with the logistic function
-    let inner = (&h + ((&h * &h)? * &h)?.affine(0.044_715, 0.0)?)?.affine(2.0 * (2.0 / std::f64::consts::PI).sqrt(), 0.0)?;
+    let inner =
+        (&h + ((&h * &h)? * &h)?.affine(0.044_715, 0.0)?)?.affine(2.0 * (2.0 / std::f64::consts::PI).sqrt(), 0.0)?;
     let a = (&h / inner.neg()?.exp()?.affine(1.0, 1.0)?)?;
     x + matmul_slow(&a, w2)?
 }
@@ -39,7 +41,7 @@ struct Mlp {
     hidden: usize,
     record: bool,
     /// `norm(x) · w1`, `[rows, F]`.
-    tape: Tape<Vec<f32>>,
+    tape: Tape<Scratch>,
 }
 
 impl CustomOp3 for Mlp {
@@ -62,19 +64,30 @@ impl CustomOp3 for Mlp {
         let chunk = ROWS_PER_TASK * hidden;
         let forward = |x: &[f32], h: &mut [f32], y: &mut [f32]| {
             let rows = x.len() / width;
-            let mut n = vec![0.0; x.len()];
+            let mut n = Scratch::of(x.len());
             rms_norm(x, &mut n, width);
-            matmul((h, View::new(rows, hidden)), (&n, View::new(rows, width)), (w1, View::new(width, hidden)), Keep::Nothing);
-            let a: Vec<f32> = h.iter().map(|&h| gelu(h).0).collect();
-            matmul((y, View::new(rows, width)), (&a, View::new(rows, hidden)), (w2, View::new(hidden, width)), Keep::Sum);
+            matmul(
+                (h, View::new(rows, hidden)),
+                (&n, View::new(rows, width)),
+                (w1, View::new(width, hidden)),
+                Keep::Nothing,
+            );
+            let mut a = Scratch::of(h.len());
+            a.iter_mut().zip(h.iter()).for_each(|(a, &h)| *a = gelu(h).0);
+            matmul(
+                (y, View::new(rows, width)),
+                (&a, View::new(rows, hidden)),
+                (w2, View::new(hidden, width)),
+                Keep::Sum,
+            );
         };
         let tasks = (x.par_chunks(ROWS_PER_TASK * width), y.par_chunks_mut(ROWS_PER_TASK * width)).into_par_iter();
         if record {
-            let mut h = vec![0.0; x.len() / width * hidden];
+            let mut h = Scratch::of(x.len() / width * hidden);
             tasks.zip(h.par_chunks_mut(chunk)).for_each(|((x, y), h)| forward(x, h, y));
             self.tape.put(h);
         } else {
-            tasks.for_each(|(x, y)| forward(x, &mut vec![0.0; x.len() / width * hidden], y));
+            tasks.for_each(|(x, y)| forward(x, &mut Scratch::of(x.len() / width * hidden), y));
         }
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
@@ -98,25 +111,26 @@ impl CustomOp3 for Mlp {
 
 impl Mlp {
     /// Gradients of `x`, `w1`, `w2`. `h` becomes `gelu(h)` on the way.
-    fn backward(&self, (x, w1, w2): (&[f32], &[f32], &[f32]), mut h: Vec<f32>, dy: &[f32]) -> [Vec<f32>; 3] {
+    fn backward(&self, (x, w1, w2): (&[f32], &[f32], &[f32]), mut h: Scratch, dy: &[f32]) -> [Vec<f32>; 3] {
         let Self { width, hidden, .. } = *self;
         let (narrow, wide) = (ROWS_PER_TASK * width, ROWS_PER_TASK * hidden);
-        let mut dh = vec![0.0; h.len()];
-        let mut n = vec![0.0; x.len()];
+        let (w1_t, w2_t) = (transposed(w1, hidden), transposed(w2, width));
+        let (mut dh, mut n) = (Scratch::of(h.len()), Scratch::of(x.len()));
         let mut dx = dy.to_vec();
         let inputs = (x.par_chunks(narrow), dy.par_chunks(narrow));
-        let outputs = (h.par_chunks_mut(wide), dh.par_chunks_mut(wide), n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow));
+        let outputs =
+            (h.par_chunks_mut(wide), dh.par_chunks_mut(wide), n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow));
         (inputs.into_par_iter(), outputs.into_par_iter()).into_par_iter().for_each(|((x, dy), (h, dh, n, dx))| {
             let rows = x.len() / width;
             let (thin, thick) = (View::new(rows, width), View::new(rows, hidden));
-            matmul((dh, thick), (dy, thin), (w2, View::new(hidden, width).t()), Keep::Nothing);
+            matmul((dh, thick), (dy, thin), (&w2_t, View::new(width, hidden)), Keep::Nothing);
             for (h, dh) in h.iter_mut().zip(dh.iter_mut()) {
                 let (value, slope) = gelu(*h);
                 *h = value;
                 *dh *= slope;
             }
-            let mut dn = vec![0.0; x.len()];
-            matmul((&mut dn, thin), (dh, thick), (w1, View::new(width, hidden).t()), Keep::Nothing);
+            let mut dn = Scratch::of(x.len());
+            matmul((&mut dn, thin), (dh, thick), (&w1_t, View::new(hidden, width)), Keep::Nothing);
             rms_norm(x, n, width);
             rms_norm_backward(x, n, &dn, dx, width);
         });

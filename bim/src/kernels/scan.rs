@@ -109,12 +109,14 @@ pub fn forward<T: Real>(
         let row = &p[t * width..][..width];
         let (u, bc) = row.split_at(d);
         let (b, c) = bc.split_at(n);
+        let (a_d, du, y) = (&mut a_d[..d], &mut du[..d], &mut y[..d]);
         for h in 0..heads {
             delta[h] = softplus(z[t * heads + h] + bias[h]);
             a[h] = (-delta[h] * rate[h]).exp();
         }
-        spread(&a, d, &mut a_d);
-        spread(&delta, d, &mut du);
+        spread(&a, d, a_d);
+        spread(&delta, d, du);
+        let skip = &skip[..d];
         for i in 0..d {
             du[i] *= u[i];
             y[i] = skip[i] * u[i];
@@ -127,7 +129,7 @@ pub fn forward<T: Real>(
                 y[i] += ck * h[i];
             }
         }
-        for ((v, &y), s) in state.v.iter_mut().zip(&y).zip(&mut s[t * d..]) {
+        for ((v, &y), s) in state.v.iter_mut().zip(&*y).zip(&mut s[t * d..]) {
             *v = neuron.step(*v, y);
             *s = neuron.fire(*v);
         }
@@ -178,32 +180,40 @@ pub fn reverse<T: Real>(
         }
         let (du, dbc) = grads.p[t * width..][..width].split_at_mut(d);
         let (db, dc) = dbc.split_at_mut(n);
-        let d_skip = &mut grads.dynamics[2 * heads..];
+        let d_skip = &mut grads.dynamics[2 * heads..][..d];
+        // slices of one known length: without them every access below is checked and nothing vectorises
+        let (a_d, delta_d, lv) = (&step.a[..d], &step.delta[..d], &adjoint.v[..d]);
+        let (ly, delta_u) = (&mut step.ly[..d], &mut step.delta_u[..d]);
+        let (through_input, through_decay) = (&mut step.through_input[..d], &mut step.through_decay[..d]);
         for i in 0..d {
-            step.ly[i] = neuron.gain * adjoint.v[i];
-            step.delta_u[i] = step.delta[i] * u[i];
-            d_skip[i] += step.ly[i] * u[i];
-            step.through_input[i] = T::zero();
-            step.through_decay[i] = T::zero();
+            ly[i] = neuron.gain * lv[i];
+            delta_u[i] = delta_d[i] * u[i];
+            d_skip[i] += ly[i] * u[i];
+            through_input[i] = T::zero();
+            through_decay[i] = T::zero();
         }
         for k in 0..n {
             let (h_t, h_tm1) = (&tape.h[((t + 1) * n + k) * d..][..d], &tape.h[(t * n + k) * d..][..d]);
             let lambda = &mut adjoint.h[k * d..][..d];
-            dc[k] = dot(&step.ly, h_t);
+            dc[k] = dot(ly, h_t);
             let ck = c[k];
             for i in 0..d {
-                lambda[i] += step.ly[i] * ck;
+                lambda[i] += ly[i] * ck;
             }
-            db[k] = dot(lambda, &step.delta_u);
+            db[k] = dot(lambda, delta_u);
             let bk = b[k];
             for i in 0..d {
-                step.through_input[i] += lambda[i] * bk;
-                step.through_decay[i] += lambda[i] * h_tm1[i];
-                lambda[i] = if temporal { lambda[i] * step.a[i] } else { T::zero() };
+                through_input[i] += lambda[i] * bk;
+                through_decay[i] += lambda[i] * h_tm1[i];
+                lambda[i] *= a_d[i];
+            }
+            if !temporal {
+                lambda.fill(T::zero());
             }
         }
+        let skip = &skip[..d];
         for i in 0..d {
-            du[i] = step.ly[i] * skip[i] + step.delta[i] * step.through_input[i];
+            du[i] = ly[i] * skip[i] + delta_d[i] * through_input[i];
         }
         let (d_bias, rest) = grads.dynamics.split_at_mut(heads);
         let per_head = dims.per_head();
@@ -212,8 +222,8 @@ pub fn reverse<T: Real>(
             let (delta, a, rate) = (tape.delta[t * heads + h], tape.a[t * heads + h], step.rate[h]);
             let (mut input, mut decay) = (T::zero(), T::zero());
             for i in channels {
-                input += u[i] * step.through_input[i];
-                decay += step.through_decay[i];
+                input += u[i] * through_input[i];
+                decay += through_decay[i];
             }
             // σ(x) = 1 − e^{−softplus(x)}
             let dz = (input - rate * a * decay) * (T::one() - (-delta).exp());

@@ -3,4 +3,4 @@
 pub mod allocator;
 pub mod resident;
 
-pub use allocator::Counting;
+pub use allocator::{Counting, keep_memory};

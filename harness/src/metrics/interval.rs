@@ -152,7 +152,8 @@ mod tests {
         let class = |k: u64| {
             let mut rng = stream(k, 7);
             let labels: Vec<bool> = (0..n).map(|_| rng.random_bool(0.3)).collect();
-            let scores: Vec<f64> = labels.iter().map(|&l| f64::from(u8::from(l)) + rng.random_range(-1.0..1.0)).collect();
+            let scores: Vec<f64> =
+                labels.iter().map(|&l| f64::from(u8::from(l)) + rng.random_range(-1.0..1.0)).collect();
             Ranking::new(&scores, &labels).unwrap()
         };
         let classes: Vec<Ranking> = (0..5).map(class).collect();

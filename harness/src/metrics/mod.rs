@@ -42,8 +42,11 @@ pub fn multi_label(scores: &[Vec<f64>], labels: &[Vec<bool>], classes: &[&str], 
         per_class.push(Metric::plain(format!("prevalence_{class}"), prevalence, n));
     }
     let whole: Vec<Ranking> = rankings.into_iter().flatten().collect();
-    let intervals =
-        if whole.len() == classes.len() { macro_intervals(&whole, resamples, SEED) } else { interval::Intervals::default() };
+    let intervals = if whole.len() == classes.len() {
+        macro_intervals(&whole, resamples, SEED)
+    } else {
+        interval::Intervals::default()
+    };
     let mut metrics = vec![
         with_interval("auc_roc_macro", macro_average(&rocs), n, intervals.roc),
         with_interval("auc_pr_macro", macro_average(&precisions), n, intervals.precision),

@@ -1,0 +1,77 @@
+//! Wrong grids and missing data: exit code, place, what was expected, nearest key; and nothing is started.
+
+mod common;
+
+use common::{Folder, GRID, stderr};
+
+fn fails(text: &str, extra: &[&str], code: i32) -> String {
+    let folder = Folder::new();
+    folder.grid(text);
+    let output = folder.command("runs").args(extra).output().expect("starts");
+    assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    assert!(!folder.path().join("runs").exists(), "nothing was started");
+    stderr(&output)
+}
+
+fn has(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in:\n{message}");
+    }
+}
+
+#[test]
+fn unknown_key_names_line_column_and_the_nearest_key() {
+    let message = fails(&GRID.replace("lambda: 0.9", "lamda: 0.9"), &[], 2);
+    has(&message, &["grid.yaml:17:5", "    lamda: 0.9", "^^^^^", "unknown key `lamda`", "did you mean `lambda`"]);
+}
+
+#[test]
+fn lambda_out_of_range() {
+    let message = fails(&GRID.replace("lambda: 0.9", "lambda: 1.5"), &[], 2);
+    has(&message, &["grid.yaml:17:13", "    lambda: 1.5", "expected a number from 0 to 1, got 1.5"]);
+}
+
+#[test]
+fn wrong_type() {
+    let message = fails(&GRID.replace("width: 16\n    channels", "width: wide\n    channels"), &[], 2);
+    has(&message, &["grid.yaml:12:12", "width: wide", "expected", "`wide`"]);
+}
+
+#[test]
+fn unknown_model() {
+    let message = fails(&GRID.replace("kind: lstm", "kind: lstn"), &[], 2);
+    has(&message, &["grid.yaml:21:12", "unknown kind `lstn`", "did you mean `lstm`"]);
+}
+
+#[test]
+fn empty_sweep() {
+    let message = fails(&format!("{GRID}sweep: {{bim.lambda: []}}\n"), &[], 2);
+    has(&message, &["grid.yaml:23:", "bim.lambda"]);
+}
+
+#[test]
+fn settings_that_do_not_fit_together() {
+    let message = fails(&GRID.replace("heads: 2\n    layers: 2", "heads: 3\n    layers: 2"), &[], 2);
+    has(&message, &["model bim", "channels", "multiple of heads = 3"]);
+}
+
+#[test]
+fn a_value_from_the_command_line_is_located_there() {
+    let message = fails(GRID, &["--set", "bim.lambda=7"], 2);
+    has(&message, &["--set", "bim.lambda=7", "expected a number from 0 to 1, got 7"]);
+}
+
+#[test]
+fn missing_data_folder() {
+    let text = GRID.replace("    generate: 60\n", "");
+    let message = fails(&text, &["--data", "nowhere"], 4);
+    has(&message, &["nowhere/ptb-xl", "not found", "expected", "next"]);
+}
+
+#[test]
+fn missing_grid_file() {
+    let folder = Folder::new();
+    let output = folder.run("runs");
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    has(&stderr(&output), &["grid.yaml"]);
+}

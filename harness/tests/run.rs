@@ -1,0 +1,166 @@
+//! The program as its users run it: whole grids, killed, repeated, with other thread counts.
+
+mod common;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Folder, GRID, stderr, stdout};
+use harness::sinks::parquet::{read_evals, read_layers, read_predictions, read_steps};
+
+#[test]
+fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let output = folder.run("runs");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = stdout(&output);
+    for model in ["bim", "transformer", "lstm"] {
+        assert!(table.contains(model), "{table}");
+    }
+    let rows = folder.results("runs");
+    assert!(rows.iter().all(|r| r.outcome == "completed" && r.metric.is_some()), "{rows:?}");
+    // every byte of the generated test file is scored, by every model
+    let scored: Vec<f64> = rows.iter().filter(|r| r.metric.as_deref() == Some("scored_bytes")).filter_map(|r| r.value).collect();
+    let cells: std::collections::BTreeSet<&String> = rows.iter().map(|r| &r.cell).collect();
+    assert_eq!((scored.len(), cells.len()), (3, 6));
+    let mut file_bytes = Vec::new();
+    for entry in walk(&folder.path().join("data")) {
+        if entry.ends_with("wiki.test.tokens") {
+            file_bytes.push(std::fs::metadata(&entry).expect("generated").len() as f64);
+        }
+    }
+    assert_eq!(file_bytes.len(), 1);
+    assert!(scored.iter().all(|s| *s == file_bytes[0]), "{scored:?} {file_bytes:?}");
+    for cell in cells {
+        let dir = folder.path().join("runs/small/cells").join(cell);
+        let steps = read_steps(&dir.join("steps.parquet")).expect("steps");
+        assert!(!steps.is_empty() && steps.iter().enumerate().all(|(i, s)| s.step == i as u64 + 1), "steps are numbered");
+        assert!(steps.iter().all(|s| s.peak_bytes >= s.live_bytes && s.rss_bytes > Some(1 << 20)));
+        assert!(steps.iter().all(|s| s.macs_forward.is_none() && s.energy_forward_pj.is_none()), "not measured is null");
+        let evals = read_evals(&dir.join("evals.parquet")).expect("evals");
+        assert!(evals.iter().any(|e| e.split == "valid") && evals.iter().any(|e| e.split == "test"));
+        assert!(!read_predictions(&dir.join("predictions.parquet")).expect("predictions").is_empty());
+        read_layers(&dir.join("layers.parquet")).expect("layers");
+        assert!(dir.join("checkpoint/weights.safetensors").exists() && dir.join("config.yaml").exists());
+        assert!(!dir.join("parts").exists());
+    }
+    for file in ["report.md", "tables.tex", "report/index.html", "plan.json"] {
+        assert!(folder.path().join("runs/small").join(file).exists(), "{file}");
+    }
+}
+
+fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() { found.extend(walk(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found
+}
+
+#[test]
+fn running_again_trains_nothing_and_changes_nothing() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let file = |name: &str| std::fs::read(folder.path().join("runs/small").join(name)).expect(name);
+    let (results, html) = (file("results.parquet"), file("report/index.html"));
+    let again = folder.run("runs");
+    assert_eq!(again.status.code(), Some(0));
+    assert_eq!(stderr(&again).matches("finished before").count(), 6, "{}", stderr(&again));
+    assert_eq!(results, file("results.parquet"));
+    assert_eq!(html, file("report/index.html"));
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_results() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    for threads in ["1", "2", "3"] {
+        let output = folder.command(threads).env("RAYON_NUM_THREADS", threads).output().expect("starts");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    let one = folder.results("1");
+    assert_eq!(one, folder.results("2"));
+    assert_eq!(one, folder.results("3"));
+}
+
+#[test]
+fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_run() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert_eq!(folder.run("whole").status.code(), Some(0));
+    // a checkpoint after every step, so that resuming is what is tested and not starting over
+    for pause_ms in [40, 90, 150, 230, 310, 420, 560, 700, 900] {
+        let mut child = folder
+            .command("killed")
+            .env("HARNESS_CHECKPOINT_SECONDS", "0")
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        child.kill().expect("SIGKILL");
+        child.wait().expect("ended");
+    }
+    let output = folder.command("killed").env("HARNESS_CHECKPOINT_SECONDS", "0").output().expect("starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (whole, killed) = (folder.results("whole"), folder.results("killed"));
+    assert_eq!(whole, killed);
+    let mut resumed = 0;
+    for cell in whole.iter().map(|r| &r.cell).collect::<std::collections::BTreeSet<_>>() {
+        let dir = |out: &str| folder.path().join(out).join("small/cells").join(cell);
+        let steps = |out: &str| read_steps(&dir(out).join("steps.parquet")).expect("steps");
+        let (a, b) = (steps("whole"), steps("killed"));
+        assert_eq!(a.len(), b.len(), "no row lost, none twice");
+        for (a, b) in a.iter().zip(&b) {
+            assert_eq!((a.step, a.loss, a.grad_norm, a.update_norm), (b.step, b.loss, b.grad_norm, b.update_norm));
+        }
+        let log = std::fs::read_to_string(dir("killed").join("log.txt")).expect("log");
+        resumed += log.matches("continuing at update").count();
+    }
+    assert!(resumed > 0, "no kill fell into training: the test did not test");
+}
+
+#[test]
+fn a_signal_stops_with_a_checkpoint_and_exit_code_130() {
+    let folder = Folder::new();
+    folder.grid(&GRID.replace("seen: 12_000", "seen: 3_000_000"));
+    let child = folder.command("runs").args(["--only", "model=bim,task=language"]).stderr(Stdio::piped()).spawn().expect("starts");
+    std::thread::sleep(Duration::from_millis(1500));
+    let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(kill.success());
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    let rows = folder.results("runs");
+    assert_eq!(rows.len(), 6, "every planned cell has a row: {rows:?}");
+    assert_eq!(rows.iter().filter(|r| r.outcome == "interrupted").count(), 1);
+    assert!(rows.iter().filter(|r| r.outcome == "skipped").all(|r| r.reason.as_deref() == Some("not selected by --only")));
+}
+
+#[test]
+fn a_cell_that_diverges_has_a_row_and_the_others_go_on() {
+    let folder = Folder::new();
+    folder.grid(&GRID.replace("train: {segment: 16}", "train: {segment: 16, learning_rate: 1e9, warmup: 0, clip: 1e9}"));
+    let output = folder.command("runs").args(["--only", "task=language"]).output().expect("starts");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let rows = folder.results("runs");
+    let bim = rows.iter().find(|r| r.model == "bim" && r.task == "language").expect("a row");
+    assert_eq!(bim.outcome, "diverged");
+    assert!(bim.reason.as_deref().is_some_and(|r| r.contains("update")), "{bim:?}");
+    assert!(rows.iter().any(|r| r.model == "lstm" && r.outcome == "completed"));
+    assert!(stdout(&output).contains("diverged"), "{}", stdout(&output));
+}
+
+#[test]
+fn time_out_is_an_outcome_and_more_time_continues() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let only = ["--only", "model=lstm,task=language"];
+    let output = folder.command("runs").args(only).args(["--limit-seconds", "0.001"]).output().expect("starts");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(folder.results("runs").iter().any(|r| r.outcome == "timed_out"));
+    assert_eq!(folder.command("runs").args(only).output().expect("starts").status.code(), Some(0));
+    assert_eq!(folder.command("whole").args(only).output().expect("starts").status.code(), Some(0));
+    assert_eq!(folder.results("runs"), folder.results("whole"));
+}
