@@ -85,16 +85,16 @@ mod tests {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
         let mut normal = || (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0;
         for (n, expected) in [(2usize, 0.50), (3, 0.75), (5, 0.84), (8, 0.89)] {
-            let trials = 1500;
+            let trials = 600;
             let hits = (0..trials)
                 .filter(|_| {
                     let values: Vec<f64> = (0..n).map(|_| normal()).collect();
-                    mean_interval(&values, 400, 5).is_some_and(|(low, high)| low <= 0.0 && 0.0 <= high)
+                    mean_interval(&values, 200, 5).is_some_and(|(low, high)| low <= 0.0 && 0.0 <= high)
                 })
                 .count();
             let share = hits as f64 / f64::from(trials);
-            // binomial standard error of 1500 trials is at most 1.3 %
-            assert!((share - expected).abs() < 0.04, "{n} seeds: {share}");
+            // binomial standard error of 600 trials is at most 2 %
+            assert!((share - expected).abs() < 0.05, "{n} seeds: {share}");
         }
     }
 }

@@ -283,7 +283,7 @@ mod tests {
         cell.save(&snapshot(1.0), &Position { step: 1, ..Position::default() })?;
         cell.save(&snapshot(2.0), &Position { step: 2, ..Position::default() })?;
         let (s, p) = cell.load()?.expect("saved");
-        assert_eq!((s.weights["w"].to_vec1::<f32>()?, p.step, s.counters["updates"]), (vec![2.0], 2, u64::MAX - 3));
+        assert_eq!((s.weights["w"].to_vec1::<f32>().expect("one number"), p.step, s.counters["updates"]), (vec![2.0], 2, u64::MAX - 3));
         // as if killed after `checkpoint` became `checkpoint.old` and before `checkpoint.new` took its place
         fs::rename(cell.checkpoint(""), cell.checkpoint(".new")).expect("rename");
         assert_eq!(cell.load()?.expect("the new one").1.step, 2);

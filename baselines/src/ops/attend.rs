@@ -48,9 +48,13 @@ impl Head {
             for (i, row) in p.chunks_exact_mut(visible).enumerate() {
                 let (own, future) = row.split_at_mut(self.seen + start + i + 1);
                 let top = max(own);
-                own.iter_mut().for_each(|s| *s = exp(*s - top));
+                for s in own.iter_mut() {
+                    *s = exp(*s - top);
+                }
                 let total = sum(own);
-                own.iter_mut().for_each(|s| *s /= total);
+                for s in own.iter_mut() {
+                    *s /= total;
+                }
                 future.fill(0.0);
                 log_sums[start + i] = top + total.ln();
             }

@@ -4,71 +4,11 @@ use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::attend::Head;
+use super::linear::check_last;
+use super::rotary::Rotary;
 use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
 use crate::scratch::Scratch;
-
-/// Rotary positions (Su et al. 2021): channel `i < d/2` of a head turns against channel `i + d/2` by the angle
-/// `position · 10000^{-2i/d}`.
-#[derive(Debug)]
-pub struct Rotary {
-    half: usize,
-    /// `[positions, d/2]`.
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-}
-
-impl Rotary {
-    /// Angles of positions `0 .. positions` for heads of an even size `dim`.
-    #[must_use]
-    pub fn new(positions: usize, dim: usize) -> Self {
-        let half = dim / 2;
-        let angle = |i: usize| (i / half) as f64 * 10_000f64.powf(-((i % half) as f64) / half as f64);
-        let table = |f: fn(f64) -> f64| (0..positions * half).map(|i| f(angle(i)) as f32).collect();
-        Self { half, cos: table(f64::cos), sin: table(f64::sin) }
-    }
-
-    fn table(&self, position: usize) -> (&[f32], &[f32]) {
-        let row = position * self.half..(position + 1) * self.half;
-        (&self.cos[row.clone()], &self.sin[row])
-    }
-
-    /// `out = factor · rotated x`.
-    fn rotate(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
-        let (cos, sin) = self.table(position);
-        let (x1, x2) = x.split_at(self.half);
-        let (out1, out2) = out.split_at_mut(self.half);
-        for i in 0..self.half {
-            out1[i] = factor * (x1[i] * cos[i] - x2[i] * sin[i]);
-            out2[i] = factor * (x1[i] * sin[i] + x2[i] * cos[i]);
-        }
-    }
-
-    /// The transpose of [`Rotary::rotate`].
-    fn rotate_back(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
-        let (cos, sin) = self.table(position);
-        let (x1, x2) = x.split_at(self.half);
-        let (out1, out2) = out.split_at_mut(self.half);
-        for i in 0..self.half {
-            out1[i] = factor * (x1[i] * cos[i] + x2[i] * sin[i]);
-            out2[i] = factor * (x2[i] * cos[i] - x1[i] * sin[i]);
-        }
-    }
-
-    /// Rotates `x` `[B, heads, steps, d]`, whose first step is at `position`, in tensor operations.
-    fn rotate_slow(&self, position: usize, x: &Tensor) -> Result<Tensor> {
-        let (steps, half) = (x.dim(2)?, self.half);
-        let part = |table: &[f32]| -> Result<Tensor> {
-            let rows = &table[position * half..(position + steps) * half];
-            Tensor::from_slice(rows, (steps, half), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
-        };
-        let (cos, sin) = (part(&self.cos)?, part(&self.sin)?);
-        let (x1, x2) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
-        let first = (x1.broadcast_mul(&cos)? - x2.broadcast_mul(&sin)?)?;
-        let second = (x1.broadcast_mul(&sin)? + x2.broadcast_mul(&cos)?)?;
-        Tensor::cat(&[first, second], D::Minus1)
-    }
-}
 
 /// What attention is given besides its input and weights.
 #[derive(Clone, Debug)]
@@ -138,6 +78,7 @@ impl AttentionShape {
     fn check(&self, x: &Tensor, w_qkv: &Tensor, w_o: &Tensor) -> Result<()> {
         let (b, k, d) = x.dims3()?;
         let m = self.memory.dim(1)?;
+        check_last("attention input", x, d)?;
         if w_qkv.dims() != [d, 3 * d] || w_o.dims() != [d, d] {
             bail!(
                 "attention weights: expected [{d}, {}] and [{d}, {d}], got {:?} and {:?}",
@@ -154,11 +95,11 @@ impl AttentionShape {
                 self.valid
             );
         }
-        if self.heads == 0 || d % (2 * self.heads) != 0 || self.rotary.half != d / self.heads / 2 {
+        if self.heads == 0 || d % (2 * self.heads) != 0 || self.rotary.dim() != d / self.heads {
             bail!("attention heads: expected heads of an even size in {d} channels, got {} heads", self.heads);
         }
-        if self.rotary.cos.len() < (m + k) * self.rotary.half {
-            bail!("attention positions: expected {} or more, got {}", m + k, self.rotary.cos.len() / self.rotary.half);
+        if self.rotary.positions() < m + k {
+            bail!("attention positions: expected {} or more, got {}", m + k, self.rotary.positions());
         }
         Ok(())
     }

@@ -40,10 +40,10 @@ pub fn linear_slow(x: &Tensor, w: &Tensor, b: &Tensor, prepare: Prepare) -> Resu
     matmul_slow(&x, w)?.broadcast_add(b)
 }
 
-/// An error unless the last dimension of `t` is `width`.
+/// An error unless the last dimension of `t` is `width` and there is something in it.
 pub(super) fn check_last(operand: &str, t: &Tensor, width: usize) -> Result<()> {
     match t.dims().last() {
-        Some(&got) if got == width => Ok(()),
+        Some(&got) if got == width && t.elem_count() > 0 => Ok(()),
         _ => candle_core::bail!("{operand}: expected […, {width}], got {:?}", t.dims()),
     }
 }

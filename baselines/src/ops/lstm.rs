@@ -1,3 +1,5 @@
+#![allow(clippy::inline_always, reason = "a call inside a loop keeps it from becoming vector code")]
+
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -71,6 +73,7 @@ fn check(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: &Tensor) -> 
     if w.dims() != [inputs + width, 4 * width] {
         bail!("lstm weights: expected [{}, {}], got {:?}", inputs + width, 4 * width, w.dims());
     }
+    check_last("lstm input", x, inputs)?;
     check_last("lstm bias", b, 4 * width)?;
     if hidden.dims() != [streams, width] || cell.dims() != [streams, width] {
         bail!("lstm state: expected [{streams}, {width}] twice, got {:?} and {:?}", hidden.dims(), cell.dims());

@@ -16,6 +16,7 @@ pub fn mlp(x: &Tensor, w1: &Tensor, w2: &Tensor) -> Result<Tensor> {
     }
     let (width, hidden) = w1.dims2()?;
     check_last("x", x, width)?;
+    check_last("w1", w1, hidden)?;
     if w2.dims2()? != (hidden, width) {
         candle_core::bail!("w2: expected [{hidden}, {width}], got {:?}", w2.dims());
     }

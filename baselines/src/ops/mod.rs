@@ -8,11 +8,13 @@ mod attention;
 mod linear;
 mod lstm;
 mod mlp;
+mod rotary;
 
-pub use attention::{AttentionShape, Rotary, attention, attention_slow};
+pub use attention::{AttentionShape, attention, attention_slow};
 pub use linear::{Prepare, linear, linear_slow};
 pub use lstm::{lstm, lstm_slow};
 pub use mlp::{mlp, mlp_slow};
+pub use rotary::Rotary;
 
 use std::sync::{Mutex, PoisonError};
 

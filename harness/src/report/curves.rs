@@ -28,16 +28,20 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
     }
     let info = metric_info(part, metric);
     let unit = provenance::unit(part);
+    let place = provenance::place(part, &split);
     let level = (metric == "bits_per_byte").then(|| part.floor()).flatten();
     let without = part.runs().filter(|run| run.completed() && !loaded.evals.contains_key(&run.head.cell)).count();
     let mut caption = band_caption(part);
+    if let Some(extent) = extent(part, loaded, metric, &split) {
+        caption = format!("{caption} Each point is over {extent}.");
+    }
     if without > 0 {
         let cells = if without == 1 { "1 completed cell has" } else { &format!("{without} completed cells have") };
         caption = format!("{caption} {cells} no stored evaluations and cannot be drawn.");
     }
     Some(Plot {
         id: format!("{id}-learning-curve"),
-        title: format!("Learning curves: {} on the {split} split", info.label),
+        title: format!("Learning curves: {} on {place}", info.label),
         caption,
         x_label: format!("{unit} seen"),
         y_label: info.label,
@@ -98,6 +102,19 @@ fn curve_split(part: &Part, loaded: &Loaded, metric: &str) -> Option<String> {
     Some((*chosen).to_owned())
 }
 
+/// Over how much each evaluation of a curve is, where it is the same for all and its unit is known.
+fn extent(part: &Part, loaded: &Loaded, metric: &str, split: &str) -> Option<String> {
+    let unit = match (metric, part.family) {
+        ("bits_per_byte", _) => "bytes",
+        (_, "cardio") => "recordings",
+        _ => return None,
+    };
+    let rows = part.runs().filter_map(|run| loaded.evals.get(&run.head.cell)).flatten();
+    let mut amounts = rows.filter(|row| row.metric == metric && row.split == split).map(|row| row.n);
+    let first = amounts.next()?;
+    amounts.all(|n| n == first).then(|| format!("{} {unit}", catalogue::count(first)))
+}
+
 /// A configuration's curve: at each amount of data that all its runs were evaluated at.
 fn curve(group: &Group, loaded: &Loaded, metric: &str, split: &str) -> Vec<Point> {
     let mut at: BTreeMap<u64, BTreeMap<&str, f64>> = BTreeMap::new();
@@ -156,6 +173,8 @@ mod tests {
         assert!((first.x - 1000.0).abs() < 1e-9 && (first.y - 7.5).abs() < 1e-9);
         let last = plot.series[0].points[4];
         assert!(last.low < last.y && last.y < last.high);
+        assert_eq!(plot.title, "Learning curves: bits per byte on valid split");
+        assert!(plot.caption.ends_with("Each point is over 4,096 bytes."), "{}", plot.caption);
         assert!(report.sections[1].plots[0].level.is_none());
     }
 

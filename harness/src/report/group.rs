@@ -15,7 +15,10 @@ const TEST: &str = "test";
 /// Everything about one experiment, task and scale.
 pub(super) struct Part<'a> {
     pub experiment: &'a str,
+    /// Task as the grid names it.
     pub task: &'a str,
+    /// What the task is, such as `language`: it may have another name in the grid.
+    pub family: &'a str,
     pub scale: &'a str,
     /// Configurations: models in the order of the plan, sweep points ascending.
     pub groups: Vec<Group<'a>>,
@@ -73,18 +76,20 @@ pub(super) fn parts(rows: &[ResultRow]) -> Vec<Part<'_>> {
     let build = |(experiment, task, scale)| {
         let runs = runs(by_key.get(&(experiment, task, scale))?);
         let split = main_split(&runs);
+        let family = runs.iter().find_map(|run| run.head.config.get("task.kind")).map_or(task, String::as_str);
         let (groups, varying) = groups(runs);
-        Some(Part { experiment, task, scale, groups, varying, split })
+        Some(Part { experiment, task, family, scale, groups, varying, split })
     };
     keys.into_iter().filter_map(build).collect()
 }
 
 /// Rows of one cell together, in the order of their first row.
 fn runs<'a>(rows: &[&'a ResultRow]) -> Vec<Run<'a>> {
-    let mut index: BTreeMap<&str, usize> = BTreeMap::new();
+    // a cell's id leaves names out: two models of one configuration share it
+    let mut index: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut runs: Vec<Run> = Vec::new();
     for &row in rows {
-        let at = *index.entry(&row.cell).or_insert(runs.len());
+        let at = *index.entry((&row.cell, &row.model)).or_insert(runs.len());
         if at == runs.len() {
             runs.push(Run { head: row, metrics: Vec::new() });
         }
@@ -210,7 +215,7 @@ impl Part<'_> {
 
     /// Metrics of the main table that some run has, the one that counts first.
     pub(super) fn main_metrics(&self) -> Vec<&str> {
-        let known = catalogue::main_metrics(self.task);
+        let known = catalogue::main_metrics(self.family);
         let present: BTreeSet<&str> =
             self.runs().flat_map(|run| run.metrics.iter()).filter_map(|row| row.metric.as_deref()).collect();
         if known.is_empty() {
@@ -294,6 +299,19 @@ mod tests {
         assert_eq!(labels, ["bim, lambda 0.5", "bim, lambda 1.0", "bim, lambda 10", "rnn"]);
         let seeds: Vec<u64> = part.groups[0].runs.iter().map(|r| r.head.seed).collect();
         assert_eq!(seeds, [1, 2]);
+    }
+
+    #[test]
+    fn names_in_the_grid_do_not_hide_what_a_task_is() {
+        let mut row = config(cell("bim", 1), &[("task.kind", "language")]);
+        row.task = "words".into();
+        (row.metric, row.value) = (Some("bits_per_byte".into()), Some(1.0));
+        let other = ResultRow { model: "bim-again".into(), ..row.clone() };
+        let rows = [row, other];
+        let parts = parts(&rows);
+        assert_eq!((parts[0].task, parts[0].family), ("words", "language"));
+        assert_eq!(parts[0].main_metrics(), ["bits_per_byte"]);
+        assert_eq!(parts[0].groups.len(), 2, "equal configurations under two names share the cell's id");
     }
 
     #[test]

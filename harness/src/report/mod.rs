@@ -68,7 +68,10 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
 
 fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Section {
     let id = catalogue::slug(&format!("{} {} {}", part.experiment, part.task, part.scale));
-    let mut heading = catalogue::task_heading(part.task);
+    let mut heading = catalogue::task_heading(part.family);
+    if part.task != part.family {
+        heading = format!("{heading}, {}", part.task);
+    }
     let several = |key: fn(&Part<'_>) -> String| parts.iter().any(|other| key(other) != key(part));
     if several(|p| p.experiment.to_owned()) {
         heading = format!("{}: {heading}", part.experiment);
@@ -81,7 +84,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(detail::classes(part, &id));
     all.extend(detail::differences(part, &id));
     all.extend(tables::costs(part, &id));
-    all.extend(paper.table(part.task, format!("{id}-published")));
+    all.extend(paper.table(part.family, format!("{id}-published")));
     all.push(detail::runs(part, &id));
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
     plots.extend(curves::sweeps(part, &id));

@@ -13,7 +13,7 @@ const MOST_ITEMS: usize = 1000;
 pub(super) fn unit(part: &Part) -> &'static str {
     let vocabularies = part.config("task.vocabulary");
     let mut vocabularies = vocabularies.iter();
-    match (part.task, vocabularies.next(), vocabularies.next()) {
+    match (part.family, vocabularies.next(), vocabularies.next()) {
         ("language", Some(&"byte"), None) => "bytes",
         ("language", Some(&"word"), None) => "words",
         ("language", Some(&"bpe"), None) => "pieces",
@@ -28,18 +28,19 @@ pub(super) fn trains_elsewhere(part: &Part) -> bool {
     part.config("task.train_split").into_iter().any(|split| split != "train")
 }
 
-/// Device and threads, such as `cpu with 2 threads`.
+/// Device and threads of the completed runs, such as `cpu with 2 threads`.
 pub(super) fn machine(part: &Part) -> String {
     let threads = threads(part);
     format!("{} with {threads} {}", devices(part), if threads == "1" { "thread" } else { "threads" })
 }
 
 fn devices(part: &Part) -> String {
-    join(part.runs().map(|run| run.head.device.clone()))
+    join(part.runs().filter(|run| run.completed()).map(|run| run.head.device.clone()))
 }
 
 fn threads(part: &Part) -> String {
-    let counts: BTreeSet<u64> = part.runs().map(|run| run.head.threads).collect();
+    let runs = part.runs().filter(|run| run.completed());
+    let counts: BTreeSet<u64> = runs.map(|run| run.head.threads).collect();
     let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
     counts.join(" or ")
 }
@@ -57,7 +58,7 @@ pub(super) fn caption(part: &Part) -> String {
 
 /// On which data a section trains and evaluates, in whole sentences.
 pub(super) fn data(part: &Part) -> String {
-    let dataset = catalogue::dataset(part.task);
+    let dataset = catalogue::dataset(part.family);
     let owner = if part.generated() { "its".to_owned() } else { format!("{dataset}'s") };
     let origin = if part.generated() {
         format!(
@@ -66,7 +67,7 @@ pub(super) fn data(part: &Part) -> String {
     } else {
         String::new()
     };
-    let (train, test) = splits(part);
+    let (train, test) = (place(part, "train"), place(part, part.split));
     let mut text = format!("{origin}Trains on {owner} {train} and evaluates on its {test}.");
     if trains_elsewhere(part) && !part.generated() {
         text += " Published results train on the train split.";
@@ -74,23 +75,25 @@ pub(super) fn data(part: &Part) -> String {
     text
 }
 
-/// What it trains and what it evaluates on, such as `valid split` and `folds 10`.
-fn splits(part: &Part) -> (String, String) {
-    let folds = |path: &str| {
-        list(part, path).map(|folds| format!("{} {folds}", if folds.contains([',', ' ']) { "folds" } else { "fold" }))
-    };
-    let split = |path: &str, default: &str| {
-        let chosen = join(part.config(path).into_iter().map(str::to_owned));
-        format!("{} split", if chosen.is_empty() { default } else { &chosen })
-    };
-    let (train, test) = match part.split {
-        "valid" => (folds("task.train_folds"), folds("task.valid_folds")),
-        _ => (folds("task.train_folds"), folds("task.test_folds")),
-    };
-    (
-        train.unwrap_or_else(|| split("task.train_split", "train")),
-        test.unwrap_or_else(|| split(&format!("task.{}_split", part.split), part.split)),
-    )
+/// The data that plays a role (`train`, `valid` or `test`), such as `valid split` or `folds 1, 2`: a configuration may
+/// give a split another role than its name's.
+pub(super) fn place(part: &Part, role: &str) -> String {
+    if let Some(folds) = list(part, &format!("task.{role}_folds")) {
+        return format!("{} {}", if folds.contains([',', ' ']) { "folds" } else { "fold" }, span(&folds));
+    }
+    let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(str::to_owned));
+    format!("{} split", if chosen.is_empty() { role } else { &chosen })
+}
+
+/// `1 to 8` for `1, 2, 3, 4, 5, 6, 7, 8`; other lists as they are.
+fn span(list: &str) -> String {
+    let numbers: Option<Vec<u64>> = list.split(", ").map(|item| item.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([first, .., last]) if numbers.iter().flatten().copied().eq(*first..=*last) && last - first > 2 => {
+            format!("{first} to {last}")
+        }
+        _ => list.to_owned(),
+    }
 }
 
 /// A configuration value that is a list, stored as one text or as one column per item.
@@ -144,13 +147,45 @@ fn scored(part: &Part) -> String {
         (!each.is_empty()).then(|| format!("{} {what}", each.join(" or ")))
     };
     let mut parts: Vec<String> = Vec::new();
-    if part.task == "language" {
+    if part.family == "language" {
         if unit(part) != "bytes" {
             parts.extend(text(amounts("scored_tokens"), unit(part)));
         }
         parts.extend(text(amounts("scored_bytes"), "bytes"));
     } else {
-        parts.extend(text(items(), if part.task == "cardio" { "recordings" } else { "items" }));
+        parts.extend(text(items(), if part.family == "cardio" { "recordings" } else { "items" }));
     }
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{cell, config};
+    use super::super::group::parts;
+    use super::*;
+
+    #[test]
+    fn splits_are_named_by_what_they_are_not_by_their_role() {
+        let pairs = [("task.train_split", "valid"), ("task.valid_split", "test"), ("task.vocabulary", "bpe")];
+        let mut row = config(cell("bim", 1), &pairs);
+        row.split = Some("test".into());
+        let rows = [row];
+        let parts = parts(&rows);
+        let expected = "Trains on WikiText-103's valid split and evaluates on its test split. Published results train on \
+                        the train split.";
+        assert_eq!(data(&parts[0]), expected);
+        assert_eq!(place(&parts[0], "valid"), "test split");
+        assert_eq!(unit(&parts[0]), "pieces");
+    }
+
+    #[test]
+    fn lists_are_read_whole_or_by_item_and_shortened() {
+        let whole = config(cell("bim", 1), &[("task.train_folds", "[1,2,3,4]"), ("task.test_folds", "[10]")]);
+        let items = config(cell("bim", 1), &[("task.train_folds.0", "2"), ("task.train_folds.1", "5")]);
+        let (whole, items) = ([whole], [items]);
+        let (whole, items) = (parts(&whole), parts(&items));
+        assert_eq!(place(&whole[0], "train"), "folds 1 to 4");
+        assert_eq!(place(&whole[0], "test"), "fold 10");
+        assert_eq!(place(&items[0], "train"), "folds 2, 5");
+    }
 }

@@ -19,10 +19,13 @@ const VERDICT_SEEDS: usize = 3;
 
 /// Results with their intervals, the published values and a verdict.
 pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
-    let caption = provenance::caption(part);
-    let mut table = Table::empty(format!("{id}-results"), "Results", caption);
+    let mut caption = provenance::caption(part);
     let floor = part.floor();
-    label_columns(&mut table, part, floor.map(|_| "entropy floor"));
+    if let Some(floor) = floor {
+        caption += &format!(" The text's source has an entropy of {floor:.3} bits per byte: no model can go below it.");
+    }
+    let mut table = Table::empty(format!("{id}-results"), "Results", caption);
+    label_columns(&mut table, part, None);
     let mut estimates: Vec<Estimate> = Vec::new();
     for &name in &part.main_metrics() {
         let info = metric_info(part, name);
@@ -31,23 +34,21 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         let mut cells: Vec<Cell> =
             part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
         table.marks_best |= mark_best(&mut cells, &found, info.better);
-        if let Some(floor) = floor {
-            let applies = name == "bits_per_byte";
-            cells.push(if applies { Cell::new(info.value(floor)) } else { Cell::absent(DOES_NOT_APPLY) });
+        table.push_column(Column::number(&info.label), cells);
+        if let Some(floor) = floor.filter(|_| name == "bits_per_byte") {
+            let above = |found: &Found| Cell::measured(found.estimate().map(|e| info.value(e.mean - floor)));
+            table.push_column(Column::number("above the floor"), found.iter().map(above).collect());
         }
-        table.push_column(Column::number(info.label), cells);
     }
     let mut add = |column: Column, cell: &dyn Fn(&Group) -> Cell| {
-        let mut cells: Vec<Cell> = part.groups.iter().map(cell).collect();
-        cells.extend(floor.map(|_| Cell::absent(DOES_NOT_APPLY)));
-        table.push_column(column, cells);
+        table.push_column(column, part.groups.iter().map(cell).collect());
     };
     add(Column::number("seeds"), &|group| Cell::new(group.completed().count().to_string()));
     if part.runs().any(|run| !run.completed()) {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
     }
-    add(Column::text("published (paper)"), &|group| published_cell(&paper.published(part.task, group.kind)));
-    add(Column::text("verdict"), &|group| verdict(part, group, &paper.published(part.task, group.kind)));
+    add(Column::text("published (paper)"), &|group| published_cell(&paper.published(part.family, group.kind)));
+    add(Column::text("verdict"), &|group| verdict(part, group, &paper.published(part.family, group.kind)));
     table.place = Place::Everywhere;
     table.notes = notes(part, paper, &estimates);
     table
@@ -80,6 +81,8 @@ pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
         group.mean(|row| row.peak_bytes.map(|n| n as f64)).map(catalogue::bytes)
     });
     add(Column::number("state"), &|group| group.mean(|row| row.state_bytes.map(|n| n as f64)).map(catalogue::bytes));
+    let sparsity = |group: &Group| group.metric("spike_sparsity", None).estimate().map(|e| format!("{:.3}", e.mean));
+    add(Column::number("spike sparsity"), &sparsity);
     Some(table)
 }
 
@@ -236,7 +239,7 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
     if part.runs().any(|run| !run.completed()) {
         notes.push("Only completed cells count; the others are listed under Failures.".into());
     }
-    let judged = part.groups.iter().any(|group| !paper.published(part.task, group.kind).is_empty());
+    let judged = part.groups.iter().any(|group| !paper.published(part.family, group.kind).is_empty());
     if part.scale == PAPER_SCALE && judged {
         notes.push(format!(
             "Verdict: with at least {VERDICT_SEEDS} seeds, whether the interval reaches or passes the paper's first value."

@@ -206,7 +206,7 @@ mod tests {
                 assert!(format.bytes_for(samples).unwrap() <= bytes, "{format:?} {bytes}");
                 assert!(format.bytes_for(samples + 1).unwrap() > bytes, "{format:?} {bytes}");
             }
-            assert_eq!(format.decode(&[], 3), []);
+            assert!(format.decode(&[], 3).is_empty());
         }
         assert_eq!(Format::F32.bytes_for(u64::MAX), None);
     }
