@@ -179,7 +179,13 @@ pub struct StdpConfig {
 
 impl Default for StdpConfig {
     fn default() -> Self {
-        Self { a_plus: NonNegative(1.0), a_minus: NonNegative(1.0), tau_plus: Positive(5.0), tau_minus: Positive(5.0), at_zero: 0.0 }
+        Self {
+            a_plus: NonNegative(1.0),
+            a_minus: NonNegative(1.0),
+            tau_plus: Positive(5.0),
+            tau_minus: Positive(5.0),
+            at_zero: 0.0,
+        }
     }
 }
 
@@ -244,13 +250,13 @@ pub struct BimConfig {
     pub layers: Count,
     /// Length of the axonal delay line before the projections: 1 means none.
     pub delays: Count,
-    /// Whether a SiLU gate multiplies the block's output.
+    /// Whether a `SiLU` gate multiplies the block's output.
     pub gate: bool,
     /// Inputs of the step size.
     pub delta_input: DeltaInput,
-    /// Presynaptic neurons (LIF_in).
+    /// Presynaptic neurons (`LIF_in`).
     pub pre: NeuronConfig,
-    /// Postsynaptic neurons (LIF_out).
+    /// Postsynaptic neurons (`LIF_out`).
     pub post: NeuronConfig,
     /// Credit assignment.
     pub credit: Credit,
@@ -290,11 +296,15 @@ impl BimConfig {
     /// Names the key and what would be right.
     pub fn check(&self) -> Result<()> {
         let err = |key, problem: String| Err(Error::Config { key, problem });
-        if self.channels.0 % self.heads.0 != 0 {
-            return err("channels", format!("expected a multiple of heads = {}, got {}", self.heads.0, self.channels.0));
+        if !self.channels.0.is_multiple_of(self.heads.0) {
+            return err(
+                "channels",
+                format!("expected a multiple of heads = {}, got {}", self.heads.0, self.channels.0),
+            );
         }
-        if self.delta_input == DeltaInput::Group && self.width.0 % self.heads.0 != 0 {
-            let problem = format!("expected a multiple of heads = {} (delta_input is group), got {}", self.heads.0, self.width.0);
+        if self.delta_input == DeltaInput::Group && !self.width.0.is_multiple_of(self.heads.0) {
+            let problem =
+                format!("expected a multiple of heads = {} (delta_input is group), got {}", self.heads.0, self.width.0);
             return err("width", problem);
         }
         if self.credit == Credit::Exact && self.layers.0 > 1 {

@@ -80,7 +80,9 @@ impl<T: Real> LayerCredit<T> {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let traces: usize = self.traces.iter().flat_map(|t| t.named()).map(|(_, v)| v.len()).sum();
-        let kept = |p: &Past<T>| p.tape.p.len() + p.tape.delta.len() + p.tape.a.len() + p.tape.h.len() + p.tape.v.len() + p.psi.len();
+        let kept = |p: &Past<T>| {
+            p.tape.p.len() + p.tape.delta.len() + p.tape.a.len() + p.tape.h.len() + p.tape.v.len() + p.psi.len()
+        };
         let past: usize = self.past.iter().map(kept).sum();
         ((traces + past) * size_of::<T>()) as u64
     }
@@ -134,7 +136,9 @@ impl<T: Real> LayerCredit<T> {
                 .collect()
         })?;
         let mut sum = CreditGrads::zero(&dims);
-        per_stream.iter().for_each(|grads| sum.add(grads));
+        for grads in &per_stream {
+            sum.add(grads);
+        }
         Ok(sum)
     }
 }
@@ -167,4 +171,3 @@ fn replay<T: Real>(
 pub fn silent_share<T: Real>(spikes: &[T]) -> f64 {
     spikes.iter().filter(|s| **s == T::zero()).count() as f64 / spikes.len().max(1) as f64
 }
-

@@ -26,7 +26,7 @@ pub struct Block<T> {
     pub pre: Neuron<T>,
     /// Postsynaptic neurons.
     pub post: Neuron<T>,
-    /// RMSNorm gain `[J]`.
+    /// `RMSNorm` gain `[J]`.
     pub gain: Tensor,
     /// Delay line `[taps, J]`.
     pub taps: Tensor,
@@ -68,7 +68,7 @@ pub struct Network<T> {
     pub embedding: Tensor,
     /// The blocks.
     pub blocks: Vec<Block<T>>,
-    /// RMSNorm gain before the output layer `[J]`.
+    /// `RMSNorm` gain before the output layer `[J]`.
     pub gain: Tensor,
     /// Output layer `[O, J]`.
     pub head: Tensor,
@@ -251,7 +251,9 @@ impl<T: Real> Network<T> {
         }
         let (b, k) = (dims[0], dims[1]);
         let embedded = match self.input {
-            InputKind::Tokens { .. } => candle_nn::Embedding::new(self.embedding.clone(), self.embedding.dim(1)?).forward(x)?,
+            InputKind::Tokens { .. } => {
+                candle_nn::Embedding::new(self.embedding.clone(), self.embedding.dim(1)?).forward(x)?
+            }
             InputKind::Frames { width } => {
                 let x = x.to_dtype(self.embedding.dtype())?;
                 x.reshape((b * k, width))?.matmul(&self.embedding.t()?)?.reshape((b, k, ()))?

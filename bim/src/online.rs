@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use learner::{
-    Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, Params, Predictor, Result,
-    Schedule, Snapshot, Targets, Update, global_norm,
+    Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, Params, Predictor, Result, Schedule,
+    Snapshot, Targets, Update, global_norm,
 };
 
 use crate::config::{BimConfig, Credit};
@@ -24,7 +24,7 @@ const DIAGNOSE_EVERY: u64 = 100;
 pub struct Optimizer {
     /// Learning rate over updates.
     pub schedule: Schedule,
-    /// AdamW's constants.
+    /// `AdamW`'s constants.
     pub adamw: AdamWConfig,
     /// Largest L2 norm of the gradient.
     pub clip: f64,
@@ -70,7 +70,7 @@ impl Bim {
     }
 
     /// Adds a layer's carried credit to the gradients of its parameters.
-    fn add_credit(&self, layer: usize, credit: CreditGrads<f32>, grads: &mut [Tensor]) -> Result<()> {
+    fn add_credit(&self, layer: usize, credit: &CreditGrads<f32>, grads: &mut [Tensor]) -> Result<()> {
         let heads = self.config.heads.0;
         let (bias, rest) = credit.dynamics.split_at(heads);
         let (a_log, skip) = rest.split_at(heads);
@@ -149,8 +149,10 @@ fn check_length(x: &Tensor, segment: usize) -> Result<()> {
 
 impl Learner for Bim {
     fn learn(&mut self, y: &Targets) -> Result<Update> {
-        let (logits, trails) =
-            self.pending.take().ok_or_else(|| Error::shape("learn", "a predicted segment", "none since the last learn"))?;
+        let (logits, trails) = self
+            .pending
+            .take()
+            .ok_or_else(|| Error::shape("learn", "a predicted segment", "none since the last learn"))?;
         let update = self.adamw.updates();
         let loss = learner::loss(&logits, y)?;
         let mut grads = match &loss {
@@ -163,7 +165,7 @@ impl Learner for Bim {
         for layer in 0..self.credit.len() {
             let carried = self.credit[layer].carry(&self.network.blocks[layer], &trails[layer])?;
             if let Some(grads) = &mut grads {
-                self.add_credit(layer, carried, grads)?;
+                self.add_credit(layer, &carried, grads)?;
             }
         }
         self.plasticity.observe(&trails)?;
@@ -183,7 +185,8 @@ impl Learner for Bim {
         let grad_norm = finite("gradient norm", global_norm(&grads)?, update)?;
         let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
         let directions = self.adamw.directions(&grads, scale)?;
-        let layers: Vec<LayerValue> = self.plasticity.mix(&directions, index_of, update.is_multiple_of(DIAGNOSE_EVERY))?;
+        let layers: Vec<LayerValue> =
+            self.plasticity.mix(&directions, index_of, update.is_multiple_of(DIAGNOSE_EVERY))?;
         let learning_rate = self.train.schedule.at(update);
         let update_norm = finite("update norm", self.adamw.apply(&directions, learning_rate)?, update)?;
         self.plasticity.prune(&self.network, self.adamw.updates())?;

@@ -15,18 +15,18 @@ use crate::kernels::{Dims, Real};
 /// One layer's state, a stream an entry.
 #[derive(Clone, Debug)]
 pub struct LayerState<T> {
-    /// LIF_in and delay line.
+    /// `LIF_in` and delay line.
     pub encode: Vec<EncodeState<T>>,
-    /// State space and LIF_out.
+    /// State space and `LIF_out`.
     pub scan: Vec<ScanState<T>>,
 }
 
 /// One layer's chunk, a stream an entry.
 #[derive(Clone, Debug, Default)]
 pub struct LayerTape<T> {
-    /// LIF_in and delay line.
+    /// `LIF_in` and delay line.
     pub encode: Vec<EncodeTape<T>>,
-    /// State space and LIF_out.
+    /// State space and `LIF_out`.
     pub scan: Vec<ScanTape<T>>,
     /// Adjoints of the state before the chunk; filled by the backward pass, empty without one.
     pub adjoint: Vec<Adjoint<T>>,
@@ -58,7 +58,7 @@ pub fn with_slice<T: Real, R>(t: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R
     }
 }
 
-/// LIF_in and delay line: `x` `[B, K, J]`, `taps` `[taps, J]` → `ψ` `[B, K, J]`.
+/// `LIF_in` and delay line: `x` `[B, K, J]`, `taps` `[taps, J]` → `ψ` `[B, K, J]`.
 pub struct Encode<T> {
     /// The neurons.
     pub neuron: Neuron<T>,
@@ -83,7 +83,12 @@ impl<T: Real> CustomOp2 for Encode<T> {
         tape.encode.resize_with(streams, EncodeTape::default);
         let per_stream = x.len() / streams;
         let mut psi = vec![T::zero(); x.len()];
-        (state.encode.par_iter_mut(), tape.encode.par_iter_mut(), x.par_chunks(per_stream), psi.par_chunks_mut(per_stream))
+        (
+            state.encode.par_iter_mut(),
+            tape.encode.par_iter_mut(),
+            x.par_chunks(per_stream),
+            psi.par_chunks_mut(per_stream),
+        )
             .into_par_iter()
             .for_each(|(state, tape, x, psi)| encode::forward(&self.neuron, x, taps, state, tape, psi));
         Ok((T::to_cpu_storage_owned(psi), l1.shape().clone()))
@@ -96,14 +101,15 @@ impl<T: Real> CustomOp2 for Encode<T> {
         let per_stream = dx.len() / streams;
         let d_taps = with_slice(taps, |taps: &[T]| {
             with_slice(grad, |grad: &[T]| {
-                let per_stream: Vec<Vec<T>> = (&tape.encode, dx.par_chunks_mut(per_stream), grad.par_chunks(per_stream))
-                    .into_par_iter()
-                    .map(|(tape, dx, grad)| {
-                        let mut d_taps = vec![T::zero(); taps.len()];
-                        encode::reverse(&self.neuron, tape, taps, grad, self.temporal, dx, &mut d_taps);
-                        d_taps
-                    })
-                    .collect();
+                let per_stream: Vec<Vec<T>> =
+                    (&tape.encode, dx.par_chunks_mut(per_stream), grad.par_chunks(per_stream))
+                        .into_par_iter()
+                        .map(|(tape, dx, grad)| {
+                            let mut d_taps = vec![T::zero(); taps.len()];
+                            encode::reverse(&self.neuron, tape, taps, grad, self.temporal, dx, &mut d_taps);
+                            d_taps
+                        })
+                        .collect();
                 sum_in_order(per_stream)
             })
         })??;
@@ -112,7 +118,7 @@ impl<T: Real> CustomOp2 for Encode<T> {
     }
 }
 
-/// Selective scan with LIF_out: `p` `[B, K, D+2N]`, `z` `[B, K, H]`, `dynamics` `[2H+D]` → spikes `[B, K, D]`.
+/// Selective scan with `LIF_out`: `p` `[B, K, D+2N]`, `z` `[B, K, H]`, `dynamics` `[2H+D]` → spikes `[B, K, D]`.
 pub struct Scan<T> {
     /// Sizes.
     pub dims: Dims,
@@ -195,7 +201,16 @@ impl<T: Real> CustomOp3 for Scan<T> {
                     .map(|(tape, adjoint, p, z, ds)| {
                         let mut sum = vec![T::zero(); dynamics.len()];
                         let mut grads = ScanGrads { p, z, dynamics: &mut sum };
-                        scan::reverse(&self.dims, &self.neuron, dynamics, tape, Some(ds), self.temporal, adjoint, &mut grads);
+                        scan::reverse(
+                            &self.dims,
+                            &self.neuron,
+                            dynamics,
+                            tape,
+                            Some(ds),
+                            self.temporal,
+                            adjoint,
+                            &mut grads,
+                        );
                         sum
                     })
                     .collect();
@@ -217,7 +232,7 @@ fn sum_in_order<T: Real>(vectors: Vec<Vec<T>>) -> Vec<T> {
     sum
 }
 
-/// RMSNorm over the last dimension: `x` `[…, J]`, `gain` `[J]`.
+/// `RMSNorm` over the last dimension: `x` `[…, J]`, `gain` `[J]`.
 pub struct RmsNorm<T>(pub std::marker::PhantomData<T>);
 
 /// Rows of a parallel block: fixed, so that sums over blocks do not depend on the number of threads.
@@ -254,7 +269,10 @@ impl<T: Real> CustomOp2 for RmsNorm<T> {
                 })
             })
         })???;
-        Ok((Some(Tensor::from_vec(dx, x.dims(), x.device())?), Some(Tensor::from_vec(d_gain, gain.dims(), gain.device())?)))
+        Ok((
+            Some(Tensor::from_vec(dx, x.dims(), x.device())?),
+            Some(Tensor::from_vec(d_gain, gain.dims(), gain.device())?),
+        ))
     }
 }
 

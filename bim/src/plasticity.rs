@@ -18,9 +18,9 @@ const RMS_DECAY: f64 = 0.99;
 /// Which synapses of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
-    /// `W_u`: from LIF_in to LIF_out of the same block; the first `D` rows of the stacked projection.
+    /// `W_u`: from `LIF_in` to `LIF_out` of the same block; the first `D` rows of the stacked projection.
     Input,
-    /// `W_out`: from LIF_out to the next block's LIF_in.
+    /// `W_out`: from `LIF_out` to the next block's `LIF_in`.
     Output,
 }
 
@@ -188,12 +188,15 @@ impl Plasticity {
                 }
             })?;
             if diagnose {
-                let layer = format!("layers.{}.{}", path.layer, if path.site == Site::Input { "input" } else { "output" });
+                let layer =
+                    format!("layers.{}.{}", path.layer, if path.site == Site::Input { "input" } else { "output" });
                 let cosine = stats[2] / (stats[0] * stats[1]).sqrt().max(f64::MIN_POSITIVE);
                 // the term is +Ω in the update and −ĝ: aligned means cos(−ĝ, Ω)
-                for (quantity, value) in
-                    [("norm_direction", stats[0].sqrt()), ("norm_stdp", stats[1].sqrt()), ("cosine_descent_stdp", -cosine)]
-                {
+                for (quantity, value) in [
+                    ("norm_direction", stats[0].sqrt()),
+                    ("norm_stdp", stats[1].sqrt()),
+                    ("cosine_descent_stdp", -cosine),
+                ] {
                     values.push(LayerValue { layer: layer.clone(), quantity, value });
                 }
             }

@@ -112,7 +112,9 @@ fn chunked<T: Real>(c: &BimConfig, k: usize, membrane: Option<Membrane>, starts:
         let marks: Vec<bool> = (0..STREAMS).map(|b| starts.contains(&(t, b))).collect();
         network.reset(&marks)?;
         for (b, _) in marks.iter().enumerate().filter(|(_, m)| **m) {
-            credit.iter_mut().for_each(|c| c.reset(b));
+            for c in &mut credit {
+                c.reset(b);
+            }
         }
         let next_start = starts.iter().map(|s| s.0).filter(|s| *s > t).min().unwrap_or(STEPS);
         let len = k.min(STEPS - t).min(next_start - t);
@@ -308,7 +310,10 @@ fn the_top_layer_of_a_stack_is_exact_and_whole_sequences_are_exact_everywhere() 
         let got = chunked::<f64>(&c, k, Some(Membrane::Traces), &[])?;
         let top = |p: &str| (p.starts_with("layers.2.") || !p.starts_with("layers.")) && !upstream(p);
         assert_close(&format!("top layer, K = {k}"), &got, &want, 1e-10, top);
-        assert!(error(&got["layers.0.projection"], &want["layers.0.projection"]) > 1e-3, "a lower layer is an approximation");
+        assert!(
+            error(&got["layers.0.projection"], &want["layers.0.projection"]) > 1e-3,
+            "a lower layer is an approximation"
+        );
     }
     let got = chunked::<f64>(&c, STEPS, Some(Membrane::Traces), &[])?;
     assert_close("K = T", &got, &want, 1e-10, |_| true);

@@ -38,8 +38,13 @@ impl TaskConfig {
         match self {
             Self::Language(c) => match c.spec() {
                 Some(s) => {
-                    let what =
-                        format!("text-v{}-{}-{}-{}", text::GENERATOR_VERSION, s.train_bytes, s.valid_bytes, s.test_bytes);
+                    let what = format!(
+                        "text-v{}-{}-{}-{}",
+                        text::GENERATOR_VERSION,
+                        s.train_bytes,
+                        s.valid_bytes,
+                        s.test_bytes
+                    );
                     generated(what, &c.root)
                 }
                 None => data.join(&c.root),
@@ -115,9 +120,11 @@ impl CellConfig {
     #[must_use]
     pub fn flat(&self) -> BTreeMap<String, String> {
         let mut out = BTreeMap::new();
-        for (name, value) in
-            [("task", serde_json::to_value(&self.task)), ("model", serde_json::to_value(&self.model)), ("train", serde_json::to_value(&self.train))]
-        {
+        for (name, value) in [
+            ("task", serde_json::to_value(&self.task)),
+            ("model", serde_json::to_value(&self.model)),
+            ("train", serde_json::to_value(&self.train)),
+        ] {
             flatten(name.to_owned(), &value.unwrap_or(Value::Null), &mut out);
         }
         out

@@ -141,9 +141,8 @@ impl Select {
     fn device(&self) -> Result<Device> {
         let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
         match self.device.as_str() {
-            "cpu" => Ok(Device::Cpu),
             "auto" if candle_core::utils::cuda_is_available() => cuda(0),
-            "auto" => Ok(Device::Cpu),
+            "auto" | "cpu" => Ok(Device::Cpu),
             other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
                 Some(n) => cuda(n),
                 None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
@@ -210,7 +209,12 @@ fn plan(args: &PlanArgs) -> Result<u8> {
     for grid in &select.grids {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
         let run = select.out.join(&plan.experiment);
-        let rows = plan.cells.iter().filter(|c| c.selected).map(|c| Ok((c, known(&run, &c.id)?))).collect::<Result<Vec<_>>>()?;
+        let rows = plan
+            .cells
+            .iter()
+            .filter(|c| c.selected)
+            .map(|c| Ok((c, known(&run, &c.id)?)))
+            .collect::<Result<Vec<_>>>()?;
         if args.json {
             let cells: Vec<_> = rows
                 .iter()
@@ -227,7 +231,10 @@ fn plan(args: &PlanArgs) -> Result<u8> {
             continue;
         }
         println!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
-        println!("{:16}  {:28}  {:>10}  {:>12}  {:>10}  state", "cell", "task model seed", "parameters", "seen", "memory");
+        println!(
+            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  state",
+            "cell", "task model seed", "parameters", "seen", "memory"
+        );
         for (c, status) in rows {
             let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
             let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
@@ -274,7 +281,9 @@ fn mini(select: &Select) -> Result<u8> {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
         let mut roots: Vec<PathBuf> = plan.cells.iter().map(|c| c.config.task.root(&select.data)).collect();
         roots.dedup();
-        roots.iter().for_each(|root| println!("{}", root.display()));
+        for root in roots {
+            println!("{}", root.display());
+        }
     }
     Ok(exit::DONE)
 }

@@ -16,7 +16,7 @@ pub const KINDS: [&str; 3] = ["bim", "transformer", "lstm"];
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ModelConfig {
     /// Bio-Inspired Mamba, learning online.
-    Bim(BimConfig),
+    Bim(Box<BimConfig>),
     /// Pre-norm causal Transformer with carried context, by backpropagation through time.
     Transformer(TransformerConfig),
     /// LSTM, by backpropagation through time.
@@ -56,7 +56,14 @@ impl ModelConfig {
     ///
     /// # Errors
     /// If settings do not fit together or the device cannot run the model.
-    pub fn build(&self, io: Io, train: &TrainConfig, updates: u64, seed: u64, device: &Device) -> learner::Result<Box<dyn Learner>> {
+    pub fn build(
+        &self,
+        io: Io,
+        train: &TrainConfig,
+        updates: u64,
+        seed: u64,
+        device: &Device,
+    ) -> learner::Result<Box<dyn Learner>> {
         let (schedule, adamw, clip) = (train.schedule(updates), train.adamw(), train.clip.0);
         let bptt = BpttConfig { schedule, adamw, clip };
         Ok(match self {

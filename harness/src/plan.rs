@@ -79,7 +79,13 @@ impl Plan {
     ///
     /// # Errors
     /// If the grid is wrong (exit code 2) or data are missing or corrupt (4).
-    pub fn build(grid: &Path, selection: &Selection, data: &Path, device: &Device, open: &mut OpenTasks) -> Result<Self> {
+    pub fn build(
+        grid: &Path,
+        selection: &Selection,
+        data: &Path,
+        device: &Device,
+        open: &mut OpenTasks,
+    ) -> Result<Self> {
         let mut sources = Sources::default();
         let grid = Grid::load(grid, &mut sources)?;
         let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
@@ -123,7 +129,7 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
     };
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
     let model = match kind.as_str() {
-        "bim" => ModelConfig::Bim(read_as(&keys, "model `bim`", sources)?),
+        "bim" => ModelConfig::Bim(Box::new(read_as(&keys, "model `bim`", sources)?)),
         "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
         _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
     };

@@ -85,7 +85,11 @@ pub fn segments_for(config: &CellConfig, source: &dyn Source) -> u64 {
 ///
 /// # Errors
 /// If training diverges, data cannot be read, or files cannot be written.
-pub fn run_cell(job: &mut Job<'_>, sink: &mut PartWriter, start: Option<(learner::Snapshot, Position)>) -> Result<Finished> {
+pub fn run_cell(
+    job: &mut Job<'_>,
+    sink: &mut PartWriter,
+    start: Option<(learner::Snapshot, Position)>,
+) -> Result<Finished> {
     let config = job.config;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
     let io = job.task.io(config.train.streams.0, segment);
@@ -114,7 +118,10 @@ pub fn run_loop(
 ) -> Result<Finished> {
     let train = &job.config.train;
     let resident = Resident::default();
-    let every = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map_or(CHECKPOINT_EVERY, Duration::from_secs);
+    let every = std::env::var(CHECKPOINT_VARIABLE)
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .map_or(CHECKPOINT_EVERY, Duration::from_secs);
     let mut saved = Instant::now();
     while at.segment < total {
         let stop = if job.interrupt.load(Ordering::Relaxed) {
@@ -136,7 +143,13 @@ pub fn run_loop(
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
         record(sink, &mut at, &segment, update, learner.cost().state_bytes, &resident);
-        (job.progress)(Progress { done: at.segment, total, loss, rate: at.seen as f64 / at.elapsed_s, phase: "training" });
+        (job.progress)(Progress {
+            done: at.segment,
+            total,
+            loss,
+            rate: at.seen as f64 / at.elapsed_s,
+            phase: "training",
+        });
         if is_curve_point(at.segment, total, train.curve_points) {
             let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit)?;
             push_evals(sink, &at, job.task.curve_part(), scores.metrics);
@@ -197,7 +210,14 @@ fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Met
     }
 }
 
-fn record(sink: &mut PartWriter, at: &mut Position, segment: &Segment, update: Update, state_bytes: u64, resident: &Resident) {
+fn record(
+    sink: &mut PartWriter,
+    at: &mut Position,
+    segment: &Segment,
+    update: Update,
+    state_bytes: u64,
+    resident: &Resident,
+) {
     at.segment += 1;
     at.step += 1;
     at.seen += segment.seen;

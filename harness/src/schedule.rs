@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candle_core::Device;
 
+use crate::datasets::wikitext::sha256_hex;
 use crate::error::{Error, Result};
 use crate::plan::{OpenTasks, Plan, PlannedCell, open_task};
 use crate::progress::Display;
@@ -58,7 +59,13 @@ pub fn work(plan: &Plan, context: &Context<'_>, open: &mut OpenTasks, display: &
 }
 
 /// Runs one cell; whatever happens inside becomes its status.
-fn run_one(cell: &PlannedCell, dir: &CellDir, context: &Context<'_>, open: &mut OpenTasks, display: &Display) -> Result<Status> {
+fn run_one(
+    cell: &PlannedCell,
+    dir: &CellDir,
+    context: &Context<'_>,
+    open: &mut OpenTasks,
+    display: &Display,
+) -> Result<Status> {
     let mut status = Status { provenance: provenance(cell, context.device), ..skipped(cell, "") };
     let yaml = serde_yaml::to_string(&cell.config).map_err(|e| Error::Report(e.to_string()))?;
     crate::store::write_atomic(&dir.path.join("config.yaml"), yaml.as_bytes())?;
@@ -70,12 +77,19 @@ fn run_one(cell: &PlannedCell, dir: &CellDir, context: &Context<'_>, open: &mut 
         }
         Ok(Err(e)) => (status.outcome, status.reason) = (Outcome::Failed, Some(e.to_string())),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             let reason = format!("a bug in this program: {}", text.unwrap_or_default());
             (status.outcome, status.reason) = (Outcome::Failed, Some(reason));
         }
     }
-    dir.log(&format!("{}{}", status.outcome.name(), status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()));
+    dir.log(&format!(
+        "{}{}",
+        status.outcome.name(),
+        status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()
+    ));
     Ok(status)
 }
 
@@ -130,7 +144,9 @@ fn fill(status: &mut Status, done: &Finished, facts: &[Metric]) {
     let at = &done.position;
     status.outcome = done.outcome;
     status.reason = match done.outcome {
-        Outcome::TimedOut => Some(format!("stopped after {:.0} s of training; run again with more time to continue", at.elapsed_s)),
+        Outcome::TimedOut => {
+            Some(format!("stopped after {:.0} s of training; run again with more time to continue", at.elapsed_s))
+        }
         Outcome::Interrupted => Some(format!("interrupted after update {}; run again to continue", at.step)),
         _ => None,
     };
@@ -138,7 +154,11 @@ fn fill(status: &mut Status, done: &Finished, facts: &[Metric]) {
     if done.outcome == Outcome::Completed {
         status.metrics.extend_from_slice(facts);
         if at.sparsity.1 > 0 {
-            status.metrics.push(Metric::plain("spike_sparsity", Some(at.sparsity.0 / at.sparsity.1 as f64), at.sparsity.1));
+            status.metrics.push(Metric::plain(
+                "spike_sparsity",
+                Some(at.sparsity.0 / at.sparsity.1 as f64),
+                at.sparsity.1,
+            ));
         }
     }
     (status.seen, status.updates, status.train_s) = (at.seen, at.step, at.elapsed_s);
@@ -163,13 +183,11 @@ fn skipped(cell: &PlannedCell, reason: &str) -> Status {
 }
 
 fn provenance(cell: &PlannedCell, device: &Device) -> Provenance {
-    use sha2::{Digest, Sha256};
-    let lock = Sha256::digest(include_bytes!("../../Cargo.lock"));
     Provenance {
         version: env!("CARGO_PKG_VERSION").into(),
         git_commit: option_env!("HARNESS_GIT_COMMIT").map(str::to_owned),
         git_dirty: option_env!("HARNESS_GIT_DIRTY").map(|d| d == "true"),
-        lock_sha256: lock.iter().map(|b| format!("{b:02x}")).collect(),
+        lock_sha256: sha256_hex(include_bytes!("../../Cargo.lock")),
         device: device_name(device),
         threads: rayon::current_num_threads() as u64,
         data: cell.data.clone(),

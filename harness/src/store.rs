@@ -128,7 +128,12 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(e) => return Err(Error::io(path)(e)),
     };
     serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-        Error::Usage(format!("{}:{}:{}: {e}\n  next: delete the file to run its cell again", path.display(), e.line(), e.column()))
+        Error::Usage(format!(
+            "{}:{}:{}: {e}\n  next: delete the file to run its cell again",
+            path.display(),
+            e.line(),
+            e.column()
+        ))
     })
 }
 
@@ -283,7 +288,10 @@ mod tests {
         cell.save(&snapshot(1.0), &Position { step: 1, ..Position::default() })?;
         cell.save(&snapshot(2.0), &Position { step: 2, ..Position::default() })?;
         let (s, p) = cell.load()?.expect("saved");
-        assert_eq!((s.weights["w"].to_vec1::<f32>().expect("one number"), p.step, s.counters["updates"]), (vec![2.0], 2, u64::MAX - 3));
+        assert_eq!(
+            (s.weights["w"].to_vec1::<f32>().expect("one number"), p.step, s.counters["updates"]),
+            (vec![2.0], 2, u64::MAX - 3)
+        );
         // as if killed after `checkpoint` became `checkpoint.old` and before `checkpoint.new` took its place
         fs::rename(cell.checkpoint(""), cell.checkpoint(".new")).expect("rename");
         assert_eq!(cell.load()?.expect("the new one").1.step, 2);

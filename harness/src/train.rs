@@ -26,9 +26,9 @@ pub struct TrainConfig {
     pub final_share: Share,
     /// Decoupled weight decay of matrices.
     pub weight_decay: NonNegative,
-    /// AdamW's first decay.
+    /// `AdamW`'s first decay.
     pub beta1: Share,
-    /// AdamW's second decay.
+    /// `AdamW`'s second decay.
     pub beta2: Share,
     /// Largest L2 norm of the gradient.
     pub clip: Positive,
@@ -75,7 +75,7 @@ impl TrainConfig {
         }
     }
 
-    /// AdamW's constants.
+    /// `AdamW`'s constants.
     #[must_use]
     pub fn adamw(&self) -> AdamWConfig {
         AdamWConfig {

@@ -10,8 +10,9 @@ use harness::cell::{CellConfig, TaskConfig};
 use harness::datasets::error::DataResult;
 use harness::models::ModelConfig;
 use harness::run::{Job, run_loop};
-use harness::sinks::parquet::{PartWriter, read_steps};
+use harness::sinks::parquet::{Metadata, PartWriter, read_steps};
 use harness::store::{CellDir, Outcome, Position};
+use harness::tasks::language::LanguageConfig;
 use harness::tasks::{Metric, Part, Scorer, Scores, Segment, Source, Task};
 use harness::train::TrainConfig;
 use learner::{Cost, InputKind, Io, Learner, Predictor, Result, Snapshot, Targets, Update};
@@ -24,7 +25,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn note(&self, what: String) {
+    fn note(&self, what: &str) {
         self.calls.lock().expect("one thread").push(format!("{} {what}", self.who));
     }
 }
@@ -34,29 +35,29 @@ impl Predictor for Recorder {
         2
     }
     fn reset(&mut self, starts: &[bool]) -> Result<()> {
-        self.note(format!("reset {starts:?}"));
+        self.note(&format!("reset {starts:?}"));
         Ok(())
     }
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
-        self.note("predict".into());
+        self.note("predict");
         Ok(Tensor::zeros((x.dim(0)?, x.dim(1)?, 3), DType::F32, &Device::Cpu)?)
     }
 }
 
 impl Learner for Recorder {
     fn learn(&mut self, _: &Targets) -> Result<Update> {
-        self.note("learn".into());
+        self.note("learn");
         Ok(Update { loss: Some(1.0), ..Update::default() })
     }
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
-        self.note(format!("evaluator of {streams}"));
+        self.note(&format!("evaluator of {streams}"));
         Ok(Box::new(Recorder { calls: Arc::clone(&self.calls), who: "evaluation:" }))
     }
     fn cost(&self) -> Cost {
         Cost::default()
     }
     fn save(&self) -> Result<Snapshot> {
-        self.note("save".into());
+        self.note("save");
         Ok(Snapshot::default())
     }
     fn load(&mut self, _: &Snapshot) -> Result<()> {
@@ -118,7 +119,7 @@ impl Task for FakeTask {
     fn curve_metric(&self) -> &'static str {
         "loss"
     }
-    fn fingerprint(&self) -> &str {
+    fn fingerprint(&self) -> &'static str {
         "fake"
     }
     fn facts(&self) -> Vec<Metric> {
@@ -131,9 +132,9 @@ fn config() -> CellConfig {
         experiment: "order".into(),
         scale: "mini".into(),
         task_name: "language".into(),
-        task: TaskConfig::Language(Default::default()),
+        task: TaskConfig::Language(LanguageConfig::default()),
         model_name: "bim".into(),
-        model: ModelConfig::Bim(Default::default()),
+        model: ModelConfig::Bim(Box::default()),
         train: TrainConfig { seen: Some(6), curve_points: 1, eval_streams: Count(1), ..TrainConfig::default() },
         seed: 1,
     }
@@ -143,7 +144,7 @@ fn run(dir: &Path, interrupt: bool) -> (Vec<String>, Outcome, Position) {
     let calls = Calls::default();
     let mut learner = Recorder { calls: Arc::clone(&calls), who: "training:" };
     let (config, cell) = (config(), CellDir::open(dir, "x").expect("folder"));
-    let mut sink = PartWriter::open(&cell.path, 0, Default::default()).expect("sink");
+    let mut sink = PartWriter::open(&cell.path, 0, Metadata::new()).expect("sink");
     let interrupt = AtomicBool::new(interrupt);
     let mut progress = |_| ();
     let mut job = Job {
@@ -165,7 +166,8 @@ fn run(dir: &Path, interrupt: bool) -> (Vec<String>, Outcome, Position) {
 fn reset_predict_learn_and_evaluation_without_learn() {
     let dir = tempfile::tempdir().expect("folder");
     let (calls, outcome, position) = run(dir.path(), false);
-    let evaluation = ["training: evaluator of 1", "evaluation: reset [true]", "evaluation: predict", "evaluation: predict"];
+    let evaluation =
+        ["training: evaluator of 1", "evaluation: reset [true]", "evaluation: predict", "evaluation: predict"];
     let mut expected = vec![
         "training: reset [true]",
         "training: predict",

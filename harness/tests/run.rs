@@ -21,7 +21,8 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
     let rows = folder.results("runs");
     assert!(rows.iter().all(|r| r.outcome == "completed" && r.metric.is_some()), "{rows:?}");
     // every byte of the generated test file is scored, by every model
-    let scored: Vec<f64> = rows.iter().filter(|r| r.metric.as_deref() == Some("scored_bytes")).filter_map(|r| r.value).collect();
+    let scored: Vec<f64> =
+        rows.iter().filter(|r| r.metric.as_deref() == Some("scored_bytes")).filter_map(|r| r.value).collect();
     let cells: std::collections::BTreeSet<&String> = rows.iter().map(|r| &r.cell).collect();
     assert_eq!((scored.len(), cells.len()), (3, 6));
     let mut file_bytes = Vec::new();
@@ -31,13 +32,19 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
         }
     }
     assert_eq!(file_bytes.len(), 1);
-    assert!(scored.iter().all(|s| *s == file_bytes[0]), "{scored:?} {file_bytes:?}");
+    assert!(scored.iter().all(|s| (*s - file_bytes[0]).abs() < 0.5), "{scored:?} {file_bytes:?}");
     for cell in cells {
         let dir = folder.path().join("runs/small/cells").join(cell);
         let steps = read_steps(&dir.join("steps.parquet")).expect("steps");
-        assert!(!steps.is_empty() && steps.iter().enumerate().all(|(i, s)| s.step == i as u64 + 1), "steps are numbered");
+        assert!(
+            !steps.is_empty() && steps.iter().enumerate().all(|(i, s)| s.step == i as u64 + 1),
+            "steps are numbered"
+        );
         assert!(steps.iter().all(|s| s.peak_bytes >= s.live_bytes && s.rss_bytes > Some(1 << 20)));
-        assert!(steps.iter().all(|s| s.macs_forward.is_none() && s.energy_forward_pj.is_none()), "not measured is null");
+        assert!(
+            steps.iter().all(|s| s.macs_forward.is_none() && s.energy_forward_pj.is_none()),
+            "not measured is null"
+        );
         let evals = read_evals(&dir.join("evals.parquet")).expect("evals");
         assert!(evals.iter().any(|e| e.split == "valid") && evals.iter().any(|e| e.split == "test"));
         assert!(!read_predictions(&dir.join("predictions.parquet")).expect("predictions").is_empty());
@@ -126,7 +133,12 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
 fn a_signal_stops_with_a_checkpoint_and_exit_code_130() {
     let folder = Folder::new();
     folder.grid(&GRID.replace("seen: 12_000", "seen: 3_000_000"));
-    let child = folder.command("runs").args(["--only", "model=bim,task=language"]).stderr(Stdio::piped()).spawn().expect("starts");
+    let child = folder
+        .command("runs")
+        .args(["--only", "model=bim,task=language"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
     std::thread::sleep(Duration::from_millis(1500));
     let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     assert!(kill.success());
@@ -135,13 +147,16 @@ fn a_signal_stops_with_a_checkpoint_and_exit_code_130() {
     let rows = folder.results("runs");
     assert_eq!(rows.len(), 6, "every planned cell has a row: {rows:?}");
     assert_eq!(rows.iter().filter(|r| r.outcome == "interrupted").count(), 1);
-    assert!(rows.iter().filter(|r| r.outcome == "skipped").all(|r| r.reason.as_deref() == Some("not selected by --only")));
+    assert!(
+        rows.iter().filter(|r| r.outcome == "skipped").all(|r| r.reason.as_deref() == Some("not selected by --only"))
+    );
 }
 
 #[test]
 fn a_cell_that_diverges_has_a_row_and_the_others_go_on() {
     let folder = Folder::new();
-    folder.grid(&GRID.replace("train: {segment: 16}", "train: {segment: 16, learning_rate: 1e9, warmup: 0, clip: 1e9}"));
+    folder
+        .grid(&GRID.replace("train: {segment: 16}", "train: {segment: 16, learning_rate: 1e9, warmup: 0, clip: 1e9}"));
     let output = folder.command("runs").args(["--only", "task=language"]).output().expect("starts");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let rows = folder.results("runs");

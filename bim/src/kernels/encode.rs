@@ -1,4 +1,4 @@
-//! Presynaptic side of a block: LIF_in and the axonal delay line that turns its spikes into `ψ`.
+//! Presynaptic side of a block: `LIF_in` and the axonal delay line that turns its spikes into `ψ`.
 //!
 //! `V_t = β V_{t-1} + (1-β) R x_t − ρ s_{t-1}`, `s_t = fire(V_t)` (eq. 3), `ψ_{t,j} = Σ_k c_{k,j} s_{t-k,j}`.
 //! Everything is per channel and linear behind the spikes, so a block's credit stays exact.
@@ -47,7 +47,14 @@ impl<T: Real> EncodeTape<T> {
 }
 
 /// Runs one stream over a chunk: `x` `[K, J]` → `psi` `[K, J]`; advances `state` and fills `tape`.
-pub fn forward<T: Real>(neuron: &Neuron<T>, x: &[T], taps: &[T], state: &mut EncodeState<T>, tape: &mut EncodeTape<T>, psi: &mut [T]) {
+pub fn forward<T: Real>(
+    neuron: &Neuron<T>,
+    x: &[T],
+    taps: &[T],
+    state: &mut EncodeState<T>,
+    tape: &mut EncodeTape<T>,
+    psi: &mut [T],
+) {
     let j = state.v.len();
     let (history, steps) = (taps.len() / j - 1, x.len() / j);
     tape.v.clear();

@@ -15,7 +15,9 @@ pub mod trace;
 use num_traits::{Float, FloatConst, NumAssign};
 
 /// Element type of the kernels.
-pub trait Real: Float + FloatConst + NumAssign + candle_core::WithDType + std::iter::Sum + Default + Send + Sync + 'static {
+pub trait Real:
+    Float + FloatConst + NumAssign + candle_core::WithDType + std::iter::Sum + Default + Send + Sync + 'static
+{
     /// Conversion from a configuration value.
     fn of(x: f64) -> Self {
         <Self as candle_core::WithDType>::from_f64(x)

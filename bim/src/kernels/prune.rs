@@ -53,12 +53,13 @@ mod tests {
         for _ in 0..2_000 {
             event(&c, &mut w, &mut mask, &mut theta, &mut rng);
         }
-        let mean = |keep: f64| {
-            let chosen: Vec<f64> = before.iter().zip(&mask).filter(|(_, m)| **m == keep).map(|(w, _)| w.abs()).collect();
+        let mean = |keep: bool| {
+            let chosen: Vec<f64> =
+                before.iter().zip(&mask).filter(|(_, m)| (**m > 0.0) == keep).map(|(w, _)| w.abs()).collect();
             chosen.iter().sum::<f64>() / chosen.len().max(1) as f64
         };
         let sparsity = mask.iter().filter(|m| **m == 0.0).count() as f64 / mask.len() as f64;
-        (sparsity, mean(1.0), mean(0.0))
+        (sparsity, mean(true), mean(false))
     }
 
     #[test]

@@ -9,7 +9,7 @@ fn inverse_rms<T: Real>(x: &[T]) -> T {
     (dot(x, x) / T::of(x.len() as f64) + T::of(NORM_EPSILON)).sqrt().recip()
 }
 
-/// RMSNorm of each row: `y = x / rms(x) · gain`.
+/// `RMSNorm` of each row: `y = x / rms(x) · gain`.
 pub fn rms_norm<T: Real>(x: &[T], gain: &[T], y: &mut [T]) {
     let j = gain.len();
     for (x, y) in x.chunks_exact(j).zip(y.chunks_exact_mut(j)) {

@@ -92,7 +92,8 @@ pub fn forward<T: Real>(
     let steps = z.len() / heads;
     let (bias, a_log, skip) = split_dynamics(dims, dynamics);
     let rate: Vec<T> = a_log.iter().map(|x| x.exp()).collect();
-    let (mut a, mut a_d, mut du, mut y) = (vec![T::zero(); heads], vec![T::zero(); d], vec![T::zero(); d], vec![T::zero(); d]);
+    let (mut a, mut a_d, mut du, mut y) =
+        (vec![T::zero(); heads], vec![T::zero(); d], vec![T::zero(); d], vec![T::zero(); d]);
     let mut delta = vec![T::zero(); heads];
     if let Some(tape) = tape.as_deref_mut() {
         tape.steps = steps;

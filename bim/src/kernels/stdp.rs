@@ -72,7 +72,9 @@ pub fn accumulate<T: Real>(window: &Window<T>, s_pre: &[T], s_post: &[T], state:
         *p = window.a_plus * *p + window.at_zero * s;
     }
     let mut post = history(s_post, &mut state.post, window.keep_post);
-    post.iter_mut().for_each(|q| *q *= -window.a_minus);
+    for q in &mut post {
+        *q *= -window.a_minus;
+    }
     let (out, rows_pre, rows_post) = (View::new(d, j), View::new(steps, j), View::new(steps, d).t());
     matmul((omega, out), (s_post, rows_post), (&pre, rows_pre), T::one());
     matmul((omega, out), (&post, rows_post), (s_pre, rows_pre), T::one());

@@ -27,7 +27,7 @@ pub struct Traces<T> {
     pub membrane: Option<MembraneTraces<T>>,
 }
 
-/// Traces through LIF_out of one stream and layer.
+/// Traces through `LIF_out` of one stream and layer.
 #[derive(Clone, Debug)]
 pub struct MembraneTraces<T> {
     /// `∂V_d/∂W_u[d, j]`: `[D, J]`.
@@ -106,7 +106,8 @@ impl<T: Real> Traces<T> {
 
     /// The traces by name, in a fixed order: for checkpoints and for counting bytes.
     pub fn named(&self) -> Vec<(&'static str, &Vec<T>)> {
-        let mut all = vec![("u", &self.u), ("b", &self.b), ("delta", &self.delta), ("bias", &self.bias), ("a_log", &self.a_log)];
+        let mut all =
+            vec![("u", &self.u), ("b", &self.b), ("delta", &self.delta), ("bias", &self.bias), ("a_log", &self.a_log)];
         if let Some(m) = &self.membrane {
             all.extend([("v_u", &m.u), ("v_b", &m.b), ("v_c", &m.c), ("v_delta", &m.delta)]);
             all.extend([("v_bias", &m.bias), ("v_a_log", &m.a_log), ("v_skip", &m.skip)]);
@@ -264,7 +265,9 @@ fn advance_membrane<T: Real>(
     let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd } = dims;
     let (p, width, steps) = (dims.per_head(), dims.projected(), tape.steps);
     let (_, a_log, skip) = split_dynamics(dims, dynamics);
-    let Traces { u: e_u, b: e_b, delta: e_delta, bias: e_bias, a_log: e_a_log, membrane: Some(m) } = traces else { return };
+    let Traces { u: e_u, b: e_b, delta: e_delta, bias: e_bias, a_log: e_a_log, membrane: Some(m) } = traces else {
+        return;
+    };
     // r = ∂V_end/∂V_t and g = ∂V_end/∂h_t, both per channel
     let mut r = vec![T::one(); d];
     let mut g = vec![T::zero(); n * d];
@@ -330,7 +333,9 @@ fn advance_membrane<T: Real>(
 }
 
 fn scale<T: Real>(factor: T, v: &mut [T]) {
-    v.iter_mut().for_each(|x| *x *= factor);
+    for x in v {
+        *x *= factor;
+    }
 }
 
 fn axpy<T: Real>(factor: T, x: &[T], y: &mut [T]) {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::{with_f32, with_f32_mut};
 use crate::{Error, Result, Snapshot};
 
-/// AdamW with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+/// `AdamW` with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
@@ -76,11 +76,45 @@ pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
 const BLOCK: usize = 4096;
 
 fn sum_of_squares(v: &[f32]) -> f64 {
-    let partial: Vec<f64> = v
-        .par_chunks(BLOCK)
-        .map(|c| c.iter().map(|&x| f64::from(x) * f64::from(x)).sum())
-        .collect();
+    let partial: Vec<f64> = v.par_chunks(BLOCK).map(|c| c.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
     partial.iter().sum()
+}
+
+/// `w ← keep · w − rate · d`; returns the sum of squares of the change.
+fn descend(w: &mut [f32], d: &[f32], keep: f32, rate: f32) -> f64 {
+    let mut sum = 0.0;
+    for i in 0..d.len() {
+        let old = w[i];
+        w[i] = keep * old - rate * d[i];
+        let delta = f64::from(w[i] - old);
+        sum += delta * delta;
+    }
+    sum
+}
+
+/// One step of the moments in host memory.
+struct Moments {
+    beta1: f32,
+    beta2: f32,
+    correct1: f32,
+    correct2: f32,
+    epsilon: f32,
+    scale: f32,
+}
+
+impl Moments {
+    /// Takes gradients `g` into the moments `m` and `v` and writes the directions.
+    fn step(&self, g: &[f32], m: &mut [f32], v: &mut [f32], out: &mut [f32]) {
+        let blocks = (m.par_chunks_mut(BLOCK), v.par_chunks_mut(BLOCK), g.par_chunks(BLOCK), out.par_chunks_mut(BLOCK));
+        blocks.into_par_iter().for_each(|(m, v, g, o)| {
+            for i in 0..g.len() {
+                let gi = g[i] * self.scale;
+                m[i] = self.beta1 * m[i] + (1.0 - self.beta1) * gi;
+                v[i] = self.beta2 * v[i] + (1.0 - self.beta2) * gi * gi;
+                o[i] = m[i] * self.correct1 / ((v[i] * self.correct2).sqrt() + self.epsilon);
+            }
+        });
+    }
 }
 
 impl AdamW {
@@ -126,29 +160,19 @@ impl AdamW {
                     return Err(Error::shape(format!("gradient of {}", slot.name), slot.var.dims(), grad.dims()));
                 }
                 if grad.device().is_cpu() && grad.dtype() == DType::F32 {
-                    let (b1, b2, eps, scale) = (beta1 as f32, beta2 as f32, epsilon as f32, scale as f32);
-                    let (c1, c2) = (correct1 as f32, correct2 as f32);
+                    let moments = Moments {
+                        beta1: beta1 as f32,
+                        beta2: beta2 as f32,
+                        correct1: correct1 as f32,
+                        correct2: correct2 as f32,
+                        epsilon: epsilon as f32,
+                        scale: scale as f32,
+                    };
                     let mut out = vec![0f32; grad.elem_count()];
-                    let grad = grad.contiguous()?;
-                    let first = &slot.first;
-                    let second = &slot.second;
-                    with_f32(&grad, |g| {
-                        with_f32_mut(first, |m| {
-                            // nested so that both moments are written in one pass
-                            let _ = with_f32_mut(second, |v| {
-                                (m.par_chunks_mut(BLOCK), v.par_chunks_mut(BLOCK), g.par_chunks(BLOCK), out.par_chunks_mut(BLOCK))
-                                    .into_par_iter()
-                                    .for_each(|(m, v, g, o)| {
-                                        for i in 0..g.len() {
-                                            let gi = g[i] * scale;
-                                            m[i] = b1 * m[i] + (1.0 - b1) * gi;
-                                            v[i] = b2 * v[i] + (1.0 - b2) * gi * gi;
-                                            o[i] = m[i] * c1 / ((v[i] * c2).sqrt() + eps);
-                                        }
-                                    });
-                            });
-                        })
-                    })??;
+                    // nested so that both moments are written in one pass
+                    with_f32(&grad.contiguous()?, |g| {
+                        with_f32_mut(&slot.first, |m| with_f32_mut(&slot.second, |v| moments.step(g, m, v, &mut out)))
+                    })???;
                     Ok(Tensor::from_vec(out, slot.var.dims(), grad.device())?)
                 } else {
                     let g = (grad * scale)?;
@@ -165,29 +189,20 @@ impl AdamW {
     /// # Errors
     /// If a direction's shape is not its parameter's.
     pub fn apply(&mut self, directions: &[Tensor], learning_rate: f64) -> Result<f64> {
+        if directions.len() != self.slots.len() {
+            return Err(Error::shape("directions", self.slots.len(), directions.len()));
+        }
         let mut squares = 0.0;
         for (slot, direction) in self.slots.iter().zip(directions) {
             let rate = learning_rate * slot.group.rate;
             let decay = if slot.group.decays { rate * self.config.weight_decay } else { 0.0 };
             if direction.device().is_cpu() && direction.dtype() == DType::F32 {
                 let (rate, keep) = (rate as f32, (1.0 - decay) as f32);
-                let mut change = 0.0;
-                with_f32(&direction.contiguous()?, |d| {
+                let change: f64 = with_f32(&direction.contiguous()?, |d| {
                     with_f32_mut(slot.var.as_tensor(), |w| {
-                        let partial: Vec<f64> = (w.par_chunks_mut(BLOCK), d.par_chunks(BLOCK))
-                            .into_par_iter()
-                            .map(|(w, d)| {
-                                let mut sum = 0.0;
-                                for i in 0..d.len() {
-                                    let old = w[i];
-                                    w[i] = keep * old - rate * d[i];
-                                    let delta = f64::from(w[i] - old);
-                                    sum += delta * delta;
-                                }
-                                sum
-                            })
-                            .collect();
-                        change = partial.iter().sum();
+                        let blocks = (w.par_chunks_mut(BLOCK), d.par_chunks(BLOCK)).into_par_iter();
+                        let partial: Vec<f64> = blocks.map(|(w, d)| descend(w, d, keep, rate)).collect();
+                        partial.iter().sum()
                     })
                 })??;
                 squares += change;
@@ -221,8 +236,10 @@ impl AdamW {
     pub fn load(&mut self, snapshot: &Snapshot) -> Result<()> {
         for slot in &mut self.slots {
             let device = slot.var.device().clone();
-            slot.first = snapshot.moment(&format!("{}.first", slot.name), slot.var.dims())?.to_device(&device)?.copy()?;
-            slot.second = snapshot.moment(&format!("{}.second", slot.name), slot.var.dims())?.to_device(&device)?.copy()?;
+            slot.first =
+                snapshot.moment(&format!("{}.first", slot.name), slot.var.dims())?.to_device(&device)?.copy()?;
+            slot.second =
+                snapshot.moment(&format!("{}.second", slot.name), slot.var.dims())?.to_device(&device)?.copy()?;
         }
         self.updates = snapshot.counter("updates")?;
         Ok(())
@@ -250,7 +267,8 @@ mod tests {
         let var = Var::new(&[[1f32, -2.0, 3.0]], &Device::Cpu)?;
         let mut opt = AdamW::new(config, [("w".to_owned(), var.clone(), Group { rate: 1.0, decays: true })])?;
         for t in 1..=3 {
-            let grad: Vec<f32> = var.as_tensor().flatten_all()?.to_vec1::<f32>()?.iter().zip(curve).map(|(w, c)| w * c as f32).collect();
+            let grad: Vec<f32> =
+                var.as_tensor().flatten_all()?.to_vec1::<f32>()?.iter().zip(curve).map(|(w, c)| w * c as f32).collect();
             let directions = opt.directions(&[Tensor::from_vec(grad, (1, 3), &Device::Cpu)?], 1.0)?;
             opt.apply(&directions, 0.1)?;
             for i in 0..3 {

@@ -6,9 +6,7 @@ use std::cell::RefCell;
 use crate::{Error, Result};
 
 fn contiguous_range(t: &Tensor) -> Result<(usize, usize)> {
-    t.layout()
-        .contiguous_offsets()
-        .ok_or_else(|| Error::shape("tensor layout", "contiguous", t.layout().stride()))
+    t.layout().contiguous_offsets().ok_or_else(|| Error::shape("tensor layout", "contiguous", t.layout().stride()))
 }
 
 /// Calls `f` with the elements of a contiguous `f32` tensor on the CPU, in row-major order.
@@ -28,9 +26,9 @@ pub fn with_f32<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
 ///
 /// # Errors
 /// If the tensor is not contiguous, not `f32`, or not on the CPU.
-pub fn with_f32_mut(t: &Tensor, f: impl FnOnce(&mut [f32])) -> Result<()> {
-    struct Apply<F>(RefCell<Option<F>>);
-    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Apply<F> {
+pub fn with_f32_mut<R>(t: &Tensor, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    struct Apply<F, R>(RefCell<Option<F>>, RefCell<Option<R>>);
+    impl<F: FnOnce(&mut [f32]) -> R, R> InplaceOp1 for Apply<F, R> {
         fn name(&self) -> &'static str {
             "with-f32-mut"
         }
@@ -38,14 +36,14 @@ pub fn with_f32_mut(t: &Tensor, f: impl FnOnce(&mut [f32])) -> Result<()> {
             let (Some((start, end)), Some(f)) = (layout.contiguous_offsets(), self.0.borrow_mut().take()) else {
                 candle_core::bail!("with-f32-mut needs a contiguous tensor")
             };
-            match storage {
-                CpuStorage::F32(values) => f(&mut values[start..end]),
-                other => candle_core::bail!("with-f32-mut needs f32, got {:?}", candle_core::backend::BackendStorage::dtype(other)),
-            }
+            let CpuStorage::F32(values) = storage else { candle_core::bail!("with-f32-mut needs f32") };
+            *self.1.borrow_mut() = Some(f(&mut values[start..end]));
             Ok(())
         }
     }
-    Ok(t.inplace_op1(&Apply(RefCell::new(Some(f))))?)
+    let op = Apply(RefCell::new(Some(f)), RefCell::new(None));
+    t.inplace_op1(&op)?;
+    op.1.into_inner().ok_or_else(|| Error::shape("tensor", "f32 on the CPU", t.dtype()))
 }
 
 /// The elements of a tensor of any device and float type as `f32`.

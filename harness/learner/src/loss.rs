@@ -111,7 +111,9 @@ mod tests {
         let dev = Device::Cpu;
         let logits = Tensor::new(&[[[2f32, -3.], [-400., 400.]]], &dev)?;
         let label = Tensor::new(&[[1f32, 0.]], &dev)?;
-        let y = |w: [f32; 2]| -> Result<Targets> { Ok(Targets::Labels { label: label.clone(), weight: Tensor::new(&[w], &dev)? }) };
+        let y = |w: [f32; 2]| -> Result<Targets> {
+            Ok(Targets::Labels { label: label.clone(), weight: Tensor::new(&[w], &dev)? })
+        };
         let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
         let expected = (-sigmoid(2.0).ln() - (1.0 - sigmoid(-3.0)).ln()) / 2.0;
         let got = f64::from(loss(&logits, &y([1.0, 0.0])?)?.expect("weighted").to_scalar::<f32>()?);

@@ -138,7 +138,9 @@ impl ParamSource for Params {
         }
         let shape = Shape::from(shape);
         let values = init.draw(shape.elem_count(), &mut seeded_rng(self.seed, name))?;
-        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)?;
+        let var = Var::from_tensor(
+            &Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?,
+        )?;
         let tensor = var.as_tensor().clone();
         self.vars.push((name.to_owned(), var));
         Ok(tensor)

@@ -38,7 +38,9 @@ impl Schedule {
         let progress = ((update - self.warmup_updates) as f64 / span as f64).min(1.0);
         let share = match self.decay {
             Decay::Constant => 1.0,
-            Decay::Cosine => self.final_share + (1.0 - self.final_share) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+            Decay::Cosine => {
+                self.final_share + (1.0 - self.final_share) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
             Decay::Linear => 1.0 - (1.0 - self.final_share) * progress,
         };
         self.peak * share

@@ -89,8 +89,10 @@ impl Snapshot {
         let mut counters = BTreeMap::new();
         for name in optimizer.keys().filter_map(|k| k.strip_prefix(COUNTER)).map(str::to_owned).collect::<Vec<_>>() {
             if let Some(t) = optimizer.remove(&format!("{COUNTER}{name}")) {
-                let halves = t.to_vec1::<u32>()?;
-                counters.insert(name, u64::from(halves[0]) << 32 | u64::from(halves[1]));
+                let [high, low] = t.to_vec1::<u32>()?[..] else {
+                    return Err(Error::shape(format!("counter {name}"), [2], t.dims()));
+                };
+                counters.insert(name, u64::from(high) << 32 | u64::from(low));
             }
         }
         Ok(Self { weights, optimizer, state, counters })

@@ -22,7 +22,8 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     let mut caption = provenance::caption(part);
     let floor = part.floor();
     if let Some(floor) = floor {
-        caption += &format!(" The text's source has an entropy of {floor:.3} bits per byte: no model can go below it.");
+        let source = format!("The text's source has an entropy of {floor:.3} bits per byte: no model can go below it.");
+        caption = format!("{caption} {source}");
     }
     let mut table = Table::empty(format!("{id}-results"), "Results", caption);
     label_columns(&mut table, part, None);

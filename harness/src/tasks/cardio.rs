@@ -184,7 +184,8 @@ impl Source for CardioSource<'_> {
     }
 
     fn seen_per_epoch(&self) -> u64 {
-        let recordings = if self.seed.is_some() { self.groups() * self.streams as u64 } else { self.recordings.len() as u64 };
+        let recordings =
+            if self.seed.is_some() { self.groups() * self.streams as u64 } else { self.recordings.len() as u64 };
         recordings * self.task.steps as u64
     }
 
@@ -287,7 +288,8 @@ impl Scorer for CardioScorer<'_> {
 
 /// Mean binary cross-entropy of logits in nats.
 fn binary_nll(logits: &[f64], labels: &[bool]) -> f64 {
-    let each = logits.iter().zip(labels).map(|(&z, &y)| z.max(0.0) - if y { z } else { 0.0 } + (-z.abs()).exp().ln_1p());
+    let each =
+        logits.iter().zip(labels).map(|(&z, &y)| z.max(0.0) - if y { z } else { 0.0 } + (-z.abs()).exp().ln_1p());
     each.sum::<f64>() / logits.len() as f64
 }
 
@@ -299,7 +301,12 @@ fn class_names(labels: &[bool]) -> String {
 impl Task for Cardio {
     fn io(&self, streams: usize, segment: usize) -> Io {
         let segment = segment.min(self.steps);
-        Io { input: InputKind::Frames { width: self.config.frame * LEADS }, outputs: SUPERCLASSES.len(), streams, segment }
+        Io {
+            input: InputKind::Frames { width: self.config.frame * LEADS },
+            outputs: SUPERCLASSES.len(),
+            streams,
+            segment,
+        }
     }
 
     fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
@@ -316,7 +323,13 @@ impl Task for Cardio {
         Ok(Box::new(CardioSource { task: self, recordings, streams, segment, seed: Some(seed) }))
     }
 
-    fn evaluation(&self, part: Part, streams: usize, segment: usize, limit: Option<u64>) -> DataResult<Box<dyn Source + '_>> {
+    fn evaluation(
+        &self,
+        part: Part,
+        streams: usize,
+        segment: usize,
+        limit: Option<u64>,
+    ) -> DataResult<Box<dyn Source + '_>> {
         let all = self.part(part);
         let keep = limit.map_or(all.len(), |l| ((l as usize).div_ceil(self.steps)).clamp(1, all.len()));
         let segment = segment.min(self.steps);

@@ -201,7 +201,8 @@ impl Source for Lanes<'_> {
                 offset,
             })
         };
-        build().map_err(|e| DataError::corrupt(Path::new("wikitext-103"), At::File, "a segment of tokens", e.to_string()))
+        build()
+            .map_err(|e| DataError::corrupt(Path::new("wikitext-103"), At::File, "a segment of tokens", e.to_string()))
     }
 }
 
@@ -224,7 +225,11 @@ impl Scorer for LanguageScorer<'_> {
         let class = class.flatten_all()?.to_vec1::<u32>()?;
         let output = output.contiguous()?;
         let nll: Vec<f64> = learner::with_f32(&output, |logits| {
-            logits.par_chunks(vocabulary).zip(&class).map(|(row, &c)| negative_log_likelihood(row, c as usize)).collect()
+            logits
+                .par_chunks(vocabulary)
+                .zip(&class)
+                .map(|(row, &c)| negative_log_likelihood(row, c as usize))
+                .collect()
         })?;
         for b in 0..streams {
             for t in 0..steps {
@@ -257,7 +262,11 @@ impl Scorer for LanguageScorer<'_> {
             result.push(Metric::plain("scored_bytes", Some(bytes as f64), bytes));
         }
         if whole {
-            result.push(Metric::plain("perplexity_per_word", Some(metrics::perplexity(nats, tokens.words)), tokens.words));
+            result.push(Metric::plain(
+                "perplexity_per_word",
+                Some(metrics::perplexity(nats, tokens.words)),
+                tokens.words,
+            ));
         }
         result.push(Metric::plain("perplexity", Some(metrics::perplexity(nats, n)), n));
         result.push(Metric::plain("scored_tokens", Some(n as f64), n));
@@ -300,12 +309,23 @@ impl Task for Language {
         let lane = ids.len() / streams;
         if lane == 0 {
             let got = format!("{} tokens", ids.len());
-            return Err(DataError::corrupt(Path::new("wikitext-103"), At::File, format!("at least {streams} tokens"), got));
+            return Err(DataError::corrupt(
+                Path::new("wikitext-103"),
+                At::File,
+                format!("at least {streams} tokens"),
+                got,
+            ));
         }
         Ok(Box::new(Lanes { task: self, ids: &ids[..lane * streams], streams, segment, lane }))
     }
 
-    fn evaluation(&self, part: Part, streams: usize, segment: usize, limit: Option<u64>) -> DataResult<Box<dyn Source + '_>> {
+    fn evaluation(
+        &self,
+        part: Part,
+        streams: usize,
+        segment: usize,
+        limit: Option<u64>,
+    ) -> DataResult<Box<dyn Source + '_>> {
         let kept = self.kept(part, limit);
         let ids = &self.part(part).ids[..kept];
         Ok(Box::new(Lanes { task: self, ids, streams, segment, lane: kept.div_ceil(streams).max(1) }))
@@ -314,7 +334,14 @@ impl Task for Language {
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
         let kept = self.kept(part, limit);
         let lane = kept.div_ceil(streams).max(1);
-        Ok(Box::new(LanguageScorer { task: self, part, kept, lane, blocks: vec![0.0; kept.div_ceil(BLOCK)], scored: 0 }))
+        Ok(Box::new(LanguageScorer {
+            task: self,
+            part,
+            kept,
+            lane,
+            blocks: vec![0.0; kept.div_ceil(BLOCK)],
+            scored: 0,
+        }))
     }
 
     fn curve_part(&self) -> Part {

@@ -122,7 +122,13 @@ pub trait Task: Send + Sync {
     ///
     /// # Errors
     /// If the part is empty.
-    fn evaluation(&self, part: Part, streams: usize, segment: usize, limit: Option<u64>) -> DataResult<Box<dyn Source + '_>>;
+    fn evaluation(
+        &self,
+        part: Part,
+        streams: usize,
+        segment: usize,
+        limit: Option<u64>,
+    ) -> DataResult<Box<dyn Source + '_>>;
     /// A scorer for [`Task::evaluation`] of the same part and limit.
     ///
     /// # Errors
