@@ -11,11 +11,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::error::{Error, Result, exit};
 use crate::grid::Selection;
+use crate::jobs::{stop_at_end_of_input, work_in_processes};
 use crate::plan::{OpenTasks, Plan};
 use crate::progress::{Display, Mode};
 use crate::report;
 use crate::schedule::{Context, device_name, work, write_table};
-use crate::store::{CellDir, Outcome, Status};
+use crate::store::{CellDir, Outcome, Status, read_json};
 
 /// Runs experiment grids, records every step to Parquet, and renders comparison tables.
 #[derive(Parser)]
@@ -45,6 +46,8 @@ enum Command {
     Plan(PlanArgs),
     /// Render reports from stored results alone
     Report(ReportArgs),
+    /// Run one cell of a plan; stops with a checkpoint when its standard input ends
+    Worker(WorkerArgs),
     /// Datasets
     #[command(subcommand)]
     Data(DataCommand),
@@ -80,6 +83,28 @@ struct RunArgs {
     #[command(flatten)]
     select: Select,
     /// Longest training time of a cell, in seconds
+    #[arg(long, value_name = "S")]
+    limit_seconds: Option<f64>,
+    /// Cells at once, each in a process of its own that gets its share of the processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
+}
+
+#[derive(Args)]
+struct WorkerArgs {
+    /// Plan file of a run directory
+    #[arg(long)]
+    plan: PathBuf,
+    /// Which cell of it, from 0
+    #[arg(long)]
+    index: usize,
+    /// Data directory
+    #[arg(long, env = "HARNESS_DATA", default_value = "data")]
+    data: PathBuf,
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Longest training time, in seconds
     #[arg(long, value_name = "S")]
     limit_seconds: Option<f64>,
 }
@@ -122,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run(args, mode),
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
+        Command::Worker(args) => worker(args, mode),
         Command::Data(DataCommand::Mini(select)) => mini(select),
     };
     match result {
@@ -139,25 +165,28 @@ impl Select {
     }
 
     fn device(&self) -> Result<Device> {
-        let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
-        match self.device.as_str() {
-            "auto" if candle_core::utils::cuda_is_available() => cuda(0),
-            "auto" | "cpu" => Ok(Device::Cpu),
-            other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-                Some(n) => cuda(n),
-                None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
-            },
-        }
+        parse_device(&self.device)
+    }
+}
+
+fn parse_device(text: &str) -> Result<Device> {
+    let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
+    match text {
+        "auto" if candle_core::utils::cuda_is_available() => cuda(0),
+        "auto" | "cpu" => Ok(Device::Cpu),
+        other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+            Some(n) => cuda(n),
+            None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
+        },
     }
 }
 
 fn run(args: &RunArgs, mode: Mode) -> Result<u8> {
     let select = &args.select;
-    let limit = match args.limit_seconds {
-        Some(s) if s.is_finite() && s > 0.0 => Some(Duration::from_secs_f64(s)),
-        Some(s) => return Err(Error::Usage(format!("--limit-seconds {s}: expected a number above 0"))),
-        None => None,
-    };
+    let limit = parse_limit(args.limit_seconds)?;
+    if args.jobs == 0 {
+        return Err(Error::Usage("--jobs 0: expected a number from 1 up".into()));
+    }
     let device = select.device()?;
     let interrupt = Arc::new(AtomicBool::new(false));
     catch_signals(&interrupt)?;
@@ -171,11 +200,15 @@ fn run(args: &RunArgs, mode: Mode) -> Result<u8> {
     let mut code = exit::DONE;
     for plan in &plans {
         let run = select.out.join(&plan.experiment);
-        plan.write(&run)?;
+        let plan_file = plan.write(&run)?;
         let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, limit };
         let statuses = {
             let display = Display::new(mode, plan.cells.len() as u64);
-            work(plan, &context, &mut open, &display)?
+            if args.jobs > 1 {
+                work_in_processes(plan, &plan_file, &context, args.jobs, &display)?
+            } else {
+                work(plan, &context, &mut open, &display)?
+            }
         };
         write_table(plan, &statuses, &run)?;
         print!("{}", write_report(std::slice::from_ref(&run), &run)?);
@@ -183,6 +216,33 @@ fn run(args: &RunArgs, mode: Mode) -> Result<u8> {
         code = code.max(code_of(plan, &statuses));
     }
     Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code })
+}
+
+fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
+    match seconds {
+        Some(s) if s.is_finite() && s > 0.0 => Ok(Some(Duration::from_secs_f64(s))),
+        Some(s) => Err(Error::Usage(format!("--limit-seconds {s}: expected a number above 0"))),
+        None => Ok(None),
+    }
+}
+
+fn worker(args: &WorkerArgs, mode: Mode) -> Result<u8> {
+    let mut plan: Plan = read_json(&args.plan)?
+        .ok_or_else(|| Error::Usage(format!("{}: no such plan; `harness run` writes it", args.plan.display())))?;
+    if args.index >= plan.cells.len() {
+        let have = plan.cells.len();
+        return Err(Error::Usage(format!("--index {}: {} has {have} cells", args.index, args.plan.display())));
+    }
+    plan.cells = vec![plan.cells.swap_remove(args.index)];
+    let device = parse_device(&args.device)?;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    catch_signals(&interrupt)?;
+    stop_at_end_of_input(&interrupt);
+    let run = args.plan.parent().unwrap_or(Path::new("."));
+    let limit = parse_limit(args.limit_seconds)?;
+    let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, limit };
+    let statuses = work(&plan, &context, &mut OpenTasks::new(), &Display::new(mode, 1))?;
+    Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code_of(&plan, &statuses) })
 }
 
 fn code_of(plan: &Plan, statuses: &[Status]) -> u8 {

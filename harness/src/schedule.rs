@@ -166,7 +166,8 @@ fn fill(status: &mut Status, done: &Finished, facts: &[Metric]) {
     status.state_bytes = Some(done.cost.state_bytes);
 }
 
-fn skipped(cell: &PlannedCell, reason: &str) -> Status {
+/// A status for a cell that was not run, with the reason.
+pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
     Status {
         outcome: Outcome::Skipped,
         reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),

@@ -130,6 +130,16 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
 }
 
 #[test]
+fn several_processes_give_the_same_results() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert_eq!(folder.run("one").status.code(), Some(0));
+    let output = folder.command("three").args(["--jobs", "3"]).output().expect("starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(folder.results("one"), folder.results("three"));
+}
+
+#[test]
 fn a_signal_stops_with_a_checkpoint_and_exit_code_130() {
     let folder = Folder::new();
     folder.grid(&GRID.replace("seen: 12_000", "seen: 3_000_000"));
