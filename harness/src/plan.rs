@@ -89,13 +89,15 @@ impl Plan {
         let mut sources = Sources::default();
         let grid = Grid::load(grid, &mut sources)?;
         let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
-        let chosen = grid.cells(selection, &mut sources)?;
+        // by name, not by node: each expansion registers its `--set` texts as sources of their own
+        let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
+        let chosen: Vec<_> = grid.cells(selection, &mut sources)?.iter().map(key).collect();
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
         let typed = all.iter().map(|raw| typed(raw, &sources)).collect::<Result<Vec<_>>>()?;
         let mut cells = Vec::with_capacity(all.len());
         for (raw, config) in all.iter().zip(typed) {
             let mut cell = plan_cell(config, data, device, open)?;
-            cell.selected = chosen.contains(raw);
+            cell.selected = chosen.contains(&key(raw));
             cells.push(cell);
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();

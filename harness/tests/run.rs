@@ -130,6 +130,24 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
 }
 
 #[test]
+fn set_and_only_work_together() {
+    let folder = Folder::new();
+    folder.grid(&format!("{GRID}sweep: {{bim.lambda: [0.5, 1.0]}}\n"));
+    let args =
+        ["--set", "language.train.seen=2000", "--set", "lstm.layers=1", "--only", "task=language,model=bim|lstm"];
+    let output = folder.command("runs").args(args).output().expect("starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let rows = folder.results("runs");
+    let done: std::collections::BTreeSet<(String, Option<String>, u64)> = rows
+        .iter()
+        .filter(|r| r.outcome == "completed")
+        .map(|r| (r.model.clone(), r.config.get("model.lambda").cloned(), r.seen))
+        .collect();
+    let row = |model: &str, lambda: Option<&str>, seen| (model.to_owned(), lambda.map(str::to_owned), seen);
+    assert_eq!(done, [row("bim", Some("0.5"), 2048), row("bim", Some("1"), 2048), row("lstm", None, 2000)].into());
+}
+
+#[test]
 fn several_processes_give_the_same_results() {
     let folder = Folder::new();
     folder.grid(GRID);

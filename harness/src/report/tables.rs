@@ -82,8 +82,15 @@ pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
         group.mean(|row| row.peak_bytes.map(|n| n as f64)).map(catalogue::bytes)
     });
     add(Column::number("state"), &|group| group.mean(|row| row.state_bytes.map(|n| n as f64)).map(catalogue::bytes));
-    let sparsity = |group: &Group| group.metric("spike_sparsity", None).estimate().map(|e| format!("{:.3}", e.mean));
-    add(Column::number("spike sparsity"), &sparsity);
+    // only models with spiking neurons have it: a note, not a column of gaps
+    let sparsity = |group: &Group| group.metric("spike_sparsity", None).estimate().map(|e| e.mean);
+    let spiking = part.groups.iter().filter_map(|g| Some(format!("{} {:.3}", part.label(g), sparsity(g)?)));
+    let spiking: Vec<String> = spiking.collect();
+    if !spiking.is_empty() {
+        table
+            .notes
+            .push(format!("Spike sparsity (share of neuron-step pairs without a spike): {}.", spiking.join(", ")));
+    }
     Some(table)
 }
 
