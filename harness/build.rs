@@ -8,7 +8,10 @@ fn git(args: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
+    // whatever is compiled into the program decides whether the tree is dirty
+    for path in ["build.rs", "src", "learner/src", "../bim/src", "../baselines/src", "../reports", "../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
     // a tarball has no history: then results say that the commit is not known
     let Some(commit) = git(&["rev-parse", "HEAD"]) else { return };
     println!("cargo::rustc-env=HARNESS_GIT_COMMIT={commit}");

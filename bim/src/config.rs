@@ -144,9 +144,10 @@ pub enum Credit {
     Exact,
     /// No temporal credit at all: the null hypothesis.
     Spatial,
-    /// Backpropagation inside the chunk only.
+    /// Backpropagation inside the chunk only, nothing carried: the control at the same `K`.
     Tbptt,
-    /// Backpropagation over the whole segment; the yardstick, to be used with segments as long as the recording.
+    /// The same rule under the name of the yardstick: with segments as long as the recording it is full backpropagation
+    /// through time.
     Bptt,
 }
 

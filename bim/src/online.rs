@@ -89,6 +89,11 @@ impl Bim {
         Ok(())
     }
 
+    /// Weights of all matrices, biases and gains left out.
+    fn connections(&self) -> usize {
+        self.params.vars().iter().filter(|(_, v)| v.rank() >= 2).map(|(_, v)| v.elem_count()).sum()
+    }
+
     fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
         let store = loss.backward()?;
         let grad = |(_, var): &(String, candle_core::Var)| match store.get(var) {
@@ -112,7 +117,7 @@ impl Bim {
         Ok(Activity {
             spike_sparsity: Some(silent / neurons as f64),
             activation_sparsity: None,
-            connection_sparsity: self.plasticity.connection_sparsity(),
+            connection_sparsity: self.plasticity.pruned().map(|n| n as f64 / self.connections() as f64),
         })
     }
 }
@@ -181,12 +186,13 @@ impl Learner for Bim {
         };
         let names = &self.params;
         let index_of = |name: &str| names.vars().iter().position(|(n, _)| n == name);
-        self.plasticity.mask_gradients(&grads, index_of)?;
+        self.plasticity.mask(&grads, index_of)?;
         let grad_norm = finite("gradient norm", global_norm(&grads)?, update)?;
         let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
         let directions = self.adamw.directions(&grads, scale)?;
         let layers: Vec<LayerValue> =
             self.plasticity.mix(&directions, index_of, update.is_multiple_of(DIAGNOSE_EVERY))?;
+        self.plasticity.mask(&directions, index_of)?;
         let learning_rate = self.train.schedule.at(update);
         let update_norm = finite("update norm", self.adamw.apply(&directions, learning_rate)?, update)?;
         self.plasticity.prune(&self.network, self.adamw.updates())?;
@@ -324,6 +330,52 @@ impl Predictor for Evaluator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Pruned weights stay exactly zero: momentum, weight decay and STDP must not bring them back, at any λ.
+    #[test]
+    fn pruned_synapses_stay_pruned() -> Result<()> {
+        use crate::config::{Count, PruneConfig, Share};
+        for lambda in [1.0, 0.5] {
+            let prune = PruneConfig { target: Share(0.5), start: 5, interval: Count(2), ..PruneConfig::default() };
+            let config = BimConfig {
+                width: Count(8),
+                channels: Count(16),
+                heads: Count(2),
+                layers: Count(2),
+                lambda: Share(lambda),
+                prune,
+                ..BimConfig::default()
+            };
+            let io = Io { input: learner::InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: 2, segment: 8 };
+            let schedule = Schedule {
+                peak: 0.01,
+                warmup_updates: 0,
+                total_updates: 60,
+                decay: learner::Decay::Constant,
+                final_share: 1.0,
+            };
+            let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
+            let mut bim = Bim::new(&config, io, train, 1, &Device::Cpu)?;
+            for step in 0..60u32 {
+                let tokens: Vec<u32> = (0..16).map(|i| (i * 7 + step * 3) % 5).collect();
+                let x = Tensor::from_vec(tokens, (2, 8), &Device::Cpu)?;
+                bim.predict(&x)?;
+                let weight = Tensor::ones((2, 8), DType::F32, &Device::Cpu)?;
+                bim.learn(&Targets::Classes { class: x, weight })?;
+            }
+            let mut zeros = 0;
+            for block in &bim.network.blocks {
+                let u = block.projection.narrow(0, 0, 16)?;
+                for w in [&u, &block.out] {
+                    zeros += learner::read_f32(w)?.iter().filter(|w| **w == 0.0).count();
+                }
+            }
+            let pruned = bim.plasticity.pruned().unwrap_or_default();
+            assert!(pruned > 50, "only {pruned} pruned: the test would be empty");
+            assert_eq!(zeros, pruned, "λ = {lambda}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn exact_credit_refuses_a_stack_and_says_why() {

@@ -103,7 +103,6 @@ impl Plasticity {
         let taps = self.config.delays.0;
         let j = self.config.width.0;
         for path in &mut self.pathways {
-            path.omega.fill(0.0);
             let trail = &trails[path.layer];
             let (window, pairs, omega) = (&self.window, &mut path.pairs, &mut path.omega);
             // the last block's output has no next neuron: no pairs, gradient alone
@@ -129,11 +128,11 @@ impl Plasticity {
         Ok(())
     }
 
-    /// Clears the gradient of pruned synapses.
+    /// Clears gradients, or directions, at pruned synapses: the optimiser's momentum must not bring them back either.
     ///
     /// # Errors
     /// If a tensor is not in host memory.
-    pub fn mask_gradients(&self, grads: &[Tensor], index_of: impl Fn(&str) -> Option<usize>) -> Result<()> {
+    pub fn mask(&self, grads: &[Tensor], index_of: impl Fn(&str) -> Option<usize>) -> Result<()> {
         if !self.prunes() {
             return Ok(());
         }
@@ -164,7 +163,7 @@ impl Plasticity {
         for path in self.pathways.iter_mut().filter(|p| p.site == Site::Input || p.layer < last) {
             let Some(i) = index_of(&path.parameter) else { continue };
             path.updates += 1;
-            let (omega, mask, mean_square) = (&path.omega, &path.mask, &mut path.mean_square);
+            let (omega, mean_square) = (&path.omega, &mut path.mean_square);
             let corrected = 1.0 - RMS_DECAY.powf(path.updates as f64);
             let mut stats = [0.0f64; 3]; // |ĝ|², |Ω|², ĝ·Ω
             with_f32_mut(&directions[i], |direction| {
@@ -183,10 +182,11 @@ impl Plasticity {
                 let rms = mean_square.map(|m| (m / corrected).sqrt());
                 let ratio = if rms[1] > 0.0 { rms[0] / rms[1] } else { 0.0 };
                 let (keep, add) = (lambda as f32, ((1.0 - lambda) * ratio) as f32);
-                for ((g, &o), &m) in g.iter_mut().zip(omega).zip(mask) {
-                    *g = m * (keep * *g - add * o);
+                for (g, &o) in g.iter_mut().zip(omega) {
+                    *g = keep * *g - add * o;
                 }
             })?;
+            path.omega.fill(0.0); // pairs of unsupervised chunks had added up to here
             if diagnose {
                 let layer =
                     format!("layers.{}.{}", path.layer, if path.site == Site::Input { "input" } else { "output" });
@@ -223,17 +223,11 @@ impl Plasticity {
         Ok(())
     }
 
-    /// Share of the plastic synapses that are pruned; `None` where pruning is off.
+    /// Number of pruned synapses; `None` where pruning is off.
     #[must_use]
-    pub fn connection_sparsity(&self) -> Option<f64> {
-        self.prunes().then(|| {
-            let (mut pruned, mut all) = (0, 0);
-            for path in &self.pathways {
-                pruned += path.mask.iter().filter(|m| **m == 0.0).count();
-                all += path.mask.len();
-            }
-            pruned as f64 / all.max(1) as f64
-        })
+    pub fn pruned(&self) -> Option<usize> {
+        let dead = |path: &Pathway| path.mask.iter().filter(|m| **m == 0.0).count();
+        self.prunes().then(|| self.pathways.iter().map(dead).sum())
     }
 
     /// Writes pair traces, masks, thresholds and running statistics into a snapshot.

@@ -50,7 +50,7 @@ impl TaskConfig {
                 None => data.join(&c.root),
             },
             Self::Cardio(c) => match c.generate {
-                Some(n) => generated(format!("ecg-v{}-{n}", ecg::GENERATOR_VERSION), &c.root),
+                Some(n) => generated(format!("ecg-v{}-{n}-{}", ecg::GENERATOR_VERSION, c.rate.0), &c.root),
                 None => data.join(&c.root),
             },
         }
@@ -71,7 +71,7 @@ impl TaskConfig {
             }
             Self::Cardio(c) => {
                 if let Some(records) = c.generate {
-                    ecg::generate(&root, &EcgSpec { records, seed: 1, with_500_hz: c.rate == 500 })?;
+                    ecg::generate(&root, &EcgSpec { records, seed: 1, with_500_hz: c.rate.0 == 500 })?;
                 }
                 Arc::new(Cardio::open(c, &root)?)
             }

@@ -46,7 +46,7 @@ enum Command {
     Plan(PlanArgs),
     /// Render reports from stored results alone
     Report(ReportArgs),
-    /// Run one cell of a plan; stops with a checkpoint when its standard input ends
+    /// Run one cell of a plan
     Worker(WorkerArgs),
     /// Datasets
     #[command(subcommand)]
@@ -98,6 +98,9 @@ struct WorkerArgs {
     /// Which cell of it, from 0
     #[arg(long)]
     index: usize,
+    /// Stop with a checkpoint when standard input ends
+    #[arg(long, hide = true)]
+    stop_at_eof: bool,
     /// Data directory
     #[arg(long, env = "HARNESS_DATA", default_value = "data")]
     data: PathBuf,
@@ -220,7 +223,7 @@ fn run(args: &RunArgs, mode: Mode) -> Result<u8> {
 
 fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
     match seconds {
-        Some(s) if s.is_finite() && s > 0.0 => Ok(Some(Duration::from_secs_f64(s))),
+        Some(s) if s > 0.0 => Ok(Duration::try_from_secs_f64(s).ok()), // longer than a clock can tell: no limit
         Some(s) => Err(Error::Usage(format!("--limit-seconds {s}: expected a number above 0"))),
         None => Ok(None),
     }
@@ -237,7 +240,9 @@ fn worker(args: &WorkerArgs, mode: Mode) -> Result<u8> {
     let device = parse_device(&args.device)?;
     let interrupt = Arc::new(AtomicBool::new(false));
     catch_signals(&interrupt)?;
-    stop_at_end_of_input(&interrupt);
+    if args.stop_at_eof {
+        stop_at_end_of_input(&interrupt);
+    }
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
     let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, limit };

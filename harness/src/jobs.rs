@@ -1,6 +1,6 @@
 //! Several cells at once, each in a process of its own: its memory is its own, and what kills it leaves the others alone.
 //!
-//! A worker runs one cell of a plan file. Its standard input is a pipe that stays open as long as it should go on: when
+//! A worker runs one cell of a plan file. Here its standard input is a pipe that stays open as long as it should go on: when
 //! the parent closes it, or dies, the worker stops after its step with a checkpoint.
 
 use std::io::Read;
@@ -38,7 +38,7 @@ pub fn work_in_processes(
 ) -> Result<Vec<Status>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(jobs)).max(1);
     let mut statuses: Vec<Option<Status>> = vec![None; plan.cells.len()];
-    let mut waiting = Vec::new();
+    let (mut waiting, mut twins) = (Vec::new(), Vec::new());
     for (index, cell) in plan.cells.iter().enumerate() {
         let known = CellDir::open(context.run, &cell.id)?.status()?;
         match known {
@@ -49,6 +49,8 @@ pub fn work_in_processes(
             known if !cell.selected => {
                 statuses[index] = Some(known.unwrap_or_else(|| skipped(cell, "not selected by --only")));
             }
+            // two names for one configuration are one cell: the first runs, the others take its outcome
+            _ if plan.cells[..index].iter().any(|c| c.id == cell.id) => twins.push((index, cell)),
             _ => waiting.push((index, cell)),
         }
     }
@@ -58,7 +60,7 @@ pub fn work_in_processes(
         let stop = context.interrupt.load(Ordering::Relaxed);
         while !stop && running.len() < jobs {
             let Some((index, cell)) = waiting.pop() else { break };
-            let child = spawn(plan_file, index, context, threads)?;
+            let child = spawn(plan_file, index, cell, context, threads)?;
             running.push(Running { index, cell, child });
         }
         if running.is_empty() {
@@ -78,10 +80,13 @@ pub fn work_in_processes(
                 continue;
             };
             let Running { index, cell, .. } = running.swap_remove(i);
-            let status = status_of(cell, context.run, exit)?;
+            let status = status_of(cell, context.run, exit, stop)?;
             display.finished(cell, &status);
             statuses[index] = Some(status);
         }
+    }
+    for (index, cell) in twins {
+        statuses[index] = CellDir::open(context.run, &cell.id)?.status()?;
     }
     let rest = |(cell, status): (&PlannedCell, Option<Status>)| {
         status.unwrap_or_else(|| skipped(cell, "interrupted before it began"))
@@ -89,10 +94,18 @@ pub fn work_in_processes(
     Ok(plan.cells.iter().zip(statuses).map(rest).collect())
 }
 
-fn spawn(plan_file: &Path, index: usize, context: &Context<'_>, threads: usize) -> Result<Child> {
+fn spawn(plan_file: &Path, index: usize, cell: &PlannedCell, context: &Context<'_>, threads: usize) -> Result<Child> {
     let program = std::env::current_exe().map_err(Error::io(plan_file))?;
     let mut command = Command::new(&program);
-    command.args(["--quiet", "worker", "--index", &index.to_string(), "--device", &device_name(context.device)]);
+    command.args([
+        "--quiet",
+        "worker",
+        "--stop-at-eof",
+        "--index",
+        &index.to_string(),
+        "--device",
+        &device_name(context.device),
+    ]);
     command.arg("--plan").arg(plan_file).arg("--data").arg(context.data);
     if let Some(limit) = context.limit {
         command.args(["--limit-seconds", &limit.as_secs_f64().to_string()]);
@@ -100,19 +113,26 @@ fn spawn(plan_file: &Path, index: usize, context: &Context<'_>, threads: usize) 
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         command.env("RAYON_NUM_THREADS", threads.to_string());
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let dir = CellDir::open(context.run, &cell.id)?;
+    dir.forget_status()?;
+    let said = dir.path.join("stderr.txt");
+    let stderr = std::fs::File::create(&said).map_err(Error::io(&said))?;
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
     command.spawn().map_err(Error::io(&program))
 }
 
 /// What the worker recorded, or what its end tells if it could not record anything.
-fn status_of(cell: &PlannedCell, run: &Path, exit: ExitStatus) -> Result<Status> {
+fn status_of(cell: &PlannedCell, run: &Path, exit: ExitStatus, interrupted: bool) -> Result<Status> {
     let dir = CellDir::open(run, &cell.id)?;
-    if exit.code().is_some()
-        && let Some(status) = dir.status()?
-    {
-        return Ok(status);
+    if let Some(status) = dir.status()? {
+        return Ok(status); // written by this worker: what was there before was removed when it started
     }
-    let mut status = skipped(cell, &format!("its process ended with {exit}"));
+    if interrupted {
+        return Ok(skipped(cell, "interrupted before it began"));
+    }
+    let said = std::fs::read_to_string(dir.path.join("stderr.txt")).unwrap_or_default();
+    let said = said.lines().last().map(|l| format!(": {l}")).unwrap_or_default();
+    let mut status = skipped(cell, &format!("its process ended with {exit}{said}"));
     // the kernel's out-of-memory killer sends SIGKILL, and so may a person: the reason says what was seen
     let killed = std::os::unix::process::ExitStatusExt::signal(&exit) == Some(9);
     status.outcome = if killed { Outcome::OutOfMemory } else { Outcome::Failed };

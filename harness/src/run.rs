@@ -60,8 +60,6 @@ pub struct Job<'a> {
 pub struct Finished {
     /// How it ended; a divergence arrives as an error instead.
     pub outcome: Outcome,
-    /// Where it stands.
-    pub position: Position,
     /// Metrics of the final evaluation.
     pub scores: Scores,
     /// Sizes.
@@ -81,40 +79,46 @@ pub fn segments_for(config: &CellConfig, source: &dyn Source) -> u64 {
     ((epochs * per_epoch as f64).ceil() as u64).max(1)
 }
 
-/// Builds a cell's learner and runs it, continuing from a checkpoint if there is one.
+/// Builds a cell's learner and runs it from `at`, continuing from a checkpoint if there is one.
 ///
 /// # Errors
-/// If training diverges, data cannot be read, or files cannot be written.
+/// If training diverges, data cannot be read, or files cannot be written; `at` then tells how far it came.
 pub fn run_cell(
     job: &mut Job<'_>,
     sink: &mut PartWriter,
-    start: Option<(learner::Snapshot, Position)>,
+    start: Option<&learner::Snapshot>,
+    at: &mut Position,
 ) -> Result<Finished> {
     let config = job.config;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
     let io = job.task.io(config.train.streams.0, segment);
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
-    let mut learner = config.model.build(io, &config.train, total, config.seed, job.device)?;
-    let mut at = Position::default();
-    if let Some((snapshot, position)) = start {
-        learner.load(&snapshot)?;
-        at = position;
+    let updates = updates_for(total, &*source);
+    let mut learner = config.model.build(io, &config.train, updates, config.seed, job.device)?;
+    if let Some(snapshot) = start {
+        learner.load(snapshot)?;
     }
     run_loop(job, &*source, total, &mut *learner, sink, at)
+}
+
+/// Updates in `total` segments: those with a supervised step.
+#[must_use]
+pub fn updates_for(total: u64, source: &dyn Source) -> u64 {
+    (u128::from(total) * u128::from(source.supervised()) / u128::from(source.segments().max(1))).max(1) as u64
 }
 
 /// Trains a learner to the end of its budget and evaluates it.
 ///
 /// # Errors
-/// If training diverges, data cannot be read, or files cannot be written.
+/// If training diverges, data cannot be read, or files cannot be written; `at` then tells how far it came.
 pub fn run_loop(
     job: &mut Job<'_>,
     source: &dyn Source,
     total: u64,
     learner: &mut dyn Learner,
     sink: &mut PartWriter,
-    mut at: Position,
+    at: &mut Position,
 ) -> Result<Finished> {
     let train = &job.config.train;
     let resident = Resident::default();
@@ -130,11 +134,11 @@ pub fn run_loop(
             job.limit.filter(|l| at.elapsed_s > l.as_secs_f64()).map(|_| Outcome::TimedOut)
         };
         if stop.is_some() || saved.elapsed() > every {
-            checkpoint(job, learner, sink, &mut at)?;
+            checkpoint(job, learner, sink, at)?;
             saved = Instant::now();
         }
         if let Some(outcome) = stop {
-            return Ok(Finished { outcome, position: at, scores: Scores::default(), cost: learner.cost() });
+            return Ok(Finished { outcome, scores: Scores::default(), cost: learner.cost() });
         }
         let clock = Instant::now();
         let segment = source.segment(at.segment)?;
@@ -142,24 +146,22 @@ pub fn run_loop(
         let update = step(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
-        record(sink, &mut at, &segment, update, learner.cost().state_bytes, &resident);
-        (job.progress)(Progress {
-            done: at.segment,
-            total,
-            loss,
-            rate: at.seen as f64 / at.elapsed_s,
-            phase: "training",
-        });
+        record(sink, at, &segment, update, learner.cost().state_bytes, &resident);
+        let rate = at.seen as f64 / at.elapsed_s;
+        (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
         if is_curve_point(at.segment, total, train.curve_points) {
             let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit)?;
-            push_evals(sink, &at, job.task.curve_part(), scores.metrics);
+            push_evals(sink, at, job.task.curve_part(), scores.metrics);
         }
     }
+    // what follows is made again after a kill, so its rows must lie behind the checkpoint
+    checkpoint(job, learner, sink, at)?;
     let mut scores = evaluate(job, learner, Part::Test, None)?;
-    push_evals(sink, &at, Part::Test, scores.metrics.clone());
-    scores.predictions.drain(..).for_each(|row| sink.push(Event::Prediction(row)));
-    checkpoint(job, learner, sink, &mut at)?;
-    Ok(Finished { outcome: Outcome::Completed, position: at, scores, cost: learner.cost() })
+    push_evals(sink, at, Part::Test, scores.metrics.clone());
+    for row in scores.predictions.drain(..) {
+        sink.push(Event::Prediction(row));
+    }
+    Ok(Finished { outcome: Outcome::Completed, scores, cost: learner.cost() })
 }
 
 fn step(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Result<Update> {
@@ -199,7 +201,8 @@ fn checkpoint(job: &Job<'_>, learner: &dyn Learner, sink: &mut PartWriter, at: &
 
 fn is_curve_point(done: u64, total: u64, points: u64) -> bool {
     // the last point is the end of training, where the final evaluation follows anyway
-    points > 0 && done * points / total > (done - 1) * points / total
+    let reached = |segment: u64| u128::from(segment) * u128::from(points) / u128::from(total);
+    points > 0 && reached(done) > reached(done - 1)
 }
 
 fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Metric>) {

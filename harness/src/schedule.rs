@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::plan::{OpenTasks, Plan, PlannedCell, open_task};
 use crate::progress::Display;
 use crate::run::{Finished, Job, run_cell};
-use crate::sinks::parquet::{Metadata, PartWriter};
+use crate::sinks::parquet::{Metadata, PartWriter, discard_parts};
 use crate::sinks::results::{ResultRow, write_results};
-use crate::store::{CellDir, Outcome, Provenance, Status};
+use crate::store::{CellDir, Outcome, Position, Provenance, Status};
 use crate::tasks::Metric;
 
 /// What every cell of an invocation shares.
@@ -47,11 +47,20 @@ pub fn work(plan: &Plan, context: &Context<'_>, open: &mut OpenTasks, display: &
                 return Ok(known.unwrap_or_else(|| skipped(cell, reason)));
             }
             if let Some(status) = known.filter(|s| s.outcome.is_final()) {
+                discard_parts(&dir.path)?; // what a kill right after its end left
                 display.cached(cell, &status);
                 return Ok(status);
             }
+            let Some(_lock) = dir.lock()? else {
+                let status = skipped(cell, "another process is working on this cell");
+                display.finished(cell, &status);
+                return Ok(status);
+            };
             let status = run_one(cell, &dir, context, open, display)?;
             dir.write_status(&status)?;
+            if status.outcome.is_final() {
+                discard_parts(&dir.path)?;
+            }
             display.finished(cell, &status);
             Ok(status)
         })
@@ -67,32 +76,34 @@ fn run_one(
     display: &Display,
 ) -> Result<Status> {
     let mut status = Status { provenance: provenance(cell, context.device), ..skipped(cell, "") };
+    if let Some(earlier) = dir.status()? {
+        status.provenance.started_unix_s = earlier.provenance.started_unix_s; // of the first run
+    }
     let yaml = serde_yaml::to_string(&cell.config).map_err(|e| Error::Report(e.to_string()))?;
     crate::store::write_atomic(&dir.path.join("config.yaml"), yaml.as_bytes())?;
-    let result = catch_unwind(AssertUnwindSafe(|| attempt(cell, dir, context, open, display, &status.provenance)));
-    match result {
-        Ok(Ok(done)) => fill(&mut status, &done, &open_task(open, &cell.config.task, context.data)?.facts()),
+    let mut at = Position::default();
+    let run = || attempt(cell, dir, context, open, display, &status.provenance, &mut at);
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(done)) => fill(&mut status, &done, &at, &open_task(open, &cell.config.task, context.data)?.facts()),
         Ok(Err(Error::Learner(e @ learner::Error::Diverged { .. }))) => {
             (status.outcome, status.reason) = (Outcome::Diverged, Some(e.to_string()));
         }
         Ok(Err(e)) => (status.outcome, status.reason) = (Outcome::Failed, Some(e.to_string())),
         Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             let reason = format!("a bug in this program: {}", text.unwrap_or_default());
             (status.outcome, status.reason) = (Outcome::Failed, Some(reason));
         }
     }
-    dir.log(&format!(
-        "{}{}",
-        status.outcome.name(),
-        status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default()
-    ));
+    (status.seen, status.updates, status.train_s) = (at.seen, at.step, at.elapsed_s);
+    status.peak_bytes = (crate::measure::allocator::is_counting() && at.step > 0).then_some(at.peak_bytes);
+    let reason = status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+    dir.log(&format!("{}{reason}", status.outcome.name()));
     Ok(status)
 }
 
+/// One go at a cell; `at` tells afterwards how far it came, whatever the result.
 fn attempt(
     cell: &PlannedCell,
     dir: &CellDir,
@@ -100,6 +111,7 @@ fn attempt(
     open: &mut OpenTasks,
     display: &Display,
     provenance: &Provenance,
+    at: &mut Position,
 ) -> Result<Finished> {
     let task = open_task(open, &cell.config.task, context.data)?;
     let meta = metadata(cell, provenance);
@@ -107,7 +119,7 @@ fn attempt(
     let kept = start.as_ref().map_or(0, |(_, p)| p.parts);
     let mut sink = match PartWriter::open(&dir.path, kept, meta.clone()) {
         Ok(sink) => sink,
-        // killed after its rows were merged and before its status was written: the rows' parts are gone, so again
+        // its parts were taken away by someone: without them its rows would have a gap
         Err(e) if kept > 0 => {
             dir.log(&format!("starting again: {e}"));
             dir.clear()?;
@@ -117,7 +129,10 @@ fn attempt(
         Err(e) => return Err(e.into()),
     };
     match &start {
-        Some((_, p)) => dir.log(&format!("continuing at update {} of its checkpoint", p.step)),
+        Some((_, p)) => {
+            dir.log(&format!("continuing at update {} of its checkpoint", p.step));
+            *at = p.clone();
+        }
         None => dir.log("starting"),
     }
     let bar = display.start(cell);
@@ -131,17 +146,17 @@ fn attempt(
         limit: context.limit,
         progress: &mut progress,
     };
-    let outcome = run_cell(&mut job, &mut sink, start);
-    match &outcome {
-        Ok(done) if done.outcome == Outcome::Interrupted => {}
-        // rows of a cell that failed or ran out of time are worth reading too
-        _ => sink.finish()?,
+    let outcome = run_cell(&mut job, &mut sink, start.as_ref().map(|(s, _)| s), at);
+    // rows of a cell that failed or was stopped are worth reading too
+    match (&outcome, sink.publish()) {
+        (Ok(_), Err(e)) => return Err(e.into()),
+        (Err(_), Err(e)) => dir.log(&format!("its rows could not be written: {e}")),
+        _ => {}
     }
     outcome
 }
 
-fn fill(status: &mut Status, done: &Finished, facts: &[Metric]) {
-    let at = &done.position;
+fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric]) {
     status.outcome = done.outcome;
     status.reason = match done.outcome {
         Outcome::TimedOut => {
@@ -154,17 +169,15 @@ fn fill(status: &mut Status, done: &Finished, facts: &[Metric]) {
     if done.outcome == Outcome::Completed {
         status.metrics.extend_from_slice(facts);
         if at.sparsity.1 > 0 {
-            status.metrics.push(Metric::plain(
-                "spike_sparsity",
-                Some(at.sparsity.0 / at.sparsity.1 as f64),
-                at.sparsity.1,
-            ));
+            let mean = at.sparsity.0 / at.sparsity.1 as f64;
+            status.metrics.push(Metric::plain(SPIKE_SPARSITY, Some(mean), at.sparsity.1));
         }
     }
-    (status.seen, status.updates, status.train_s) = (at.seen, at.step, at.elapsed_s);
-    status.peak_bytes = crate::measure::allocator::is_counting().then_some(at.peak_bytes);
     status.state_bytes = Some(done.cost.state_bytes);
 }
+
+/// Mean over training, not over the evaluated split.
+const SPIKE_SPARSITY: &str = "spike_sparsity";
 
 /// A status for a cell that was not run, with the reason.
 pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
@@ -260,7 +273,7 @@ pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathB
         }
         for m in &status.metrics {
             rows.push(ResultRow {
-                split: Some(status.split.clone()),
+                split: Some(if m.name == SPIKE_SPARSITY { "train".to_owned() } else { status.split.clone() }),
                 metric: Some(m.name.clone()),
                 value: m.value,
                 n: Some(m.n),

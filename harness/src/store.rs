@@ -166,6 +166,18 @@ pub struct Position {
     pub parts: u64,
 }
 
+/// Removes a checkpoint so that no half of it can be taken for a whole: first what makes it whole.
+fn remove_checkpoint(dir: &Path) -> Result<()> {
+    let position = dir.join("position.json");
+    if position.exists() {
+        fs::remove_file(&position).map_err(Error::io(&position))?;
+    }
+    if dir.exists() {
+        fs::remove_dir_all(dir).map_err(Error::io(dir))?;
+    }
+    Ok(())
+}
+
 /// One cell's folder.
 #[derive(Clone, Debug)]
 pub struct CellDir {
@@ -192,6 +204,18 @@ impl CellDir {
         read_json(&self.path.join("status.json"))
     }
 
+    /// Removes what was recorded; the cell is about to run.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn forget_status(&self) -> Result<()> {
+        let path = self.path.join("status.json");
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Records what became of it.
     ///
     /// # Errors
@@ -211,10 +235,9 @@ impl CellDir {
     /// If the system refuses.
     pub fn save(&self, snapshot: &Snapshot, position: &Position) -> Result<()> {
         let (new, current, old) = (self.checkpoint(".new"), self.checkpoint(""), self.checkpoint(".old"));
+        self.settle()?;
         for stale in [&new, &old] {
-            if stale.exists() {
-                fs::remove_dir_all(stale).map_err(Error::io(stale))?;
-            }
+            remove_checkpoint(stale)?;
         }
         fs::create_dir_all(&new).map_err(Error::io(&new))?;
         snapshot.write(&new)?;
@@ -223,10 +246,7 @@ impl CellDir {
             fs::rename(&current, &old).map_err(Error::io(&old))?;
         }
         fs::rename(&new, &current).map_err(Error::io(&current))?;
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(Error::io(&old))?;
-        }
-        Ok(())
+        remove_checkpoint(&old)
     }
 
     /// The last whole checkpoint.
@@ -234,14 +254,38 @@ impl CellDir {
     /// # Errors
     /// If there is one and it cannot be read.
     pub fn load(&self) -> Result<Option<(Snapshot, Position)>> {
-        // a kill between the two renames of `save` leaves no current checkpoint, but a whole new one
-        for suffix in ["", ".new", ".old"] {
-            let dir = self.checkpoint(suffix);
-            if let Some(position) = read_json::<Position>(&dir.join("position.json"))? {
-                return Ok(Some((Snapshot::read(&dir)?, position)));
+        self.settle()?;
+        let dir = self.checkpoint("");
+        match read_json::<Position>(&dir.join("position.json"))? {
+            Some(position) => Ok(Some((Snapshot::read(&dir)?, position))),
+            None => Ok(None),
+        }
+    }
+
+    /// After a kill between the two renames of [`CellDir::save`] there is no current checkpoint, but a whole new one.
+    fn settle(&self) -> Result<()> {
+        let current = self.checkpoint("");
+        for suffix in [".new", ".old"] {
+            let other = self.checkpoint(suffix);
+            if !current.exists() && other.join("position.json").exists() {
+                fs::rename(&other, &current).map_err(Error::io(&current))?;
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Takes the cell for this process; `None` if another one works on it. The lock goes with the returned file.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn lock(&self) -> Result<Option<fs::File>> {
+        let path = self.path.join(".lock");
+        let file = fs::File::create(&path).map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(Error::io(&path)(e)),
+        }
     }
 
     /// Forgets checkpoints and parts: the cell starts again.
@@ -295,8 +339,10 @@ mod tests {
         // as if killed after `checkpoint` became `checkpoint.old` and before `checkpoint.new` took its place
         fs::rename(cell.checkpoint(""), cell.checkpoint(".new")).expect("rename");
         assert_eq!(cell.load()?.expect("the new one").1.step, 2);
+        // twice in a row, and saving straight after it: one whole checkpoint is there at any moment
+        fs::rename(cell.checkpoint(""), cell.checkpoint(".new")).expect("rename");
+        cell.save(&snapshot(2.5), &Position { step: 2, ..Position::default() })?;
         // as if killed while the new one was being written: no position yet, the old one counts
-        fs::rename(cell.checkpoint(".new"), cell.checkpoint("")).expect("rename");
         fs::create_dir_all(cell.checkpoint(".new")).expect("mkdir");
         assert_eq!(cell.load()?.expect("the current one").1.step, 2);
         cell.save(&snapshot(3.0), &Position { step: 3, ..Position::default() })?;

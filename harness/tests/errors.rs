@@ -38,6 +38,12 @@ fn wrong_type() {
 }
 
 #[test]
+fn a_frame_of_no_samples() {
+    let message = fails(&GRID.replace("frame: 20", "frame: 0"), &[], 2);
+    has(&message, &["grid.yaml:8:12", "expected a whole number from 1 to 1000, got 0"]);
+}
+
+#[test]
 fn unknown_model() {
     let message = fails(&GRID.replace("kind: lstm", "kind: lstn"), &[], 2);
     has(&message, &["grid.yaml:21:12", "unknown kind `lstn`", "did you mean `lstm`"]);

@@ -123,6 +123,11 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
         for (a, b) in a.iter().zip(&b) {
             assert_eq!((a.step, a.loss, a.grad_norm, a.update_norm), (b.step, b.loss, b.grad_norm, b.update_norm));
         }
+        let rows = |out: &str| {
+            let evals = read_evals(&dir(out).join("evals.parquet")).expect("evals");
+            (evals, read_predictions(&dir(out).join("predictions.parquet")).expect("predictions"))
+        };
+        assert_eq!(rows("whole"), rows("killed"));
         let log = std::fs::read_to_string(dir("killed").join("log.txt")).expect("log");
         resumed += log.matches("continuing at update").count();
     }
@@ -204,6 +209,9 @@ fn time_out_is_an_outcome_and_more_time_continues() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(folder.results("runs").iter().any(|r| r.outcome == "timed_out"));
     assert_eq!(folder.command("runs").args(only).output().expect("starts").status.code(), Some(0));
+    let logs: Vec<_> = walk(&folder.path().join("runs")).into_iter().filter(|p| p.ends_with("log.txt")).collect();
+    let log: String = logs.iter().map(|p| std::fs::read_to_string(p).expect("log")).collect();
+    assert!(log.contains("continuing at update") && !log.contains("starting again"), "{log}");
     assert_eq!(folder.command("whole").args(only).output().expect("starts").status.code(), Some(0));
     assert_eq!(folder.results("runs"), folder.results("whole"));
 }

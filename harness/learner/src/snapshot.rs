@@ -67,8 +67,10 @@ impl Snapshot {
         }
         for (tensors, file) in [&self.weights, &optimizer, &self.state].into_iter().zip(FILES) {
             let path = dir.join(file);
-            safetensors::serialize_to_file(tensors, None, &path)
-                .map_err(|e| Error::Snapshot { path, problem: e.to_string() })?;
+            let problem = |e: &dyn std::fmt::Display| Error::Snapshot { path: path.clone(), problem: e.to_string() };
+            safetensors::serialize_to_file(tensors, None, &path).map_err(|e| problem(&e))?;
+            // on disk before anything vouches for it
+            std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(|e| problem(&e))?;
         }
         Ok(())
     }

@@ -221,7 +221,9 @@ impl Part<'_> {
         if known.is_empty() {
             return present.into_iter().filter(|&name| name != "loss").collect();
         }
-        known.iter().copied().filter(|name| present.contains(name)).collect()
+        // a byte's perplexity is two to the power of its bits: the same column twice
+        let repeats = |name: &str| name == "perplexity" && super::provenance::unit(self) == "bytes";
+        known.iter().copied().filter(|name| present.contains(name) && !repeats(name)).collect()
     }
 
     /// The label of a configuration: the model, and its settings where it was swept.

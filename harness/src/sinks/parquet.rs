@@ -17,7 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
-pub use self::parts::PartWriter;
+pub use self::parts::{PartWriter, discard_parts};
 use super::rows::Row;
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, LayerRow, PredictionRow, StepRow};

@@ -348,10 +348,6 @@ impl Task for Language {
         Part::Valid
     }
 
-    fn curve_metric(&self) -> &'static str {
-        "bits_per_byte"
-    }
-
     fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

@@ -57,6 +57,10 @@ pub struct Segment {
 pub trait Source: Send {
     /// Number of segments after which the data repeats (an epoch), or ends (an evaluation).
     fn segments(&self) -> u64;
+    /// Segments of an epoch with at least one supervised step: those that make an update.
+    fn supervised(&self) -> u64 {
+        self.segments()
+    }
     /// Steps that count in an epoch.
     fn seen_per_epoch(&self) -> u64;
     /// Segment number `index`; indices run on over epochs.
@@ -136,8 +140,6 @@ pub trait Task: Send + Sync {
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>>;
     /// Part whose metric is plotted during training.
     fn curve_part(&self) -> Part;
-    /// Name of the metric that is plotted.
-    fn curve_metric(&self) -> &'static str;
     /// Digest of the data that is used: part of every cell's id.
     fn fingerprint(&self) -> &str;
     /// Facts about the data worth a row in the results (name, value), such as an entropy floor.

@@ -12,6 +12,32 @@ use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use crate::sinks::rows::Row;
 
+/// Where parts go before they are removed.
+const MERGED: &str = ".parts-merged";
+
+/// Removes the parts of a cell whose outcome is recorded; its checkpoint can no longer be continued from.
+///
+/// # Errors
+/// `Io` if the system refuses.
+pub fn discard_parts(cell_dir: &Path) -> DataResult<()> {
+    let (folder, merged) = (cell_dir.join("parts"), cell_dir.join(MERGED));
+    remove_all(&merged)?;
+    if folder.exists() {
+        // renamed first: an interrupted removal must not leave some of the parts for a resumed run to miss the rest of
+        std::fs::rename(&folder, &merged).map_err(DataError::io(&folder))?;
+        sync_folder(cell_dir)?;
+        remove_all(&merged)?;
+    }
+    Ok(())
+}
+
+fn remove_all(folder: &Path) -> DataResult<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(DataError::io(folder)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Collects a running cell's events and writes them in parts; see the top of this file.
 #[derive(Debug)]
 pub struct PartWriter {
@@ -89,37 +115,31 @@ impl PartWriter {
     }
 
     /// Writes what is left and merges the parts into `steps.parquet`, `layers.parquet`, `evals.parquet` and
-    /// `predictions.parquet` of the cell; all four exist afterwards, if only with their columns. Then the parts go, so
-    /// a checkpoint that records parts can no longer be resumed from.
+    /// `predictions.parquet` of the cell; all four exist afterwards, if only with their columns. The parts stay: until
+    /// the cell's outcome is on disk, its checkpoint must still be good to continue from.
     ///
     /// # Errors
-    /// `Io` if the system refuses, `Corrupt` if a part cannot be read; the parts are kept.
-    pub fn finish(mut self) -> DataResult<()> {
+    /// `Io` if the system refuses, `Corrupt` if a part cannot be read.
+    pub fn publish(&mut self) -> DataResult<()> {
         self.flush()?;
         self.merge::<StepRow>()?;
         self.merge::<LayerRow>()?;
         self.merge::<EvalRow>()?;
         self.merge::<PredictionRow>()?;
-        sync_folder(&self.cell_dir)?;
-        // Renamed first: an interrupted removal must not leave some of the parts for a resumed run to miss the rest of.
-        let folder = self.folder();
-        self.remove_merged()?;
-        std::fs::rename(&folder, self.merged()).map_err(DataError::io(&folder))?;
-        sync_folder(&self.cell_dir)?;
-        self.remove_merged()
+        sync_folder(&self.cell_dir)
     }
 
-    /// Where the parts go before they are removed.
-    fn merged(&self) -> PathBuf {
-        self.cell_dir.join(".parts-merged")
+    /// [`PartWriter::publish`], then [`discard_parts`].
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn finish(mut self) -> DataResult<()> {
+        self.publish()?;
+        discard_parts(&self.cell_dir)
     }
 
     fn remove_merged(&self) -> DataResult<()> {
-        let merged = self.merged();
-        if merged.exists() {
-            std::fs::remove_dir_all(&merged).map_err(DataError::io(&merged))?;
-        }
-        Ok(())
+        remove_all(&self.cell_dir.join(MERGED))
     }
 
     fn folder(&self) -> PathBuf {
