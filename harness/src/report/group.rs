@@ -221,8 +221,8 @@ impl Part<'_> {
         if known.is_empty() {
             return present.into_iter().filter(|&name| name != "loss").collect();
         }
-        // a byte's perplexity is two to the power of its bits: the same column twice
-        let repeats = |name: &str| name == "perplexity" && super::provenance::unit(self) == "bytes";
+        // a byte's perplexity is two to the power of its bits, a word's is there by name: the same column twice
+        let repeats = |name: &str| name == "perplexity" && matches!(super::provenance::unit(self), "bytes" | "words");
         known.iter().copied().filter(|name| present.contains(name) && !repeats(name)).collect()
     }
 
