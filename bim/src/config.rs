@@ -68,6 +68,9 @@ pub enum Levels {
     Integer,
     /// A burst of 0 to `burst` spikes.
     Unsigned,
+    /// No spikes: the membrane potential itself. With `beta: 0` the neuron is not there at all, which makes the network a
+    /// selective state-space model without spikes: the reference that quality is held against.
+    Analog,
 }
 
 /// What a spike does to the membrane.
@@ -114,6 +117,16 @@ pub struct NeuronConfig {
     pub surrogate: Surrogate,
     /// Slope of the fast sigmoid.
     pub surrogate_slope: Positive,
+    /// Weight in the loss of the mean number of spikes per neuron and step.
+    pub penalty: NonNegative,
+}
+
+impl NeuronConfig {
+    /// No neuron: the input passes as it is.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { levels: Levels::Analog, beta: Share(0.0), ..Self::default() }
+    }
 }
 
 impl Default for NeuronConfig {
@@ -128,11 +141,20 @@ impl Default for NeuronConfig {
             attached_reset: false,
             surrogate: Surrogate::Rectangular,
             surrogate_slope: Positive(2.0),
+            penalty: NonNegative(0.0),
         }
     }
 }
 
 /// How a gradient reaches back in time.
+///
+/// | mode | own layer's past | from layer to layer |
+/// |---|---|---|
+/// | `hybrid`, `exact` | all of it, by traces | within the chunk |
+/// | `diagonal` | all of it, by traces | within the step |
+/// | `eprop` | through the state space only, by traces | within the step |
+/// | `spatial` | none | within the step |
+/// | `tbptt`, `bptt` | within the chunk | within the chunk |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Credit {
@@ -142,13 +164,30 @@ pub enum Credit {
     Hybrid,
     /// The same for one layer, where it equals full backpropagation through time; refuses more layers.
     Exact,
+    /// The diagonal of the whole network's influence matrix (`SnAp-1`): traces meet learning signals of the same step.
+    /// The result does not depend on the chunk; it is `hybrid` at `K = 1`.
+    Diagonal,
+    /// As `diagonal`, without the credit that lives on the postsynaptic membrane: traces of the state space alone, as in
+    /// e-prop's factorisation.
+    Eprop,
     /// No temporal credit at all: the null hypothesis.
     Spatial,
     /// Backpropagation inside the chunk only, nothing carried: the control at the same `K`.
     Tbptt,
-    /// The same rule under the name of the yardstick: with segments as long as the recording it is full backpropagation
-    /// through time.
+    /// The yardstick: the same rule under a name that makes segments as long as the baselines' by default. With segments
+    /// as long as the recording it is full backpropagation through time.
     Bptt,
+}
+
+/// Form of the state space's decay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayForm {
+    /// One per head, as in Mamba-2.
+    #[default]
+    Head,
+    /// One per channel and state, as in Mamba-1: traces are `N` (or `D / H`) times larger.
+    ChannelState,
 }
 
 /// Which presynaptic neurons a head's step size `Δ_h` reads.
@@ -176,6 +215,38 @@ pub struct StdpConfig {
     pub tau_minus: Positive,
     /// `W(0)`, which the paper leaves undefined.
     pub at_zero: f64,
+    /// What keeps weights from growing without end.
+    pub bounds: Bounds,
+    /// Bound of `|w|`, in units of the layer's root mean square weight.
+    pub limit: Positive,
+    /// Control: presynaptic spikes of each chunk in random order of time, so that rates stay and timing goes.
+    pub shuffled: bool,
+}
+
+/// How STDP's changes depend on the weight they act on, with `x = w / w_max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bounds {
+    /// Not at all.
+    None,
+    /// Not at all, but weights beyond `±w_max` are cut off there.
+    Hard,
+    /// Potentiation fades as `w → w_max`, depression as `w → −w_max`: `Ω (1 ∓ x) / 2`.
+    Soft,
+    /// Both fade with `|w|`: `Ω (1 − x²)`. Suits signed weights.
+    #[default]
+    Symmetric,
+}
+
+/// How gradient and STDP are brought together (eq. 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mixing {
+    /// `Δw = −η [λ ĝ − (1−λ) Ω̂]`, each divided by its running root mean square.
+    #[default]
+    Normalised,
+    /// `Δw = η (λ ∂L/∂w + (1−λ) Ω)` as printed, raw: it ascends the loss.
+    AsPrinted,
 }
 
 impl Default for StdpConfig {
@@ -186,6 +257,9 @@ impl Default for StdpConfig {
             tau_plus: Positive(5.0),
             tau_minus: Positive(5.0),
             at_zero: 0.0,
+            bounds: Bounds::default(),
+            limit: Positive(4.0),
+            shuffled: false,
         }
     }
 }
@@ -219,6 +293,8 @@ pub struct PruneConfig {
     pub start: u64,
     /// Reading of eq. 9.
     pub rule: PruneRule,
+    /// Share of the pruned synapses that grow back, from zero, at one pruning event.
+    pub regrow: Share,
 }
 
 impl Default for PruneConfig {
@@ -231,7 +307,43 @@ impl Default for PruneConfig {
             interval: Count(20),
             start: 100,
             rule: PruneRule::Corrected,
+            regrow: Share(0.0),
         }
+    }
+}
+
+/// Factors on the learning rate of groups of parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rates {
+    /// `A_log`.
+    pub decay: NonNegative,
+    /// `W_Δ` and `b_Δ`.
+    pub delta: NonNegative,
+    /// Gains and currents of the neurons, convolution and delays.
+    pub neurons: NonNegative,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { decay: NonNegative(1.0), delta: NonNegative(1.0), neurons: NonNegative(1.0) }
+    }
+}
+
+/// Gradient diagnostics: how far the online gradient is from backpropagation through time. Values go to `layers.parquet`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiagnoseConfig {
+    /// Updates between diagnoses; 0 switches them off.
+    pub every: u64,
+    /// Steps before the chunk that the reference backpropagates through. Full backpropagation through time if no recording
+    /// is longer.
+    pub window: Count,
+}
+
+impl Default for DiagnoseConfig {
+    fn default() -> Self {
+        Self { every: 0, window: Count(256) }
     }
 }
 
@@ -239,7 +351,7 @@ impl Default for PruneConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BimConfig {
-    /// Width of the residual stream and number of presynaptic neurons per block, `J`.
+    /// Width of the residual stream. A block has `J = width · population` presynaptic neurons.
     pub width: Count,
     /// Channels of the state space and postsynaptic neurons per block, `D`.
     pub channels: Count,
@@ -249,10 +361,23 @@ pub struct BimConfig {
     pub heads: Count,
     /// Blocks.
     pub layers: Count,
-    /// Length of the axonal delay line before the projections: 1 means none.
+    /// Presynaptic neurons per channel of the residual stream: each has its own gain and current, odd ones with the
+    /// opposite sign (OFF cells), every pair with a higher threshold than the one before.
+    pub population: Count,
+    /// Taps of the causal convolution in front of the presynaptic neurons: 1 means none.
+    pub conv: Count,
+    /// Whether `SiLU` follows that convolution.
+    pub silu: bool,
+    /// Taps of the axonal delay line behind the presynaptic neurons: 1 means none.
     pub delays: Count,
+    /// `κ`, decay per step of the post-synaptic kernel; 0 means none.
+    pub kernel: Share,
+    /// Whether both populations of neurons get a learned input current, `I_ext` of eq. 3.
+    pub currents: bool,
     /// Whether a `SiLU` gate multiplies the block's output.
     pub gate: bool,
+    /// Form of the decay.
+    pub decay: DecayForm,
     /// Inputs of the step size.
     pub delta_input: DeltaInput,
     /// Presynaptic neurons (`LIF_in`).
@@ -261,8 +386,16 @@ pub struct BimConfig {
     pub post: NeuronConfig,
     /// Credit assignment.
     pub credit: Credit,
+    /// Factors on the learning rate.
+    pub rates: Rates,
     /// `λ`: 1 is gradient alone, 0 is STDP alone.
     pub lambda: Share,
+    /// Updates over which `λ` falls from 1 to its value.
+    pub lambda_warmup: u64,
+    /// Reading of eq. 4.
+    pub mixing: Mixing,
+    /// Gradient diagnostics.
+    pub diagnose: DiagnoseConfig,
     /// STDP.
     pub stdp: StdpConfig,
     /// Pruning.
@@ -277,13 +410,23 @@ impl Default for BimConfig {
             state: Count(16),
             heads: Count(8),
             layers: Count(4),
-            delays: Count(4),
+            population: Count(1),
+            conv: Count(4),
+            silu: false,
+            delays: Count(1),
+            kernel: Share(0.0),
+            currents: false,
             gate: true,
+            decay: DecayForm::Head,
             delta_input: DeltaInput::Group,
             pre: NeuronConfig::default(),
             post: NeuronConfig::default(),
             credit: Credit::Hybrid,
+            rates: Rates::default(),
             lambda: Share(0.95),
+            lambda_warmup: 0,
+            mixing: Mixing::default(),
+            diagnose: DiagnoseConfig::default(),
             stdp: StdpConfig::default(),
             prune: PruneConfig::default(),
         }
@@ -291,6 +434,12 @@ impl Default for BimConfig {
 }
 
 impl BimConfig {
+    /// Presynaptic neurons of a block, `J`.
+    #[must_use]
+    pub fn neurons(&self) -> usize {
+        self.width.0 * self.population.0
+    }
+
     /// Checks what no single key can know.
     ///
     /// # Errors
@@ -303,7 +452,7 @@ impl BimConfig {
                 format!("expected a multiple of heads = {}, got {}", self.heads.0, self.channels.0),
             );
         }
-        if self.delta_input == DeltaInput::Group && !self.width.0.is_multiple_of(self.heads.0) {
+        if self.delta_input == DeltaInput::Group && !self.neurons().is_multiple_of(self.heads.0) {
             let problem =
                 format!("expected a multiple of heads = {} (delta_input is group), got {}", self.heads.0, self.width.0);
             return err("width", problem);

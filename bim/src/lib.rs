@@ -10,21 +10,21 @@
 //! | `V`, `s`, `ϑ`, `β` | membrane potential, spikes, threshold, decay (eq. 3) | [`kernels::neuron`] |
 //! | `φ` | surrogate derivative of firing | [`kernels::neuron`] |
 //! | `λ`, `Ω` | mixing factor, STDP term (eqs. 4–6) | [`plasticity`], [`kernels::stdp`] |
-//! | `E`, `F` | eligibility traces of `h` and `V` (eqs. 7, 8) | [`kernels::trace`], [`credit`] |
+//! | `E`, `F` | eligibility traces of `h` and `V` (eqs. 7, 8) | [`kernels::trace`], [`block`] |
 //! | `p`, `θ`, `ρ` | pruning probability, threshold, target (eqs. 9, 10) | [`kernels::prune`] |
 //!
-//! Read in this order: [`config`], [`kernels::scan`], [`kernels::trace`], [`credit`], [`network`], [`online`].
+//! Read in this order: [`config`], [`kernels::scan`], [`kernels::trace`], [`block`], [`network`], [`online`].
 
+pub mod block;
 pub mod config;
-pub mod credit;
+pub mod diagnose;
 pub mod kernels;
 pub mod network;
 pub mod online;
-pub mod ops;
 pub mod plasticity;
 
 pub use config::BimConfig;
 pub use online::{Bim, Optimizer};
 
 /// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
-pub const CODE_VERSION: u32 = 2;
+pub const CODE_VERSION: u32 = 3;

@@ -1,264 +1,564 @@
 //! The network: embedding, blocks of spiking selective state spaces on a residual stream, output layer.
 //!
-//! ```text
-//! x → RMSNorm → LIF_in → delays → ψ → u, B, C, Δ → selective scan → LIF_out → W_out → (gate) → + x
-//! ```
+//! Streams are dealt into groups that run independently of each other, forward and reverse through all layers; only weight
+//! gradients bring them together, in a fixed order. Groups follow from the shape alone, so that results do not depend on
+//! the number of threads.
 
-use std::cell::RefCell;
-use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
 
-use candle_core::{D, Module, Tensor};
-use learner::{Error, Init, InputKind, Io, ParamSource, Result};
+use candle_core::{Storage, Tensor};
+use learner::{Error, Init, InputKind, Io, ParamSource, Result, Snapshot};
+use rayon::prelude::*;
 
-use crate::config::{BimConfig, Credit, DeltaInput};
-use crate::kernels::encode::EncodeState;
-use crate::kernels::neuron::Neuron;
-use crate::kernels::scan::ScanState;
-use crate::kernels::{Dims, Real};
-use crate::ops::{Encode, Gate, LayerState, LayerTape, RmsNorm, Scan, Shared, lock};
+use crate::block::{Block, BlockParams, Membrane, Shared, Spec};
+use crate::config::{BimConfig, DecayForm, DeltaInput};
+use crate::kernels::matmul::{View, matmul};
+use crate::kernels::scan::DynamicsGrads;
+use crate::kernels::trace::CreditGrads;
+use crate::kernels::{Real, add, row};
 
-/// Parameters and state of one block.
-pub struct Block<T> {
-    /// Sizes of the state space.
-    pub dims: Dims,
-    /// Presynaptic neurons.
-    pub pre: Neuron<T>,
-    /// Postsynaptic neurons.
-    pub post: Neuron<T>,
-    /// `RMSNorm` gain `[J]`.
-    pub gain: Tensor,
-    /// Delay line `[taps, J]`.
-    pub taps: Tensor,
-    /// `W_u`, `W_B`, `W_C` stacked: `[D + 2N, J]`.
-    pub projection: Tensor,
-    /// `W_Δ`: `[H, J']`.
-    pub delta: Tensor,
-    /// `b_Δ` `[H]`.
-    pub bias: Tensor,
-    /// `A_log` `[H]`.
-    pub a_log: Tensor,
-    /// Skip `D` `[D]`.
-    pub skip: Tensor,
-    /// Gate `[J, J]`.
-    pub gate: Option<Tensor>,
-    /// `W_out` `[J, D]`.
-    pub out: Tensor,
-    /// Neurons, scan and delay line of every stream.
-    pub state: Shared<LayerState<T>>,
-    temporal: bool,
-    /// Tapes of earlier chunks, to be filled again instead of allocated.
-    spare: RefCell<Vec<Shared<LayerTape<T>>>>,
-}
-
-/// What a block leaves behind for the credit rule.
-pub struct Trail<T> {
-    /// Activations and adjoints.
-    pub tape: Shared<LayerTape<T>>,
-    /// `ψ` `[B, K, J]`, off the graph.
-    pub psi: Tensor,
-    /// Postsynaptic spikes `[B, K, D]`, off the graph.
-    pub spikes: Tensor,
-}
-
-/// The whole network.
-pub struct Network<T> {
-    input: InputKind,
-    /// Embedding `[V, J]`, or the linear map of frames `[J, F]`.
-    pub embedding: Tensor,
+/// One of something for each parameter of the network.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkParams<X> {
+    /// Embedding `[V, width]`, or the linear map of frames `[width, F]`.
+    pub embedding: X,
     /// The blocks.
-    pub blocks: Vec<Block<T>>,
-    /// `RMSNorm` gain before the output layer `[J]`.
-    pub gain: Tensor,
-    /// Output layer `[O, J]`.
-    pub head: Tensor,
+    pub blocks: Vec<BlockParams<X>>,
+    /// Gain before the output layer `[width]`.
+    pub gain: X,
+    /// Output layer `[O, width]`.
+    pub head: X,
     /// Its bias `[O]`.
-    pub head_bias: Tensor,
-    streams: usize,
+    pub head_bias: X,
 }
 
-fn dims(c: &BimConfig) -> Dims {
-    let (inputs, heads) = (c.width.0, c.heads.0);
-    let delta_inputs = match c.delta_input {
-        DeltaInput::Group => inputs / heads,
-        DeltaInput::Full => inputs,
-    };
-    Dims { inputs, channels: c.channels.0, state: c.state.0, heads, delta_inputs }
-}
-
-impl<T: Real> Block<T> {
-    fn new(c: &BimConfig, index: usize, streams: usize, src: &mut dyn ParamSource) -> Result<Self> {
-        let dims = dims(c);
-        let Dims { inputs: j, channels: d, heads: h, delta_inputs, .. } = dims;
-        let mut get = |name: &str, shape: &[usize], init| src.get(&format!("layers.{index}.{name}"), shape, init);
-        // a delay line that starts as the undelayed spike
-        let taps = (0..c.delays.0 * j).map(|i| if i < j { 1.0 } else { 0.0 }).collect();
-        // as in Mamba-2: rates 1…16, step sizes log-uniform on [0.001, 0.1], spread over the heads
-        let spread = |i: usize| (i as f64 + 0.5) / h as f64;
-        let a_log = (0..h).map(|i| (1.0 + 15.0 * spread(i)).ln()).collect();
-        let bias = (0..h)
-            .map(|i| {
-                let step = (1e-3f64.ln() + spread((i * 5) % h) * (1e-1f64 / 1e-3).ln()).exp();
-                step.exp_m1().ln() // softplus⁻¹
-            })
-            .collect();
-        let out_std = 1.0 / (d as f64 * 2.0 * c.layers.0 as f64).sqrt();
-        Ok(Self {
-            dims,
-            pre: Neuron::new(&c.pre),
-            post: Neuron::new(&c.post),
-            gain: get("norm.gain", &[j], Init::Constant(1.0))?,
-            taps: get("delays", &[c.delays.0, j], Init::Values(taps))?,
-            projection: get("projection", &[dims.projected(), j], Init::fan_in(j))?,
-            delta: get("delta.weight", &[h, delta_inputs], Init::Normal(0.5 / (delta_inputs as f64).sqrt()))?,
-            bias: get("delta.bias", &[h], Init::Values(bias))?,
-            a_log: get("a_log", &[h], Init::Values(a_log))?,
-            skip: get("skip", &[d], Init::Constant(1.0))?,
-            gate: if c.gate { Some(get("gate", &[j, j], Init::fan_in(j))?) } else { None },
-            out: get("out", &[j, d], Init::Normal(out_std))?,
-            state: Arc::new(Mutex::new(LayerState {
-                encode: vec![EncodeState::new(j, c.delays.0); streams],
-                scan: vec![ScanState::new(&dims); streams],
-            })),
-            temporal: c.credit != Credit::Spatial,
-            spare: RefCell::default(),
-        })
-    }
-
-    fn forward(&self, x: &Tensor, record: bool) -> Result<(Tensor, Trail<T>)> {
-        let (b, k, j) = x.dims3()?;
-        let Dims { heads, delta_inputs, .. } = self.dims;
-        let tape = self.spare.borrow_mut().pop().unwrap_or_default();
-        let state = || Arc::clone(&self.state);
-        let normed = rms_norm::<T>(x, &self.gain)?; // [B, K, J]
-        let encode = Encode { neuron: self.pre, temporal: self.temporal, state: state(), tape: Arc::clone(&tape) };
-        let psi = normed.apply_op2(&self.taps, encode)?; // [B, K, J]
-        let flat = psi.reshape((b * k, j))?;
-        let p = flat.matmul(&self.projection.t()?)?.reshape((b, k, self.dims.projected()))?; // u, B, C
-        let z = if delta_inputs == j {
-            flat.matmul(&self.delta.t()?)?.reshape((b, k, heads))?
-        } else {
-            let grouped = psi.reshape((b, k, heads, delta_inputs))?;
-            grouped.broadcast_mul(&self.delta)?.sum(D::Minus1)? // [B, K, H]
-        };
-        let dynamics = Tensor::cat(&[&self.bias, &self.a_log, &self.skip], 0)?; // [2H + D]
-        let scan = Scan {
-            dims: self.dims,
-            neuron: self.post,
-            temporal: self.temporal,
-            record,
-            state: state(),
-            tape: Arc::clone(&tape),
-        };
-        let s = p.apply_op3(&z.contiguous()?, &dynamics, scan)?; // [B, K, D]
-        let mut y = s.reshape((b * k, self.dims.channels))?.matmul(&self.out.t()?)?; // [B·K, J]
-        if let Some(gate) = &self.gate {
-            y = y.apply_op2(&flat.matmul(&gate.t()?)?, Gate::<T>(PhantomData))?;
+impl<X> NetworkParams<X> {
+    /// The same for something else.
+    pub fn map<'a, Y>(&'a self, mut f: impl FnMut(&'a X) -> Y) -> NetworkParams<Y> {
+        NetworkParams {
+            embedding: f(&self.embedding),
+            blocks: self.blocks.iter().map(|b| b.map(&mut f)).collect(),
+            gain: f(&self.gain),
+            head: f(&self.head),
+            head_bias: f(&self.head_bias),
         }
-        let trail = Trail { tape, psi: psi.detach(), spikes: s.detach() };
-        Ok(((x + y.reshape((b, k, j))?)?, trail))
+    }
+
+    /// All of them, in the same order, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
+        let Self { embedding, blocks, gain, head, head_bias } = self;
+        std::iter::once(embedding).chain(blocks.iter_mut().flat_map(BlockParams::iter_mut)).chain([gain, head, head_bias])
+    }
+
+    /// All of them, in the order in which the network creates its parameters.
+    pub fn iter(&self) -> impl Iterator<Item = &X> {
+        let blocks = self.blocks.iter().flat_map(BlockParams::iter);
+        std::iter::once(&self.embedding).chain(blocks).chain([&self.gain, &self.head, &self.head_bias])
     }
 }
 
-fn rms_norm<T: Real>(x: &Tensor, gain: &Tensor) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op2(gain, RmsNorm::<T>(PhantomData))?)
+/// Rows of a group's matrices: enough to keep the matrix product busy, few enough to leave work for all cores.
+const GROUP_ROWS: usize = 128;
+
+/// A group of streams.
+#[derive(Clone, Debug)]
+pub struct Group<T> {
+    /// Its first stream.
+    pub first: usize,
+    /// Number of streams.
+    pub streams: usize,
+    /// The blocks' state and activations.
+    pub blocks: Vec<Block<T>>,
+    tokens: Vec<u32>,
+    frames: Vec<T>,
+    x: Vec<T>,
+    inverse_rms: Vec<T>,
+    normed: Vec<T>,
+    logits: Vec<T>,
+    d_logits: Vec<T>,
+    dx: Vec<T>,
+    d_gain: Vec<T>,
+    d_scaled: Vec<T>,
+    shared: Shared<T>,
+}
+
+/// The whole network over all streams.
+pub struct Network<T> {
+    io: Io,
+    /// Names of the parameters.
+    pub names: NetworkParams<String>,
+    /// The parameters.
+    pub params: NetworkParams<Tensor>,
+    /// The streams, in groups.
+    pub groups: Vec<Group<T>>,
+    steps: usize,
+}
+
+/// Calls `f` with the numbers of all parameters, held for reading meanwhile.
+fn with_params<T: Real, R>(params: &NetworkParams<Tensor>, f: impl FnOnce(&NetworkParams<&[T]>) -> R) -> Result<R> {
+    let held: Vec<_> = params.iter().map(Tensor::storage_and_layout).collect();
+    let mut slices: Vec<&[T]> = Vec::with_capacity(held.len());
+    for (storage, layout) in &held {
+        match (&**storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(cpu), Some((start, end))) => slices.push(&T::cpu_storage_as_slice(cpu)?[start..end]),
+            _ => return Err(Error::shape("parameter", "contiguous in host memory", layout)),
+        }
+    }
+    let mut next = slices.into_iter();
+    let params = params.map(|_| next.next().unwrap_or_default()); // one slice for each tensor, in the same order
+    Ok(f(&params))
+}
+
+/// Creates a block's parameters, or finds them.
+fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Result<BlockParams<(String, Tensor)>> {
+    let (width, j, d, n, h) = (c.width.0, c.neurons(), c.channels.0, c.state.0, c.heads.0);
+    let mut get = |name: &str, shape: &[usize], init| -> Result<(String, Tensor)> {
+        let name = format!("layers.{index}.{name}");
+        let tensor = src.get(&name, shape, init)?;
+        Ok((name, tensor))
+    };
+    let jd = match c.delta_input {
+        DeltaInput::Group => j / h,
+        DeltaInput::Full => j,
+    };
+    let first_tap = |taps: usize, width: usize| {
+        Init::Values((0..taps * width).map(|i| if i < width { 1.0 } else { 0.0 }).collect())
+    };
+    // ON and OFF cells, each pair with a higher threshold than the one before
+    let sign = |c: usize| if c.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let gains = (0..j).map(|i| sign(i / width)).collect();
+    let currents = (0..j).map(|i| -((i / width / 2) as f64) * c.pre.threshold.0).collect();
+    // as in Mamba-2: rates 1…16, step sizes log-uniform on [0.001, 0.1], spread over the heads
+    let spread = |i: usize| (i as f64 + 0.5) / h as f64;
+    let a_log = match c.decay {
+        DecayForm::Head => (0..h).map(|i| (1.0 + 15.0 * spread(i)).ln()).collect(),
+        // as in Mamba-1: rates 1…N over the states
+        DecayForm::ChannelState => (0..n * d).map(|i| ((i / d + 1) as f64).ln()).collect(),
+    };
+    let bias = (0..h)
+        .map(|i| {
+            let step = (1e-3f64.ln() + spread((i * 5) % h) * (1e-1f64 / 1e-3).ln()).exp();
+            step.exp_m1().ln() // softplus⁻¹
+        })
+        .collect();
+    let a_log_shape: &[usize] = if c.decay == DecayForm::Head { &[h] } else { &[n, d] };
+    let out_std = 1.0 / (d as f64 * 2.0 * c.layers.0 as f64).sqrt();
+    Ok(BlockParams {
+        gain: get("norm.gain", &[j], Init::Values(gains))?,
+        current: if c.currents { Some(get("pre.current", &[j], Init::Values(currents))?) } else { None },
+        conv: if c.conv.0 > 1 { Some(get("conv", &[c.conv.0, width], first_tap(c.conv.0, width))?) } else { None },
+        delays: if c.delays.0 > 1 { Some(get("delays", &[c.delays.0, j], first_tap(c.delays.0, j))?) } else { None },
+        projection: get("projection", &[d + 2 * n, j], Init::fan_in(j))?,
+        delta: get("delta.weight", &[h, jd], Init::Normal(0.5 / (jd as f64).sqrt()))?,
+        bias: get("delta.bias", &[h], Init::Values(bias))?,
+        a_log: get("a_log", a_log_shape, Init::Values(a_log))?,
+        skip: get("skip", &[d], Init::Constant(1.0))?,
+        post_current: if c.currents { Some(get("post.current", &[d], Init::Constant(0.0))?) } else { None },
+        gate: if c.gate { Some(get("gate", &[width, j], Init::fan_in(j))?) } else { None },
+        out: get("out", &[width, d], Init::Normal(out_std))?,
+    })
 }
 
 impl<T: Real> Network<T> {
-    /// Builds the network from new or existing parameters, with all streams at rest.
+    /// Builds the network from new or existing parameters, with all streams at rest, for chunks of up to `io.segment` steps.
     ///
     /// # Errors
     /// If the configuration does not fit together.
-    pub fn new(c: &BimConfig, io: &Io, src: &mut dyn ParamSource) -> Result<Self> {
+    pub fn new(c: &BimConfig, io: &Io, membrane: Membrane, src: &mut dyn ParamSource) -> Result<Self> {
         c.check()?;
-        let j = c.width.0;
-        let embedding = match io.input {
-            InputKind::Tokens { vocabulary } => src.get("embedding", &[vocabulary, j], Init::Normal(1.0))?,
-            InputKind::Frames { width } => src.get("embedding", &[j, width], Init::fan_in(width))?,
+        let width = c.width.0;
+        let get = |name: &str, shape: &[usize], init, src: &mut dyn ParamSource| -> Result<(String, Tensor)> {
+            Ok((name.to_owned(), src.get(name, shape, init)?))
         };
-        let blocks = (0..c.layers.0).map(|i| Block::new(c, i, io.streams, src)).collect::<Result<_>>()?;
-        Ok(Self {
-            input: io.input,
+        let embedding = match io.input {
+            InputKind::Tokens { vocabulary } => get("embedding", &[vocabulary, width], Init::Normal(1.0), src)?,
+            InputKind::Frames { width: frame } => get("embedding", &[width, frame], Init::fan_in(frame), src)?,
+        };
+        let blocks = (0..c.layers.0).map(|i| block_params(c, i, src)).collect::<Result<_>>()?;
+        let named = NetworkParams {
             embedding,
             blocks,
-            gain: src.get("norm.gain", &[j], Init::Constant(1.0))?,
-            head: src.get("head.weight", &[io.outputs, j], Init::fan_in(j))?,
-            head_bias: src.get("head.bias", &[io.outputs], Init::Constant(0.0))?,
-            streams: io.streams,
-        })
+            gain: get("norm.gain", &[width], Init::Constant(1.0), src)?,
+            head: get("head.weight", &[io.outputs, width], Init::fan_in(width), src)?,
+            head_bias: get("head.bias", &[io.outputs], Init::Constant(0.0), src)?,
+        };
+        let per_group = (GROUP_ROWS / io.segment.max(1)).max(1);
+        let groups = (0..io.streams)
+            .step_by(per_group)
+            .map(|first| {
+                let streams = per_group.min(io.streams - first);
+                let spec = Spec::new(c, membrane, streams);
+                Group::new(spec, c.layers.0, io, first)
+            })
+            .collect();
+        let (names, params) = (named.map(|(n, _)| n.clone()), named.map(|(_, t)| t.clone()));
+        Ok(Self { io: *io, names, params, groups, steps: 0 })
     }
 
-    /// Streams side by side, `B`.
+    /// What the network reads and writes.
     #[must_use]
-    pub fn streams(&self) -> usize {
-        self.streams
+    pub fn io(&self) -> Io {
+        self.io
     }
 
-    /// Puts the marked streams to rest.
+    /// Steps of the chunk last run.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Puts the marked streams to rest and forgets their credit.
     ///
     /// # Errors
     /// If there is not one mark per stream.
-    pub fn reset(&self, starts: &[bool]) -> Result<()> {
-        if starts.len() != self.streams {
-            return Err(Error::shape("starts", self.streams, starts.len()));
+    pub fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        if starts.len() != self.io.streams {
+            return Err(Error::shape("starts", self.io.streams, starts.len()));
         }
-        for block in &self.blocks {
-            let mut state = lock(&block.state);
-            for (b, _) in starts.iter().enumerate().filter(|(_, start)| **start) {
-                state.encode[b].reset();
-                state.scan[b].reset();
+        for (b, _) in starts.iter().enumerate().filter(|(_, start)| **start) {
+            let group = self.groups.iter_mut().rfind(|g| g.first <= b);
+            if let Some(group) = group {
+                let stream = b - group.first;
+                group.blocks.iter_mut().for_each(|block| block.reset(stream));
             }
         }
         Ok(())
     }
 
-    /// Takes back what [`Network::forward`] left, so that the next chunk need not allocate it.
-    pub fn recycle(&self, trails: Vec<Trail<T>>) {
-        for (block, trail) in self.blocks.iter().zip(trails) {
-            // an operation still on a graph may hold the tape: then it is not free
-            if Arc::strong_count(&trail.tape) == 1 {
-                block.spare.borrow_mut().push(trail.tape);
-            }
-        }
-    }
-
-    /// Runs one chunk and advances the state: `[B, K]` tokens or `[B, K, F]` frames → logits `[B, K, O]`, with what each
-    /// block leaves for the credit rule if `record` is set.
+    /// Runs one chunk and advances the state: `[B, K]` tokens or `[B, K, F]` frames → logits `[B, K, O]`.
     ///
     /// # Errors
-    /// If the input's shape is not the one the network was built for.
-    pub fn forward(&self, x: &Tensor, record: bool) -> Result<(Tensor, Vec<Trail<T>>)> {
-        let (b, k, mut x) = self.embed(x)?;
-        let mut trails = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let (y, trail) = block.forward(&x, record)?;
-            x = y;
-            trails.push(trail);
-        }
-        let flat = rms_norm::<T>(&x, &self.gain)?.reshape((b * k, ()))?;
-        let logits = flat.matmul(&self.head.t()?)?.broadcast_add(&self.head_bias)?;
-        Ok((logits.reshape((b, k, ()))?, trails))
-    }
-
-    fn embed(&self, x: &Tensor) -> Result<(usize, usize, Tensor)> {
-        let dims = x.dims();
-        let expected = match self.input {
-            InputKind::Tokens { .. } => dims.len() == 2 && dims[0] == self.streams,
-            InputKind::Frames { width } => dims.len() == 3 && dims[0] == self.streams && dims[2] == width,
+    /// If the input's shape is not the one the network was built for, or a token is outside the vocabulary.
+    pub fn forward(&mut self, x: &Tensor) -> Result<Tensor> {
+        let (io, dims) = (self.io, x.dims());
+        let expected = match io.input {
+            InputKind::Tokens { .. } => dims.len() == 2,
+            InputKind::Frames { width } => dims.len() == 3 && dims[2] == width,
         };
-        if !expected {
-            return Err(Error::shape("input", format!("{:?} with {} streams", self.input, self.streams), dims));
+        if !expected || dims[0] != io.streams || dims[1] == 0 || dims[1] > io.segment {
+            let want = format!("{:?} of {} streams and 1 to {} steps", io.input, io.streams, io.segment);
+            return Err(Error::shape("input", want, dims));
         }
-        let (b, k) = (dims[0], dims[1]);
-        let embedded = match self.input {
-            InputKind::Tokens { .. } => {
-                candle_nn::Embedding::new(self.embedding.clone(), self.embedding.dim(1)?).forward(x)?
+        let steps = dims[1];
+        self.steps = steps;
+        match io.input {
+            InputKind::Tokens { vocabulary } => {
+                let tokens = x.flatten_all()?.to_vec1::<u32>()?;
+                if let Some(bad) = tokens.iter().find(|t| **t as usize >= vocabulary) {
+                    return Err(Error::shape("token", format!("below {vocabulary}"), bad));
+                }
+                for group in &mut self.groups {
+                    let (first, streams) = (group.first, group.streams);
+                    group.tokens.clear();
+                    let rows = (0..steps * streams).map(|i| tokens[(first + i % streams) * steps + i / streams]);
+                    group.tokens.extend(rows);
+                }
             }
             InputKind::Frames { width } => {
-                let x = x.to_dtype(self.embedding.dtype())?;
-                x.reshape((b * k, width))?.matmul(&self.embedding.t()?)?.reshape((b, k, ()))?
+                let frames = x.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1::<T>()?;
+                for group in &mut self.groups {
+                    let (first, streams) = (group.first, group.streams);
+                    group.frames.clear();
+                    for i in 0..steps * streams {
+                        let at = ((first + i % streams) * steps + i / streams) * width;
+                        group.frames.extend_from_slice(&frames[at..at + width]);
+                    }
+                }
+            }
+        }
+        let groups = &mut self.groups;
+        with_params(&self.params, |params| groups.par_iter_mut().for_each(|g| g.forward(params, io.input, steps)))?;
+        let mut logits = vec![T::zero(); io.streams * steps * io.outputs];
+        self.exchange(|group, i, at| logits[at..at + io.outputs].copy_from_slice(&group.logits[i..i + io.outputs]));
+        Ok(Tensor::from_vec(logits, (io.streams, steps, io.outputs), x.device())?)
+    }
+
+    /// Calls `f` with each group, the offset of a row of outputs in it, and the offset of the same row in `[B, K, O]`.
+    fn exchange(&self, mut f: impl FnMut(&Group<T>, usize, usize)) {
+        let outputs = self.io.outputs;
+        for group in &self.groups {
+            for i in 0..self.steps * group.streams {
+                let (t, b) = (i / group.streams, group.first + i % group.streams);
+                f(group, i * outputs, (b * self.steps + t) * outputs);
+            }
+        }
+    }
+
+    /// The layer of the first state that is not finite, with its value. Silence is not an explosion: only NaN, infinities
+    /// and states beyond `limit` count.
+    #[must_use]
+    pub fn exploded(&self, limit: f64) -> Option<(usize, f64)> {
+        let bad = |v: &T| {
+            let x = v.wide().abs();
+            x.is_nan() || x > limit
+        };
+        self.groups.iter().flat_map(|g| g.blocks.iter().enumerate()).find_map(|(l, block)| {
+            let recent = &block.tape.v[block.tape.v.len() - block.spec.encode.streams * block.spec.dims.channels..];
+            block.h.iter().chain(recent).find(|v| bad(v)).map(|v| (l, v.wide()))
+        })
+    }
+
+    /// Reverse mode through the chunk last run, from `∂L/∂logits` `[B, K, O]`. Unless `chained`, no credit comes from later
+    /// chunks. Without `d_logits` there was no loss: all adjoints are zero.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    pub fn reverse(&mut self, d_logits: Option<&[T]>, chained: bool) -> Result<()> {
+        let (outputs, steps) = (self.io.outputs, self.steps);
+        for group in &mut self.groups {
+            group.d_logits.clear();
+            group.d_logits.resize(steps * group.streams * outputs, T::zero());
+            if let Some(d) = d_logits {
+                for i in 0..steps * group.streams {
+                    let at = ((group.first + i % group.streams) * steps + i / group.streams) * outputs;
+                    group.d_logits[i * outputs..][..outputs].copy_from_slice(&d[at..at + outputs]);
+                }
+            }
+        }
+        let groups = &mut self.groups;
+        with_params(&self.params, |params| groups.par_iter_mut().for_each(|g| g.reverse(params, steps, chained)))
+    }
+
+    /// Adds the gradients of all parameters that the last reverse pass and the traces give.
+    pub fn add_grads(&self, grads: &mut NetworkParams<Vec<T>>) {
+        let (groups, steps, io) = (&self.groups, self.steps, self.io);
+        let NetworkParams { embedding, blocks, gain, head, head_bias } = grads;
+        let ends = || {
+            for group in groups {
+                group.end_grads(io, steps, embedding, gain, head, head_bias);
             }
         };
-        Ok((b, k, embedded))
+        let inner = || {
+            blocks.par_iter_mut().enumerate().for_each(|(l, grads)| {
+                let BlockParams { gain, current, conv, delays, projection, delta, bias, a_log, skip, .. } = grads;
+                let (post_current, gate, out) = (&mut grads.post_current, &mut grads.gate, &mut grads.out);
+                rayon::join(
+                    || {
+                        let Some(first) = groups.first() else { return };
+                        let mut dynamics = DynamicsGrads::zero(&first.blocks[l].spec.dims);
+                        let mut credit = CreditGrads { projection, delta, dynamics: &mut dynamics };
+                        for group in groups {
+                            group.blocks[l].synapse_grads(steps, &mut credit);
+                        }
+                        add(&dynamics.bias, bias);
+                        add(&dynamics.a_log, a_log);
+                        add(&dynamics.skip, skip);
+                        if let Some(current) = post_current {
+                            add(&dynamics.current, current);
+                        }
+                    },
+                    || {
+                        for group in groups {
+                            let block = &group.blocks[l];
+                            block.output_grads(steps, out, gate.as_deref_mut());
+                            let from = &block.encode_grads;
+                            add(&from.gain, gain);
+                            for (to, from) in [
+                                (&mut *current, &from.current),
+                                (&mut *conv, &from.conv),
+                                (&mut *delays, &from.delays),
+                            ] {
+                                if let Some(to) = to {
+                                    add(from, to);
+                                }
+                            }
+                        }
+                    },
+                );
+            });
+        };
+        rayon::join(ends, inner);
+    }
+
+    /// Zeros for every parameter.
+    #[must_use]
+    pub fn zero_grads(&self) -> NetworkParams<Vec<T>> {
+        self.params.map(|t| vec![T::zero(); t.elem_count()])
+    }
+
+    /// Ends the chunk: traces advance, histories move on.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    pub fn finish(&mut self) -> Result<()> {
+        let (groups, steps) = (&mut self.groups, self.steps);
+        with_params(&self.params, |params| {
+            groups.par_iter_mut().for_each(|g| {
+                g.blocks.par_iter_mut().zip(&params.blocks).for_each(|(block, p)| block.finish(p, steps));
+            });
+        })
+    }
+
+    /// Takes over state and histories, but no credit, from a network of the same shape.
+    pub fn copy_state(&mut self, from: &mut Self) {
+        for (group, from) in self.groups.iter_mut().zip(&mut from.groups) {
+            for (block, from) in group.blocks.iter_mut().zip(&mut from.blocks) {
+                block.copy_state(from);
+            }
+        }
+    }
+
+    /// Pretends that the chunk last run had this many steps: its activations were put back.
+    pub(crate) fn set_steps(&mut self, steps: usize) {
+        self.steps = steps;
+    }
+
+    /// Continues a reverse pass: the adjoints that the chunk after this one left, but for streams that began anew there.
+    pub(crate) fn take_adjoints(&mut self, later: &[Group<T>], starts: &[bool]) {
+        for (group, later) in self.groups.iter_mut().zip(later) {
+            for (block, later) in group.blocks.iter_mut().zip(&later.blocks) {
+                block.adjoint.clone_from(&later.adjoint);
+                block.encode_adjoint.clone_from(&later.encode_adjoint);
+                for stream in (0..group.streams).filter(|b| starts[group.first + b]) {
+                    block.cut_adjoint(stream);
+                }
+            }
+        }
+    }
+
+    /// Numbers carried from chunk to chunk: state, histories and traces of all streams.
+    #[must_use]
+    pub fn carried_numbers(&self) -> usize {
+        Self::carried(&mut self.groups.clone()).into_values().map(|v| v.len()).sum()
+    }
+
+    fn carried(groups: &mut [Group<T>]) -> BTreeMap<String, &mut [T]> {
+        let mut all = BTreeMap::new();
+        for (i, group) in groups.iter_mut().enumerate() {
+            for (l, block) in group.blocks.iter_mut().enumerate() {
+                all.extend(block.carried().into_iter().map(|(n, v)| (format!("layers.{l}.{n}.group.{i}"), v)));
+            }
+        }
+        all
+    }
+
+    /// Writes what is carried into a snapshot.
+    ///
+    /// # Errors
+    /// If a tensor cannot be made.
+    pub fn save(&self, snapshot: &mut Snapshot) -> Result<()> {
+        for (name, values) in Self::carried(&mut self.groups.clone()) {
+            let tensor = Tensor::from_slice(values, values.len(), &candle_core::Device::Cpu)?;
+            snapshot.state.insert(name, tensor);
+        }
+        Ok(())
+    }
+
+    /// Restores what [`Network::save`] wrote.
+    ///
+    /// # Errors
+    /// If something is missing or has another length.
+    pub fn load(&mut self, snapshot: &Snapshot) -> Result<()> {
+        for (name, values) in Self::carried(&mut self.groups) {
+            let saved = snapshot.state(&name)?.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1::<T>()?;
+            if saved.len() != values.len() {
+                return Err(Error::shape(name, values.len(), saved.len()));
+            }
+            values.copy_from_slice(&saved);
+        }
+        Ok(())
+    }
+}
+
+impl<T: Real> Group<T> {
+    fn new(spec: Spec<T>, layers: usize, io: &Io, first: usize) -> Self {
+        let streams = spec.encode.streams;
+        let (rows, width) = (io.segment * streams, spec.encode.channels);
+        let zeros = |n: usize| vec![T::zero(); n];
+        Self {
+            first,
+            streams,
+            blocks: (0..layers).map(|_| Block::new(spec, io.segment)).collect(),
+            tokens: Vec::new(),
+            frames: Vec::new(),
+            x: zeros(rows * width),
+            inverse_rms: zeros(rows),
+            normed: zeros(rows * width),
+            logits: zeros(rows * io.outputs),
+            d_logits: Vec::new(),
+            dx: Vec::new(),
+            d_gain: Vec::new(),
+            d_scaled: Vec::new(),
+            shared: Shared::default(),
+        }
+    }
+
+    fn forward(&mut self, params: &NetworkParams<&[T]>, input: InputKind, steps: usize) {
+        let width = params.gain.len();
+        let rows = steps * self.streams;
+        let x = &mut self.x[..rows * width];
+        match input {
+            InputKind::Tokens { .. } => {
+                for (x, &token) in x.chunks_exact_mut(width).zip(&self.tokens) {
+                    x.copy_from_slice(&params.embedding[token as usize * width..][..width]);
+                }
+            }
+            InputKind::Frames { width: f } => {
+                let frames = (&self.frames[..], View::new(rows, f));
+                matmul((x, View::new(rows, width)), frames, (params.embedding, View::new(width, f).t()), T::zero());
+            }
+        }
+        for (block, params) in self.blocks.iter_mut().zip(&params.blocks) {
+            block.forward(params, steps, x);
+        }
+        // the gain is part of the output layer's input: x̂ · gain
+        row::normalize(width, x, &mut self.normed, &mut self.inverse_rms);
+        for (x, normed) in x.chunks_exact_mut(width).zip(self.normed.chunks_exact(width)) {
+            for i in 0..width {
+                x[i] = normed[i] * params.gain[i];
+            }
+        }
+        let outputs = params.head_bias.len();
+        let logits = &mut self.logits[..rows * outputs];
+        for row in logits.chunks_exact_mut(outputs) {
+            row.copy_from_slice(params.head_bias);
+        }
+        let head = (params.head, View::new(outputs, width).t());
+        matmul((logits, View::new(rows, outputs)), (x, View::new(rows, width)), head, T::one());
+    }
+
+    fn reverse(&mut self, params: &NetworkParams<&[T]>, steps: usize, chained: bool) {
+        let (width, outputs) = (params.gain.len(), params.head_bias.len());
+        let rows = steps * self.streams;
+        self.dx.clear();
+        self.dx.resize(rows * width, T::zero());
+        self.d_gain.clear();
+        self.d_gain.resize(width, T::zero());
+        self.d_scaled.resize(rows * width, T::zero());
+        let d_logits = (&self.d_logits[..], View::new(rows, outputs));
+        let head = (params.head, View::new(outputs, width));
+        matmul((&mut self.d_scaled, View::new(rows, width)), d_logits, head, T::zero());
+        for (d, normed) in self.d_scaled.chunks_exact_mut(width).zip(self.normed.chunks_exact(width)) {
+            for i in 0..width {
+                self.d_gain[i] += d[i] * normed[i];
+                d[i] *= params.gain[i];
+            }
+        }
+        row::normalize_reverse(width, &self.normed[..rows * width], &self.inverse_rms, &self.d_scaled, &mut self.dx);
+        for (block, params) in self.blocks.iter_mut().zip(&params.blocks).rev() {
+            block.reverse(params, steps, &mut self.dx, chained, &mut self.shared);
+        }
+    }
+
+    fn end_grads(&self, io: Io, steps: usize, embedding: &mut [T], gain: &mut [T], head: &mut [T], bias: &mut [T]) {
+        let (width, outputs, rows) = (gain.len(), bias.len(), steps * self.streams);
+        match io.input {
+            InputKind::Tokens { .. } => {
+                for (dx, &token) in self.dx.chunks_exact(width).zip(&self.tokens) {
+                    add(dx, &mut embedding[token as usize * width..][..width]);
+                }
+            }
+            InputKind::Frames { width: f } => {
+                let frames = (&self.frames[..], View::new(rows, f));
+                let dx = (&self.dx[..], View::new(rows, width).t());
+                matmul((embedding, View::new(width, f)), dx, frames, T::one());
+            }
+        }
+        add(&self.d_gain, gain);
+        let d_logits = (&self.d_logits[..], View::new(rows, outputs).t());
+        matmul((head, View::new(outputs, width)), d_logits, (&self.x, View::new(rows, width)), T::one());
+        for d in self.d_logits.chunks_exact(outputs) {
+            add(d, bias);
+        }
     }
 }

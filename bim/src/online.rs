@@ -3,21 +3,21 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{
     Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, Params, Predictor, Result, Schedule,
-    Snapshot, Targets, Update, global_norm,
+    Snapshot, Targets, Update, norm_of,
 };
 
-use crate::config::{BimConfig, Credit};
-use crate::credit::{LayerCredit, Membrane, Past, silent_share};
-use crate::kernels::scan::ScanTape;
-use crate::kernels::trace::CreditGrads;
-use crate::network::{Network, Trail};
-use crate::ops::{lock, with_slice};
+use crate::block::Membrane;
+use crate::config::BimConfig;
+use crate::diagnose::Diagnoser;
+use crate::network::{Network, NetworkParams};
 use crate::plasticity::Plasticity;
 
 /// Bits of an `f32` significand: what survives less than this is lost to rounding anyway.
 const F32_BITS: i32 = 24;
 /// Updates between rows of layer diagnostics.
 const DIAGNOSE_EVERY: u64 = 100;
+/// A state beyond this has exploded: gradients through it would be noise long before it overflows.
+const EXPLODED: f64 = 1e15;
 
 /// How the optimiser moves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,9 +38,26 @@ pub struct Bim {
     params: Params,
     network: Network<f32>,
     adamw: AdamW,
-    credit: Vec<LayerCredit<f32>>,
     plasticity: Plasticity,
-    pending: Option<(Tensor, Vec<Trail<f32>>)>,
+    diagnoser: Diagnoser,
+    starts: Vec<bool>,
+    pending: Option<Tensor>,
+    d_logits: Vec<f32>,
+    grads: NetworkParams<Vec<f32>>,
+    directions: Vec<Vec<f32>>,
+}
+
+/// Learning rate and weight decay of a parameter, by its name.
+fn group(config: &BimConfig, name: &str, rank: usize) -> Group {
+    let rates = &config.rates;
+    let part = name.split_once('.').and_then(|(_, rest)| rest.split_once('.')).map(|(_, part)| part);
+    let (rate, matrix) = match part {
+        Some("a_log") => (rates.decay.0, false),
+        Some("delta.weight" | "delta.bias") => (rates.delta.0, rank >= 2),
+        Some("norm.gain" | "pre.current" | "post.current" | "conv" | "delays") => (rates.neurons.0, false),
+        _ => (1.0, rank >= 2),
+    };
+    Group { rate, decays: matrix }
 }
 
 impl Bim {
@@ -54,39 +71,27 @@ impl Bim {
             return Err(Error::Config { key: "device", problem });
         }
         let mut params = Params::new(seed, DType::F32, device);
-        let network = Network::new(config, &io, &mut params)?;
-        let slots = params.vars().iter().map(|(name, var)| (name.clone(), var.clone(), Group::by_rank(var)));
+        let network = Network::new(config, &io, Membrane::choose(config, F32_BITS), &mut params)?;
+        let slots = params.vars().iter().map(|(name, v)| (name.clone(), v.clone(), group(config, name, v.rank())));
         let adamw = AdamW::new(train.adamw, slots)?;
-        let membrane = Membrane::choose(config, io.segment, F32_BITS);
-        let carries = matches!(config.credit, Credit::Hybrid | Credit::Exact);
-        let blocks = network.blocks.iter().filter(|_| carries);
-        let credit = blocks.map(|b| LayerCredit::new(b.dims, membrane, io.streams)).collect();
-        let plasticity = Plasticity::new(config, io.streams, seed);
-        Ok(Self { config: config.clone(), io, train, params, network, adamw, credit, plasticity, pending: None })
-    }
-
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.params.vars().iter().position(|(n, _)| n == name)
-    }
-
-    /// Adds a layer's carried credit to the gradients of its parameters.
-    fn add_credit(&self, layer: usize, credit: &CreditGrads<f32>, grads: &mut [Tensor]) -> Result<()> {
-        let heads = self.config.heads.0;
-        let (bias, rest) = credit.dynamics.split_at(heads);
-        let (a_log, skip) = rest.split_at(heads);
-        let parts: [(&str, &[f32]); 5] = [
-            ("projection", &credit.projection),
-            ("delta.weight", &credit.delta),
-            ("delta.bias", bias),
-            ("a_log", a_log),
-            ("skip", skip),
-        ];
-        for (name, values) in parts {
-            if let Some(i) = self.index_of(&format!("layers.{layer}.{name}")) {
-                grads[i] = (&grads[i] + Tensor::from_slice(values, grads[i].dims(), grads[i].device())?)?;
-            }
-        }
-        Ok(())
+        let plasticity = Plasticity::new(config, &network, seed);
+        let grads = network.zero_grads();
+        let directions = vec![Vec::new(); params.vars().len()];
+        Ok(Self {
+            config: config.clone(),
+            io,
+            train,
+            params,
+            adamw,
+            plasticity,
+            diagnoser: Diagnoser::new(config, io.segment),
+            starts: vec![false; io.streams],
+            pending: None,
+            d_logits: Vec::new(),
+            grads,
+            directions,
+            network,
+        })
     }
 
     /// Weights of all matrices, biases and gains left out.
@@ -94,31 +99,52 @@ impl Bim {
         self.params.vars().iter().filter(|(_, v)| v.rank() >= 2).map(|(_, v)| v.elem_count()).sum()
     }
 
-    fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
-        let store = loss.backward()?;
-        let grad = |(_, var): &(String, candle_core::Var)| match store.get(var) {
-            Some(g) => Ok(g.contiguous()?),
-            None => Ok(var.zeros_like()?),
-        };
-        self.params.vars().iter().map(grad).collect()
-    }
-
-    fn activity(&self, trails: &[Trail<f32>]) -> Result<Activity> {
-        let mut shares = Vec::with_capacity(2 * trails.len());
-        for trail in trails {
-            let tape = lock(&trail.tape);
-            let (j, taps) = (self.config.width.0, self.config.delays.0);
-            let pre: f64 = tape.encode.iter().map(|e| silent_share(e.spikes(j, taps))).sum();
-            shares.push((pre / tape.encode.len() as f64, j));
-            shares.push((with_slice(&trail.spikes, silent_share::<f32>)?, self.config.channels.0));
+    fn activity(&self) -> Activity {
+        let (mut silent, mut all) = (0usize, 0usize);
+        let steps = self.network.steps();
+        for group in &self.network.groups {
+            for block in &group.blocks {
+                let post = &block.s[..steps * group.streams * block.spec.dims.channels];
+                for spikes in [block.spikes_in(steps), post] {
+                    silent += spikes.iter().filter(|s| **s == 0.0).count();
+                    all += spikes.len();
+                }
+            }
         }
-        let neurons: usize = shares.iter().map(|(_, n)| n).sum();
-        let silent: f64 = shares.iter().map(|(s, n)| s * *n as f64).sum();
-        Ok(Activity {
-            spike_sparsity: Some(silent / neurons as f64),
+        Activity {
+            spike_sparsity: Some(silent as f64 / all as f64),
             activation_sparsity: None,
             connection_sparsity: self.plasticity.pruned().map(|n| n as f64 / self.connections() as f64),
-        })
+        }
+    }
+
+    /// Per layer and end: share of silent neurons, share of neurons silent when every sign is a neuron of its own, and mean
+    /// number of spikes, over the chunk.
+    fn firing(&self) -> Vec<LayerValue> {
+        let steps = self.network.steps();
+        let mut values = Vec::new();
+        for l in 0..self.config.layers.0 {
+            for end in ["pre", "post"] {
+                let (mut silent, mut count, mut all) = (0usize, 0.0f64, 0usize);
+                for group in &self.network.groups {
+                    let block = &group.blocks[l];
+                    let post = &block.s[..steps * group.streams * block.spec.dims.channels];
+                    let spikes = if end == "pre" { block.spikes_in(steps) } else { post };
+                    silent += spikes.iter().filter(|s| **s == 0.0).count();
+                    count += spikes.iter().map(|s| f64::from(s.abs())).sum::<f64>();
+                    all += spikes.len();
+                }
+                let layer = format!("layers.{l}.{end}");
+                let all = all as f64;
+                for (quantity, value) in [("silent_share", silent as f64 / all), ("spikes_per_step", count / all)] {
+                    values.push(LayerValue { layer: layer.clone(), quantity, value });
+                }
+            }
+        }
+        if let Some(share) = self.plasticity.pruned_share() {
+            values.push(LayerValue { layer: "synapses".to_owned(), quantity: "pruned_share", value: share });
+        }
+        values
     }
 }
 
@@ -130,18 +156,20 @@ impl Predictor for Bim {
     fn reset(&mut self, starts: &[bool]) -> Result<()> {
         self.network.reset(starts)?;
         for (b, _) in starts.iter().enumerate().filter(|(_, start)| **start) {
-            self.credit.iter_mut().for_each(|c| c.reset(b));
-            self.plasticity.reset(b);
+            self.plasticity.reset(&self.network, b);
+            self.starts[b] = true;
         }
         Ok(())
     }
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         check_length(x, self.io.segment)?;
-        let (logits, trails) = self.network.forward(x, true)?;
-        let output = logits.detach();
-        self.pending = Some((logits, trails));
-        Ok(output)
+        let update = self.adamw.updates();
+        self.diagnoser.before(&mut self.network, self.params.bound(), &self.starts, x, update)?;
+        self.starts.fill(false);
+        let logits = self.network.forward(x)?;
+        self.pending = Some(logits.clone());
+        Ok(logits)
     }
 }
 
@@ -154,69 +182,59 @@ fn check_length(x: &Tensor, segment: usize) -> Result<()> {
 
 impl Learner for Bim {
     fn learn(&mut self, y: &Targets) -> Result<Update> {
-        let (logits, trails) = self
+        let logits = self
             .pending
             .take()
             .ok_or_else(|| Error::shape("learn", "a predicted segment", "none since the last learn"))?;
         let update = self.adamw.updates();
-        let loss = learner::loss(&logits, y)?;
-        let mut grads = match &loss {
-            Some(loss) => {
-                finite("loss", f64::from(loss.to_scalar::<f32>()?), update)?;
-                Some(self.gradients(loss)?)
-            }
-            None => None,
-        };
-        for layer in 0..self.credit.len() {
-            let carried = self.credit[layer].carry(&self.network.blocks[layer], &trails[layer])?;
-            if let Some(grads) = &mut grads {
-                self.add_credit(layer, &carried, grads)?;
-            }
+        if let Some((layer, value)) = self.network.exploded(EXPLODED) {
+            return Err(Error::Diverged { quantity: "state", value, update, layer: Some(format!("layers.{layer}")) });
         }
-        self.plasticity.observe(&trails)?;
-        let activity = self.activity(&trails)?;
-        drop(logits);
-        let value = match loss {
-            Some(loss) => Some(f64::from(loss.to_scalar::<f32>()?)), // the graph ends here and gives its tapes back
-            None => None,
-        };
-        self.network.recycle(trails);
-        let (Some(loss), Some(grads)) = (value, grads) else {
-            return Ok(Update { activity, learning_rate: self.train.schedule.at(update), ..Update::default() });
-        };
-        let names = &self.params;
-        let index_of = |name: &str| names.vars().iter().position(|(n, _)| n == name);
-        self.plasticity.mask(&grads, index_of)?;
-        let grad_norm = finite("gradient norm", global_norm(&grads)?, update)?;
-        let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
-        let directions = self.adamw.directions(&grads, scale)?;
-        let layers: Vec<LayerValue> =
-            self.plasticity.mix(&directions, index_of, update.is_multiple_of(DIAGNOSE_EVERY))?;
-        self.plasticity.mask(&directions, index_of)?;
+        self.d_logits.resize(logits.elem_count(), 0.0);
+        let loss = learner::loss_and_gradient(&logits, y, &mut self.d_logits)?;
+        self.plasticity.observe(&self.network, update);
+        let activity = self.activity();
         let learning_rate = self.train.schedule.at(update);
-        let update_norm = finite("update norm", self.adamw.apply(&directions, learning_rate)?, update)?;
+        let Some(loss) = loss else {
+            self.network.finish()?;
+            return Ok(Update { activity, learning_rate, ..Update::default() });
+        };
+        finite("loss", loss, update)?;
+        self.network.reverse(Some(&self.d_logits), false)?;
+        self.grads.iter_mut().for_each(|g| g.fill(0.0));
+        self.network.add_grads(&mut self.grads);
+        let membrane = Membrane::choose(&self.config, F32_BITS);
+        let mut layers =
+            self.diagnoser.diagnose(membrane, self.params.bound(), &self.d_logits, &self.grads, update)?;
+        self.network.finish()?;
+        self.plasticity.mask(self.grads.iter_mut());
+        let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
+        let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
+        let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
+        self.adamw.directions_into(&grads, scale, &mut self.directions)?;
+        let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
+        layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
+        if diagnose {
+            layers.extend(self.firing());
+        }
+        self.plasticity.mask(self.directions.iter_mut());
+        let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
+        self.plasticity.clip(&self.network)?;
         self.plasticity.prune(&self.network, self.adamw.updates())?;
         Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations: None, layers })
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
         let io = Io { streams, ..self.io };
-        let network = Network::new(&self.config, &io, &mut self.params.bound())?;
-        Ok(Box::new(Evaluator { network, segment: io.segment }))
+        // nothing is learned there: no traces, no history
+        let config = BimConfig { credit: crate::config::Credit::Tbptt, ..self.config.clone() };
+        let network = Network::new(&config, &io, Membrane::Lag(0), &mut self.params.bound())?;
+        Ok(Box::new(Evaluator { network, segment: io.segment, started: false }))
     }
 
     fn cost(&self) -> Cost {
-        let credit: u64 = self.credit.iter().map(LayerCredit::bytes).sum();
-        let (mut numbers, mut plastic) = (0, 0);
-        for block in &self.network.blocks {
-            let state = lock(&block.state);
-            numbers += state.encode.iter().map(|s| s.v.len() + s.past.len()).sum::<usize>();
-            numbers += state.scan.iter().map(|s| s.h.len() + s.v.len()).sum::<usize>();
-            if self.plasticity.mixes() {
-                plastic += 2 * self.io.streams * (block.dims.inputs + block.dims.channels);
-            }
-        }
-        Cost { parameters: self.params.count(), state_bytes: credit + ((numbers + plastic) * size_of::<f32>()) as u64 }
+        let numbers = self.network.carried_numbers() + self.plasticity.carried_numbers();
+        Cost { parameters: self.params.count(), state_bytes: (numbers * size_of::<f32>()) as u64 }
     }
 
     fn save(&self) -> Result<Snapshot> {
@@ -224,33 +242,7 @@ impl Learner for Bim {
         self.params.save(&mut snapshot)?;
         self.adamw.save(&mut snapshot)?;
         self.plasticity.save(&mut snapshot)?;
-        let mut put = |name: String, values: &[f32]| -> Result<()> {
-            snapshot.state.insert(name, Tensor::from_slice(values, values.len(), &Device::Cpu)?);
-            Ok(())
-        };
-        for (l, block) in self.network.blocks.iter().enumerate() {
-            let state = lock(&block.state);
-            for b in 0..self.io.streams {
-                put(format!("layers.{l}.pre.v.{b}"), &state.encode[b].v)?;
-                put(format!("layers.{l}.pre.past.{b}"), &state.encode[b].past)?;
-                put(format!("layers.{l}.h.{b}"), &state.scan[b].h)?;
-                put(format!("layers.{l}.post.v.{b}"), &state.scan[b].v)?;
-            }
-        }
-        for (l, credit) in self.credit.iter().enumerate() {
-            for (b, (traces, past)) in credit.traces.iter().zip(&credit.past).enumerate() {
-                for (name, values) in traces.named() {
-                    put(format!("layers.{l}.trace.{name}.{b}"), values)?;
-                }
-                if past.valid {
-                    let tape = &past.tape;
-                    let parts = [&tape.p, &tape.delta, &tape.a, &tape.h, &tape.v, &past.psi];
-                    for (name, values) in PAST.iter().zip(parts) {
-                        put(format!("layers.{l}.past.{name}.{b}"), values)?;
-                    }
-                }
-            }
-        }
+        self.network.save(&mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -258,48 +250,10 @@ impl Learner for Bim {
         self.params.load(snapshot)?;
         self.adamw.load(snapshot)?;
         self.plasticity.load(snapshot)?;
+        self.network.load(snapshot)?;
         self.pending = None;
-        let fill = |name: String, into: &mut Vec<f32>| -> Result<()> {
-            let values = learner::read_f32(snapshot.state(&name)?)?;
-            if values.len() != into.len() {
-                return Err(Error::shape(name, into.len(), values.len()));
-            }
-            *into = values;
-            Ok(())
-        };
-        for (l, block) in self.network.blocks.iter().enumerate() {
-            let mut state = lock(&block.state);
-            for b in 0..self.io.streams {
-                fill(format!("layers.{l}.pre.v.{b}"), &mut state.encode[b].v)?;
-                fill(format!("layers.{l}.pre.past.{b}"), &mut state.encode[b].past)?;
-                fill(format!("layers.{l}.h.{b}"), &mut state.scan[b].h)?;
-                fill(format!("layers.{l}.post.v.{b}"), &mut state.scan[b].v)?;
-            }
-        }
-        for (l, credit) in self.credit.iter_mut().enumerate() {
-            for (b, (traces, past)) in credit.traces.iter_mut().zip(&mut credit.past).enumerate() {
-                for (name, values) in traces.named_mut() {
-                    fill(format!("layers.{l}.trace.{name}.{b}"), values)?;
-                }
-                *past = load_past(snapshot, l, b, self.config.heads.0)?;
-            }
-        }
         Ok(())
     }
-}
-
-/// Names of the kept chunk's parts in a checkpoint.
-const PAST: [&str; 6] = ["p", "delta", "a", "h", "v", "psi"];
-
-fn load_past(snapshot: &Snapshot, layer: usize, stream: usize, heads: usize) -> Result<Past<f32>> {
-    let name = |part: &str| format!("layers.{layer}.past.{part}.{stream}");
-    if !snapshot.state.contains_key(&name(PAST[0])) {
-        return Ok(Past::default());
-    }
-    let mut parts = PAST.iter().map(|part| learner::read_f32(snapshot.state(&name(part))?));
-    let mut next = || parts.next().unwrap_or_else(|| Ok(Vec::new()));
-    let (p, delta, a, h, v, psi) = (next()?, next()?, next()?, next()?, next()?, next()?);
-    Ok(Past { valid: true, tape: ScanTape { steps: delta.len() / heads, p, delta, a, h, v }, psi })
 }
 
 fn finite(quantity: &'static str, value: f64, update: u64) -> Result<f64> {
@@ -310,6 +264,7 @@ fn finite(quantity: &'static str, value: f64, update: u64) -> Result<f64> {
 struct Evaluator {
     network: Network<f32>,
     segment: usize,
+    started: bool,
 }
 
 impl Predictor for Evaluator {
@@ -318,18 +273,29 @@ impl Predictor for Evaluator {
     }
 
     fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        self.finish()?;
         self.network.reset(starts)
     }
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         check_length(x, self.segment)?;
-        Ok(self.network.forward(x, false)?.0)
+        self.finish()?;
+        self.started = true;
+        self.network.forward(x)
+    }
+}
+
+impl Evaluator {
+    /// Moves the histories on behind the chunk last run.
+    fn finish(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.started) { self.network.finish() } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Credit;
 
     /// Pruned weights stay exactly zero: momentum, weight decay and STDP must not bring them back, at any λ.
     #[test]
@@ -364,7 +330,7 @@ mod tests {
                 bim.learn(&Targets::Classes { class: x, weight })?;
             }
             let mut zeros = 0;
-            for block in &bim.network.blocks {
+            for block in &bim.network.params.blocks {
                 let u = block.projection.narrow(0, 0, 16)?;
                 for w in [&u, &block.out] {
                     zeros += learner::read_f32(w)?.iter().filter(|w| **w == 0.0).count();

@@ -2,15 +2,18 @@
 //!
 //! `Δw = −η [λ ĝ − (1−λ) Ω̂]`. `ĝ` is the optimiser's direction; `Ω̂` is the STDP term scaled by running root mean squares to
 //! the size of `ĝ`, per pathway: without that λ would mean nothing, since the two differ by orders of magnitude.
+//!
+//! With a decay per head an eligibility trace belongs to a head, not to a synapse: a pruned synapse simply no longer reads
+//! it. Its gradient, its direction and its weight are zero from then on.
 
 use candle_core::Tensor;
 use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
+use rand::seq::SliceRandom;
 
-use crate::config::BimConfig;
+use crate::config::{BimConfig, Bounds, Mixing};
 use crate::kernels::prune;
 use crate::kernels::stdp::{PairState, Window, accumulate};
-use crate::network::{Network, Trail};
-use crate::ops::{lock, with_slice};
+use crate::network::Network;
 
 /// Decay of the running mean squares per update: long against one chunk, short against training.
 const RMS_DECAY: f64 = 0.99;
@@ -28,10 +31,12 @@ pub enum Site {
 pub struct Pathway {
     layer: usize,
     site: Site,
-    /// Name of the parameter that holds the weights.
-    pub parameter: String,
+    /// Position of the parameter that holds the weights, in order of creation.
+    parameter: usize,
+    name: String,
     pre: usize,
     post: usize,
+    /// A group of streams an entry.
     pairs: Vec<PairState<f32>>,
     omega: Vec<f32>,
     mask: Vec<f32>,
@@ -40,32 +45,40 @@ pub struct Pathway {
     updates: u64,
 }
 
+impl Pathway {
+    fn weights<'a>(&self, network: &'a Network<f32>) -> &'a Tensor {
+        let block = &network.params.blocks[self.layer];
+        if self.site == Site::Input { &block.projection } else { &block.out }
+    }
+}
+
 /// All plastic synapses of a network.
 pub struct Plasticity {
     config: BimConfig,
     window: Window<f32>,
     seed: u64,
-    /// The pathways in order of layers.
-    pub pathways: Vec<Pathway>,
+    pathways: Vec<Pathway>,
 }
 
 impl Plasticity {
     /// No spikes seen, nothing pruned.
     #[must_use]
-    pub fn new(c: &BimConfig, streams: usize, seed: u64) -> Self {
-        let (j, d) = (c.width.0, c.channels.0);
+    pub fn new(c: &BimConfig, network: &Network<f32>, seed: u64) -> Self {
+        let names: Vec<&String> = network.names.iter().collect();
         let pathway = |layer: usize, site: Site| {
+            let block = &network.names.blocks[layer];
             let (name, pre, post) = match site {
-                Site::Input => ("projection", j, d),
-                Site::Output => ("out", d, j),
+                Site::Input => (&block.projection, c.neurons(), c.channels.0),
+                Site::Output => (&block.out, c.channels.0, c.width.0),
             };
             Pathway {
                 layer,
                 site,
-                parameter: format!("layers.{layer}.{name}"),
+                parameter: names.iter().position(|n| *n == name).unwrap_or_default(), // it is one of them
+                name: name.clone(),
                 pre,
                 post,
-                pairs: vec![PairState::new(pre, post); streams],
+                pairs: network.groups.iter().map(|g| PairState::new(g.streams, pre, post)).collect(),
                 omega: vec![0.0; pre * post],
                 mask: vec![1.0; pre * post],
                 theta: 0.0,
@@ -87,121 +100,152 @@ impl Plasticity {
         self.config.prune.target.0 > 0.0
     }
 
+    /// `λ` at an update: it falls from 1 over the warm-up.
+    #[must_use]
+    pub fn lambda(&self, update: u64) -> f64 {
+        let share = (update as f64 / self.config.lambda_warmup.max(1) as f64).min(1.0);
+        if self.config.lambda_warmup == 0 { self.config.lambda.0 } else { 1.0 - (1.0 - self.config.lambda.0) * share }
+    }
+
     /// Forgets the spikes of one stream.
-    pub fn reset(&mut self, stream: usize) {
-        self.pathways.iter_mut().for_each(|p| p.pairs[stream].reset());
+    pub fn reset(&mut self, network: &Network<f32>, stream: usize) {
+        if let Some((i, group)) = network.groups.iter().enumerate().rfind(|(_, g)| g.first <= stream) {
+            self.pathways.iter_mut().for_each(|p| p.pairs[i].reset(stream - group.first));
+        }
     }
 
     /// Collects the chunk's pairs of spikes.
-    ///
-    /// # Errors
-    /// If a tensor is not in host memory.
-    pub fn observe(&mut self, trails: &[Trail<f32>]) -> Result<()> {
+    pub fn observe(&mut self, network: &Network<f32>, update: u64) {
         if !self.mixes() {
-            return Ok(());
+            return;
         }
-        let taps = self.config.delays.0;
-        let j = self.config.width.0;
-        for path in &mut self.pathways {
-            let trail = &trails[path.layer];
-            let (window, pairs, omega) = (&self.window, &mut path.pairs, &mut path.omega);
-            // the last block's output has no next neuron: no pairs, gradient alone
-            let next = match path.site {
-                Site::Input => trail,
-                Site::Output => match trails.get(path.layer + 1) {
-                    Some(next) => next,
-                    None => continue,
-                },
-            };
-            let tape = lock(&next.tape);
-            with_slice(&trail.spikes, |spikes: &[f32]| {
-                let per_stream = spikes.len() / pairs.len();
-                for ((state, s), encode) in pairs.iter_mut().zip(spikes.chunks(per_stream)).zip(&tape.encode) {
-                    let s_in = encode.spikes(j, taps);
-                    match path.site {
-                        Site::Input => accumulate(window, s_in, s, state, omega),
-                        Site::Output => accumulate(window, s, s_in, state, omega),
+        let (window, seed, config) = (&self.window, self.seed, &self.config);
+        let last = config.layers.0 - 1;
+        let steps = network.steps();
+        // the last block's output has no next neuron: no pairs, gradient alone
+        for path in self.pathways.iter_mut().filter(|p| p.site == Site::Input || p.layer < last) {
+            for (i, (pairs, group)) in path.pairs.iter_mut().zip(&network.groups).enumerate() {
+                let block = &group.blocks[path.layer];
+                let s = &block.s[..steps * group.streams * config.channels.0];
+                let (mut pre, post);
+                match path.site {
+                    Site::Input => (pre, post) = (Spikes::Borrowed(block.spikes_in(steps)), Spikes::Borrowed(s)),
+                    Site::Output => {
+                        let next = group.blocks[path.layer + 1].spikes_in(steps);
+                        (pre, post) = (Spikes::Borrowed(s), onto_channels(next, config));
                     }
                 }
-            })?;
+                if config.stdp.shuffled {
+                    let mut order: Vec<usize> = (0..steps).collect();
+                    order.shuffle(&mut seeded_rng(seed, &format!("shuffle.{}.{i}.{update}", path.name)));
+                    let rows: Vec<&[f32]> = pre.chunks_exact(pre.len() / steps).collect();
+                    pre = Spikes::Owned(order.iter().flat_map(|&t| rows[t].iter().copied()).collect());
+                }
+                accumulate(window, &pre, &post, pairs, &mut path.omega);
+            }
         }
-        Ok(())
     }
 
     /// Clears gradients, or directions, at pruned synapses: the optimiser's momentum must not bring them back either.
-    ///
-    /// # Errors
-    /// If a tensor is not in host memory.
-    pub fn mask(&self, grads: &[Tensor], index_of: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        if !self.prunes() {
-            return Ok(());
-        }
-        for path in &self.pathways {
-            if let Some(i) = index_of(&path.parameter) {
-                with_f32_mut(&grads[i], |g| g.iter_mut().zip(&path.mask).for_each(|(g, m)| *g *= m))?;
+    pub fn mask<'a>(&self, values: impl Iterator<Item = &'a mut Vec<f32>>) {
+        if self.prunes() {
+            for (i, values) in values.enumerate() {
+                for path in self.pathways.iter().filter(|p| p.parameter == i) {
+                    values.iter_mut().zip(&path.mask).for_each(|(g, m)| *g *= m);
+                }
             }
         }
-        Ok(())
     }
 
-    /// Mixes STDP into the optimiser's directions (eq. 4) and returns diagnostics if asked.
+    /// Mixes STDP into the optimiser's directions (eq. 4) and returns diagnostics if asked. `grads` are the raw gradients,
+    /// which the rule as printed uses.
     ///
     /// # Errors
     /// If a tensor is not in host memory.
     pub fn mix(
         &mut self,
-        directions: &[Tensor],
-        index_of: impl Fn(&str) -> Option<usize>,
+        network: &Network<f32>,
+        grads: &[&[f32]],
+        directions: &mut [Vec<f32>],
+        update: u64,
         diagnose: bool,
     ) -> Result<Vec<LayerValue>> {
         let mut values = Vec::new();
         if !self.mixes() {
             return Ok(values);
         }
-        let lambda = self.config.lambda.0;
+        let lambda = self.lambda(update);
+        let (mixing, stdp) = (self.config.mixing, self.config.stdp);
         let last = self.config.layers.0 - 1;
         for path in self.pathways.iter_mut().filter(|p| p.site == Site::Input || p.layer < last) {
-            let Some(i) = index_of(&path.parameter) else { continue };
             path.updates += 1;
-            let (omega, mean_square) = (&path.omega, &mut path.mean_square);
+            if !matches!(stdp.bounds, Bounds::None | Bounds::Hard) {
+                let omega = &mut path.omega;
+                let weights = if path.site == Site::Input {
+                    &network.params.blocks[path.layer].projection
+                } else {
+                    &network.params.blocks[path.layer].out
+                };
+                with_f32(weights, |w| bound(stdp.bounds, stdp.limit.0, &w[..omega.len()], omega))?;
+            }
+            // the pathway's synapses are the first rows of the parameter
+            let direction = &mut directions[path.parameter][..path.omega.len()];
+            let [g2, o2, go] = moments(direction, &path.omega);
+            let n = path.omega.len() as f64;
             let corrected = 1.0 - RMS_DECAY.powf(path.updates as f64);
-            let mut stats = [0.0f64; 3]; // |ĝ|², |Ω|², ĝ·Ω
-            with_f32_mut(&directions[i], |direction| {
-                // the pathway's synapses are the first rows of the parameter
-                let g = &mut direction[..omega.len()];
-                for (&g, &o) in g.iter().zip(omega) {
-                    let (g, o) = (f64::from(g), f64::from(o));
-                    stats[0] += g * g;
-                    stats[1] += o * o;
-                    stats[2] += g * o;
+            for (mean, sum) in path.mean_square.iter_mut().zip([g2, o2]) {
+                *mean = RMS_DECAY * *mean + (1.0 - RMS_DECAY) * sum / n;
+            }
+            match mixing {
+                Mixing::Normalised => {
+                    let rms = path.mean_square.map(|m| (m / corrected).sqrt());
+                    let ratio = if rms[1] > 0.0 { rms[0] / rms[1] } else { 0.0 };
+                    let (keep, add) = (lambda as f32, ((1.0 - lambda) * ratio) as f32);
+                    for (g, &o) in direction.iter_mut().zip(&path.omega) {
+                        *g = keep * *g - add * o;
+                    }
                 }
-                let n = omega.len() as f64;
-                for k in 0..2 {
-                    mean_square[k] = RMS_DECAY * mean_square[k] + (1.0 - RMS_DECAY) * stats[k] / n;
+                Mixing::AsPrinted => {
+                    let (keep, add) = (lambda as f32, (1.0 - lambda) as f32);
+                    let raw = grads[path.parameter];
+                    for ((d, &g), &o) in direction.iter_mut().zip(raw).zip(&path.omega) {
+                        *d = -(keep * g + add * o); // the optimiser subtracts, the printed rule adds
+                    }
                 }
-                let rms = mean_square.map(|m| (m / corrected).sqrt());
-                let ratio = if rms[1] > 0.0 { rms[0] / rms[1] } else { 0.0 };
-                let (keep, add) = (lambda as f32, ((1.0 - lambda) * ratio) as f32);
-                for (g, &o) in g.iter_mut().zip(omega) {
-                    *g = keep * *g - add * o;
-                }
-            })?;
+            }
             path.omega.fill(0.0); // pairs of unsupervised chunks had added up to here
             if diagnose {
                 let layer =
                     format!("layers.{}.{}", path.layer, if path.site == Site::Input { "input" } else { "output" });
-                let cosine = stats[2] / (stats[0] * stats[1]).sqrt().max(f64::MIN_POSITIVE);
+                let cosine = go / (g2 * o2).sqrt().max(f64::MIN_POSITIVE);
                 // the term is +Ω in the update and −ĝ: aligned means cos(−ĝ, Ω)
-                for (quantity, value) in [
-                    ("norm_direction", stats[0].sqrt()),
-                    ("norm_stdp", stats[1].sqrt()),
-                    ("cosine_descent_stdp", -cosine),
-                ] {
+                for (quantity, value) in
+                    [("norm_direction", g2.sqrt()), ("norm_stdp", o2.sqrt()), ("cosine_descent_stdp", -cosine)]
+                {
                     values.push(LayerValue { layer: layer.clone(), quantity, value });
                 }
             }
         }
         Ok(values)
+    }
+
+    /// Cuts weights off at their bound, where bounds are hard.
+    ///
+    /// # Errors
+    /// If a tensor is not in host memory.
+    pub fn clip(&self, network: &Network<f32>) -> Result<()> {
+        if !self.mixes() || self.config.stdp.bounds != Bounds::Hard {
+            return Ok(());
+        }
+        for path in &self.pathways {
+            let (n, limit) = (path.omega.len(), self.config.stdp.limit.0);
+            with_f32_mut(path.weights(network), |w| {
+                let w = &mut w[..n];
+                let limit = (limit * rms(w)) as f32;
+                w.iter_mut().for_each(|w| *w = w.clamp(-limit, limit));
+            })?;
+        }
+        Ok(())
     }
 
     /// One pruning event if one is due after `updates` updates.
@@ -214,11 +258,11 @@ impl Plasticity {
             return Ok(());
         }
         for path in &mut self.pathways {
-            let block = &network.blocks[path.layer];
-            let weights = if path.site == Site::Input { &block.projection } else { &block.out };
-            let mut rng = seeded_rng(self.seed, &format!("prune.{}.{updates}", path.parameter));
-            let (mask, theta, count) = (&mut path.mask, &mut path.theta, path.pre * path.post);
-            with_f32_mut(weights, |w| prune::event(&c, &mut w[..count], mask, theta, &mut rng))?;
+            let mut rng = seeded_rng(self.seed, &format!("prune.{}.{updates}", path.name));
+            let count = path.pre * path.post;
+            let weights = path.weights(network).clone();
+            let (mask, theta) = (&mut path.mask, &mut path.theta);
+            with_f32_mut(&weights, |w| prune::event(&c, &mut w[..count], mask, theta, &mut rng))?;
         }
         Ok(())
     }
@@ -230,6 +274,22 @@ impl Plasticity {
         self.prunes().then(|| self.pathways.iter().map(dead).sum())
     }
 
+    /// Share of the plastic synapses that are pruned.
+    #[must_use]
+    pub fn pruned_share(&self) -> Option<f64> {
+        let all: usize = self.pathways.iter().map(|p| p.mask.len()).sum();
+        self.pruned().map(|n| n as f64 / all as f64)
+    }
+
+    /// Numbers carried for the pairing of spikes.
+    #[must_use]
+    pub fn carried_numbers(&self) -> usize {
+        if !self.mixes() {
+            return 0;
+        }
+        self.pathways.iter().flat_map(|p| &p.pairs).map(|p| p.pre.len() + p.post.len()).sum()
+    }
+
     /// Writes pair traces, masks, thresholds and running statistics into a snapshot.
     ///
     /// # Errors
@@ -237,12 +297,13 @@ impl Plasticity {
     pub fn save(&self, snapshot: &mut Snapshot) -> Result<()> {
         let cpu = &candle_core::Device::Cpu;
         for path in &self.pathways {
-            let name = format!("{}.plasticity", path.parameter);
-            for (b, pair) in path.pairs.iter().enumerate() {
-                snapshot.state.insert(format!("{name}.pre.{b}"), Tensor::new(&pair.pre[..], cpu)?);
-                snapshot.state.insert(format!("{name}.post.{b}"), Tensor::new(&pair.post[..], cpu)?);
+            let name = format!("{}.plasticity", path.name);
+            for (i, pair) in path.pairs.iter().enumerate() {
+                snapshot.state.insert(format!("{name}.pre.{i}"), Tensor::new(&pair.pre[..], cpu)?);
+                snapshot.state.insert(format!("{name}.post.{i}"), Tensor::new(&pair.post[..], cpu)?);
             }
             snapshot.optimizer.insert(format!("{name}.mask"), Tensor::new(&path.mask[..], cpu)?);
+            snapshot.optimizer.insert(format!("{name}.omega"), Tensor::new(&path.omega[..], cpu)?);
             let scalars = [path.theta, path.mean_square[0], path.mean_square[1]];
             snapshot.optimizer.insert(format!("{name}.statistics"), Tensor::new(&scalars, cpu)?);
             snapshot.counters.insert(name, path.updates);
@@ -256,16 +317,92 @@ impl Plasticity {
     /// If something is missing or has another shape.
     pub fn load(&mut self, snapshot: &Snapshot) -> Result<()> {
         for path in &mut self.pathways {
-            let name = format!("{}.plasticity", path.parameter);
-            for (b, pair) in path.pairs.iter_mut().enumerate() {
-                with_f32(snapshot.state(&format!("{name}.pre.{b}"))?, |v| pair.pre.copy_from_slice(v))?;
-                with_f32(snapshot.state(&format!("{name}.post.{b}"))?, |v| pair.post.copy_from_slice(v))?;
+            let name = format!("{}.plasticity", path.name);
+            for (i, pair) in path.pairs.iter_mut().enumerate() {
+                for (part, into) in [("pre", &mut pair.pre), ("post", &mut pair.post)] {
+                    let saved = snapshot.state(&format!("{name}.{part}.{i}"))?;
+                    if saved.elem_count() != into.len() {
+                        return Err(learner::Error::shape(format!("{name}.{part}.{i}"), into.len(), saved.elem_count()));
+                    }
+                    with_f32(saved, |v| into.copy_from_slice(v))?;
+                }
             }
-            with_f32(snapshot.moment(&format!("{name}.mask"), &[path.mask.len()])?, |v| path.mask.copy_from_slice(v))?;
+            let n = path.mask.len();
+            with_f32(snapshot.moment(&format!("{name}.mask"), &[n])?, |v| path.mask.copy_from_slice(v))?;
+            with_f32(snapshot.moment(&format!("{name}.omega"), &[n])?, |v| path.omega.copy_from_slice(v))?;
             let scalars = snapshot.moment(&format!("{name}.statistics"), &[3])?.to_vec1::<f64>()?;
             (path.theta, path.mean_square) = (scalars[0], [scalars[1], scalars[2]]);
             path.updates = snapshot.counter(&name)?;
         }
         Ok(())
+    }
+}
+
+type Spikes<'a> = std::borrow::Cow<'a, [f32]>;
+
+/// Spikes of a population of neurons per channel as one signed count per channel: OFF cells count negative.
+fn onto_channels<'a>(spikes: &'a [f32], c: &BimConfig) -> Spikes<'a> {
+    if c.population.0 == 1 {
+        return Spikes::Borrowed(spikes);
+    }
+    let width = c.width.0;
+    let sum = |row: &[f32], i: usize| -> f32 {
+        row.iter().skip(i).step_by(width).enumerate().map(|(c, &s)| if c % 2 == 0 { s } else { -s }).sum()
+    };
+    spikes.chunks_exact(c.neurons()).flat_map(|row| (0..width).map(move |i| sum(row, i))).collect()
+}
+
+/// `|g|²`, `|Ω|²`, `g·Ω`.
+fn moments(g: &[f32], omega: &[f32]) -> [f64; 3] {
+    let mut sums = [0.0f64; 3];
+    for (&g, &o) in g.iter().zip(omega) {
+        let (g, o) = (f64::from(g), f64::from(o));
+        sums[0] += g * g;
+        sums[1] += o * o;
+        sums[2] += g * o;
+    }
+    sums
+}
+
+fn rms(w: &[f32]) -> f64 {
+    let alive = w.iter().filter(|w| **w != 0.0).count().max(1);
+    (w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>() / alive as f64).sqrt()
+}
+
+/// Scales STDP's changes by how far each weight is from its bounds.
+fn bound(bounds: Bounds, limit: f64, w: &[f32], omega: &mut [f32]) {
+    let inverse = (1.0 / (limit * rms(w)).max(f64::MIN_POSITIVE)) as f32;
+    for (&w, o) in w.iter().zip(omega) {
+        let x = (w * inverse).clamp(-1.0, 1.0);
+        *o *= match bounds {
+            Bounds::None | Bounds::Hard => 1.0,
+            Bounds::Soft if *o > 0.0 => (1.0 - x) / 2.0,
+            Bounds::Soft => (1.0 + x) / 2.0,
+            Bounds::Symmetric => 1.0 - x * x,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_stop_growth_at_the_limit() {
+        let w = [2.0, -2.0, 0.0, 1.0];
+        let limit = 2.0 / rms(&w); // so that w_max = 2
+        for (bounds, up, down) in [
+            (Bounds::None, [1.0; 4], [-1.0; 4]),
+            (Bounds::Soft, [0.0, 1.0, 0.5, 0.25], [-1.0, 0.0, -0.5, -0.75]),
+            (Bounds::Symmetric, [0.0, 0.0, 1.0, 0.75], [0.0, 0.0, -1.0, -0.75]),
+        ] {
+            for (sign, want) in [(1.0, up), (-1.0, down)] {
+                let mut omega = [sign; 4];
+                bound(bounds, limit, &w, &mut omega);
+                for (got, want) in omega.iter().zip(want) {
+                    assert!((got - want).abs() < 1e-6, "{bounds:?}: {omega:?}"); // f32 rounding
+                }
+            }
+        }
     }
 }

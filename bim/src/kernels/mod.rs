@@ -1,9 +1,11 @@
-//! Pure functions over slices, generic over `f32` and `f64`. One stream each; callers run streams in parallel.
+//! Pure functions over slices, generic over `f32` and `f64`.
 //!
-//! State is laid out `[N, D]` (channel fastest), so that every inner loop runs over channels with the decay per
-//! channel and `B_n`, `C_n` as scalars.
+//! A chunk's rows are time-major over the streams of a group: row `(t, b)` is `t · streams + b`. So the rows of a chunk are
+//! one matrix for every projection, and the element-wise kernels see one wide row per step. State is laid out `[N, D]`
+//! (channel fastest).
 
 pub mod encode;
+pub mod lanes;
 pub mod matmul;
 pub mod neuron;
 pub mod prune;
@@ -26,24 +28,57 @@ pub trait Real:
     fn wide(self) -> f64 {
         candle_core::WithDType::to_f64(self)
     }
+    /// `e^x`, in a form that loops turn into vector code where the type has one.
+    fn exp_fast(self) -> Self;
 }
 
-impl Real for f32 {}
-impl Real for f64 {}
+impl Real for f32 {
+    /// Cephes' polynomial after taking out the power of two; 2 units in the last place.
+    #[inline(always)]
+    #[allow(clippy::excessive_precision, reason = "the constants as published")]
+    fn exp_fast(self) -> Self {
+        let x = self.clamp(-87.3, 88.3);
+        let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+        let r = (-n).mul_add(-2.121_944_4e-4, (-n).mul_add(0.693_359_375, x));
+        let mut p = 1.987_569_15e-4_f32;
+        for c in [1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 0.5] {
+            p = p.mul_add(r, c);
+        }
+        let e = (p * r).mul_add(r, r) + 1.0;
+        e * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    }
+}
+
+impl Real for f64 {
+    fn exp_fast(self) -> Self {
+        self.exp()
+    }
+}
+
+/// How many decays a layer's state has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// One per head (Mamba-2): traces collapse over channels or states.
+    Head,
+    /// One per channel and state (Mamba-1): `a_{n,d} = exp(-Δ_{h(d)} e^{A_log[n,d]})`.
+    ChannelState,
+}
 
 /// Sizes of a layer's selective state space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
-    /// Presynaptic neurons (block inputs), `J`.
+    /// Presynaptic neurons (inputs of the projections), `J`.
     pub inputs: usize,
     /// Channels, `D`; one postsynaptic neuron each.
     pub channels: usize,
     /// State size per channel, `N`.
     pub state: usize,
-    /// Heads, `H`; `D / H` channels share one decay.
+    /// Heads, `H`; `D / H` channels share one step size.
     pub heads: usize,
     /// Presynaptic neurons that each head's step size reads: `J`, or `J / H` for its own group.
     pub delta_inputs: usize,
+    /// Form of the decay.
+    pub decay: Decay,
 }
 
 impl Dims {
@@ -57,10 +92,18 @@ impl Dims {
     pub fn projected(&self) -> usize {
         self.channels + 2 * self.state
     }
-    /// Length of the packed dynamics vector: `b_Δ [H]`, `A_log [H]`, skip `D [D]`.
+    /// Numbers of one stream's state, `N · D`.
     #[must_use]
-    pub fn dynamics(&self) -> usize {
-        2 * self.heads + self.channels
+    pub fn states(&self) -> usize {
+        self.state * self.channels
+    }
+    /// Number of `A_log` parameters.
+    #[must_use]
+    pub fn decays(&self) -> usize {
+        match self.decay {
+            Decay::Head => self.heads,
+            Decay::ChannelState => self.states(),
+        }
     }
     /// Offset of head `h`'s inputs to its step size.
     #[must_use]
@@ -69,24 +112,48 @@ impl Dims {
     }
 }
 
-/// Independent partial sums in a dot product: wide enough for one AVX-512 register of `f32`, and the reason why the
-/// result does not depend on how the compiler vectorises.
-const LANES: usize = 16;
+/// Independent partial sums in a dot product: the reason why the result does not depend on how the compiler vectorises.
+const PARTIAL: usize = 16;
 
 /// Dot product with a fixed order of additions.
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut lanes = [T::zero(); LANES];
-    let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let mut lanes = [T::zero(); PARTIAL];
+    let (a_blocks, b_blocks) = (a.chunks_exact(PARTIAL), b.chunks_exact(PARTIAL));
     let rest: T = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(&x, &y)| x * y).sum();
     for (x, y) in a_blocks.zip(b_blocks) {
-        for i in 0..LANES {
-            lanes[i] += x[i] * y[i];
+        for i in 0..PARTIAL {
+            lanes[i] = x[i].mul_add(y[i], lanes[i]);
         }
     }
     lanes.into_iter().sum::<T>() + rest
 }
 
+/// `y ← y + factor · x`.
+pub(crate) fn axpy<T: Real>(factor: T, x: &[T], y: &mut [T]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y += factor * x);
+}
+
+/// `y ← y + x`.
+pub(crate) fn add<T: Real>(x: &[T], y: &mut [T]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+}
+
 /// `ln(1 + e^x)` without overflow.
 pub(crate) fn softplus<T: Real>(x: T) -> T {
     Float::max(x, T::zero()) + (-x.abs()).exp().ln_1p()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fast_exponential_is_accurate_and_finite() {
+        for i in -8800..8800 {
+            let x = i as f32 * 0.01;
+            let (got, want) = (f64::from(x.exp_fast()), f64::from(x).exp());
+            assert!((got / want - 1.0).abs() < 3e-7 || x < -87.0, "{x}: {got} {want}"); // 2 ulp of f32
+        }
+        assert!(f32::NEG_INFINITY.exp_fast() < 1e-37 && 1e9f32.exp_fast().is_finite());
+    }
 }

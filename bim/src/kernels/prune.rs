@@ -32,6 +32,13 @@ pub fn event<T: Real>(c: &PruneConfig, w: &mut [T], mask: &mut [T], theta: &mut 
             budget -= 1;
         }
     }
+    if c.regrow.0 > 0.0 {
+        for m in mask.iter_mut().filter(|m| **m == T::zero()) {
+            if rng.random::<f64>() < c.regrow.0 {
+                *m = T::one(); // its weight starts again from zero
+            }
+        }
+    }
     let pruned = mask.iter().filter(|&&m| m == T::zero()).count();
     *theta += c.rate.0 * (c.target.0 - pruned as f64 / w.len() as f64);
 }
@@ -67,6 +74,32 @@ mod tests {
         let (sparsity, kept, removed) = run(PruneRule::Corrected);
         assert!((sparsity - 0.8).abs() < 0.01, "{sparsity}");
         assert!(kept > 2.0 * removed, "{kept} {removed}");
+    }
+
+    /// Why the rule is corrected. Both start where nothing is pruned (`p ≈ 0`). Corrected, sparsity below the target raises θ,
+    /// which raises `p`, and the loop settles at the target. As printed, the same rise of θ lowers `p`: less is pruned, θ
+    /// rises further, without end.
+    #[test]
+    fn printed_rule_runs_away() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+        let mut settle = |rule, mut theta: f64| {
+            let mut w: Vec<f64> = (0..10_000).map(|_| StandardNormal.sample(&mut rng)).collect();
+            let mut mask = vec![1.0; w.len()];
+            let c = PruneConfig { target: Share(0.8), rule, ..PruneConfig::default() };
+            let mut thetas = Vec::new();
+            for _ in 0..4 {
+                for _ in 0..500 {
+                    event(&c, &mut w, &mut mask, &mut theta, &mut rng);
+                }
+                thetas.push(theta);
+            }
+            (mask.iter().filter(|m| **m == 0.0).count() as f64 / mask.len() as f64, thetas)
+        };
+        let (sparsity, thetas) = settle(PruneRule::Corrected, -5.0);
+        assert!((sparsity - 0.8).abs() < 0.01 && (thetas[3] - thetas[2]).abs() < 0.1, "{sparsity} {thetas:?}");
+        let (sparsity, thetas) = settle(PruneRule::AsPrinted, 5.0);
+        assert!(sparsity < 0.01, "{sparsity}");
+        assert!(thetas.windows(2).all(|t| t[1] > t[0] + 30.0), "θ grows without end: {thetas:?}");
     }
 
     #[test]

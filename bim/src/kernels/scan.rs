@@ -1,53 +1,98 @@
-//! The selective state space with its postsynaptic neurons, forward and reverse over a chunk of one stream.
+//! The selective state space with its postsynaptic neurons, forward and reverse over a window of a group of streams.
 //!
-//! `a_h = exp(-Δ_h e^{A_log,h})`, `h_{n,d} ← a h_{n,d} + Δ B_n u_d` (eq. 1), `y_d = Σ_n C_n h_{n,d} + D_d u_d` (eq. 2),
+//! `a_h = exp(-Δ_h e^{A_log,h})`, `h_{n,d} ← a h_{n,d} + Δ B_n u_d` (eq. 1), `y_d = Σ_n C_n h_{n,d} + D_d u_d + I_d` (eq. 2),
 //! `V_d ← β V_d + (1-β) R y_d − ρ s_d`, `s_d = fire(V_d)` (eq. 3).
+//!
+//! The forward pass keeps no states: the reverse pass computes them again, a block of channels at a time, in a buffer that
+//! stays in the first-level cache.
 
+use super::lanes::{LANES, Lane, blocks, load, store, sum};
 use super::neuron::Neuron;
-use super::{Dims, Real, dot, softplus};
+use super::{Decay, Dims, Real, softplus};
 
-/// State of one stream: `h` `[N, D]` and `V` `[D]`.
-#[derive(Clone, Debug)]
-pub struct ScanState<T> {
-    /// State-space state.
-    pub h: Vec<T>,
-    /// Membrane potentials.
-    pub v: Vec<T>,
+/// Parameters of the dynamics.
+#[derive(Clone, Copy, Debug)]
+pub struct Dynamics<'a, T> {
+    /// `b_Δ` `[H]`.
+    pub bias: &'a [T],
+    /// `A_log` `[H]` or `[N, D]`.
+    pub a_log: &'a [T],
+    /// Skip `D` `[D]`.
+    pub skip: &'a [T],
+    /// Input current of the postsynaptic neurons, `I_ext` `[D]`.
+    pub current: Option<&'a [T]>,
 }
 
-impl<T: Real> ScanState<T> {
-    /// At rest.
+/// Gradients of [`Dynamics`], summed over streams and steps.
+#[derive(Clone, Debug, Default)]
+pub struct DynamicsGrads<T> {
+    /// Of `b_Δ`.
+    pub bias: Vec<T>,
+    /// Of `A_log`.
+    pub a_log: Vec<T>,
+    /// Of the skip.
+    pub skip: Vec<T>,
+    /// Of the input current.
+    pub current: Vec<T>,
+}
+
+impl<T: Real> DynamicsGrads<T> {
+    /// All zero.
     #[must_use]
-    pub fn new(dims: &Dims) -> Self {
-        Self { h: vec![T::zero(); dims.state * dims.channels], v: vec![T::zero(); dims.channels] }
+    pub fn zero(dims: &Dims) -> Self {
+        let zeros = |n| vec![T::zero(); n];
+        Self {
+            bias: zeros(dims.heads),
+            a_log: zeros(dims.decays()),
+            skip: zeros(dims.channels),
+            current: zeros(dims.channels),
+        }
     }
 
-    /// Back to rest.
-    pub fn reset(&mut self) {
-        self.h.fill(T::zero());
-        self.v.fill(T::zero());
+    /// Back to zero.
+    pub fn clear(&mut self) {
+        for v in [&mut self.bias, &mut self.a_log, &mut self.skip, &mut self.current] {
+            v.fill(T::zero());
+        }
     }
 }
 
-/// The chunk's activations. Row 0 of `h` and `v` is the state before the chunk.
+/// A window of rows: `lag` steps of history, then the chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Streams of the group.
+    pub streams: usize,
+    /// Steps of history in front of the chunk.
+    pub lag: usize,
+    /// Steps of the chunk.
+    pub steps: usize,
+}
+
+impl Span {
+    /// Steps of the window.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        self.lag + self.steps
+    }
+}
+
+/// What the chunk leaves for the reverse pass. Row 0 of `v` and `h0` are the state before the window.
 #[derive(Clone, Debug, Default)]
 pub struct ScanTape<T> {
-    /// Steps, `K`.
-    pub steps: usize,
-    /// `u`, `B`, `C`: `[K, D + 2N]`.
+    /// `u`, `B`, `C`: `[lag + K, streams, D + 2N]`.
     pub p: Vec<T>,
-    /// `Δ` `[K, H]`.
+    /// `Δ` `[lag + K, streams, H]`.
     pub delta: Vec<T>,
-    /// `a` `[K, H]`.
+    /// `a` `[lag + K, streams, H]`; unused where decays are per channel and state.
     pub a: Vec<T>,
-    /// `[K + 1, N, D]`.
-    pub h: Vec<T>,
-    /// `[K + 1, D]`.
+    /// `[1 + lag + K, streams, D]`.
     pub v: Vec<T>,
+    /// State before the window: `[streams, N, D]`.
+    pub h0: Vec<T>,
 }
 
-/// Adjoints of a state: `∂L/∂h` `[N, D]` and `∂L/∂V` `[D]`.
-#[derive(Clone, Debug)]
+/// Adjoints of the state of a group: `∂L/∂h` `[streams, N, D]` and `∂L/∂V` `[streams, D]`.
+#[derive(Clone, Debug, Default)]
 pub struct Adjoint<T> {
     /// Of `h`.
     pub h: Vec<T>,
@@ -55,217 +100,409 @@ pub struct Adjoint<T> {
     pub v: Vec<T>,
 }
 
-impl<T: Real> Adjoint<T> {
-    /// No credit.
-    #[must_use]
-    pub fn zero(dims: &Dims) -> Self {
-        Self { h: vec![T::zero(); dims.state * dims.channels], v: vec![T::zero(); dims.channels] }
+/// What credit may pass from a step to the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Through {
+    /// Through the state space.
+    pub state: bool,
+    /// Through the postsynaptic membrane.
+    pub membrane: bool,
+}
+
+impl Through {
+    /// Everything.
+    pub const TIME: Self = Self { state: true, membrane: true };
+    /// Nothing: each step by itself.
+    pub const STEP: Self = Self { state: false, membrane: false };
+}
+
+/// Buffers that are used again from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch<T> {
+    states: Vec<Lane<T>>,
+    decays: Vec<Lane<T>>,
+    adjoint: Vec<Lane<T>>,
+    d_b: Vec<Lane<T>>,
+    d_c: Vec<Lane<T>>,
+    rate: Vec<T>,
+    /// Rows of sources for the traces.
+    pub(super) source: Vec<T>,
+}
+
+fn grow<X: Clone>(v: &mut Vec<X>, len: usize, x: X) {
+    if v.len() < len {
+        v.resize(len, x);
     }
 }
 
-/// Packed dynamics parameters, split: `b_Δ`, `A_log`, skip `D`.
-#[must_use]
-pub fn split_dynamics<'a, T>(dims: &Dims, packed: &'a [T]) -> (&'a [T], &'a [T], &'a [T]) {
-    let (bias, rest) = packed.split_at(dims.heads);
-    let (a_log, skip) = rest.split_at(dims.heads);
-    (bias, a_log, skip)
-}
-
-fn spread<T: Copy>(per_head: &[T], channels: usize, out: &mut [T]) {
-    let p = channels / per_head.len();
-    for (block, &x) in out.chunks_exact_mut(p).zip(per_head) {
-        block.fill(x);
+/// `Δ` and `a` of the chunk's rows, from `z` `[K, streams, H]`.
+pub fn step_sizes<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, span: Span, z: &[T], tape: &mut ScanTape<T>) {
+    let heads = dims.heads;
+    let start = span.lag * span.streams * heads;
+    let len = span.steps * span.streams * heads;
+    for (i, (z, delta)) in z[..len].iter().zip(&mut tape.delta[start..][..len]).enumerate() {
+        *delta = softplus(*z + dynamics.bias[i % heads]);
+    }
+    if dims.decay == Decay::Head {
+        for h in 0..heads {
+            let rate = dynamics.a_log[h].exp();
+            for i in (h..len).step_by(heads) {
+                tape.a[start + i] = (-tape.delta[start + i] * rate).exp();
+            }
+        }
     }
 }
 
-/// Runs one stream over a chunk: `p` `[K, D+2N]` and `z` `[K, H]` → spikes `s` `[K, D]`; advances `state`.
-/// The activations go to `tape` if there is one.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a call inside the step would keep it from becoming vector code")]
+fn per_head<T: Real>(values: &[T], p: usize, at: usize, len: usize) -> Lane<T> {
+    let first = at / p;
+    if (at + len - 1) / p == first {
+        return [values[first]; LANES];
+    }
+    let mut out = [T::zero(); LANES];
+    for (i, o) in out[..len].iter_mut().enumerate() {
+        *o = values[(at + i) / p];
+    }
+    out
+}
+
+/// Decays of state `k` in a block of channels.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as above")]
+fn decay<T: Real, const PER_STATE: bool>(shared: &Lane<T>, rate: &[T], at: usize, len: usize, delta: &Lane<T>) -> Lane<T> {
+    if !PER_STATE {
+        return *shared;
+    }
+    let mut a = load(rate, at, len);
+    for i in 0..LANES {
+        a[i] = (-delta[i] * a[i]).exp_fast();
+    }
+    a
+}
+
+/// Runs the chunk: the rows of `tape.p`, `tape.delta` and `tape.a` behind the lag → spikes `s` `[K, streams, D]`; advances
+/// `h` `[streams, N, D]` and writes `V` behind row `lag` of the tape.
 pub fn forward<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    (p, z, dynamics): (&[T], &[T], &[T]),
-    state: &mut ScanState<T>,
-    mut tape: Option<&mut ScanTape<T>>,
+    dynamics: &Dynamics<T>,
+    span: Span,
+    tape: &mut ScanTape<T>,
+    h: &mut [T],
     s: &mut [T],
+    scratch: &mut Scratch<T>,
 ) {
-    let (d, n, heads, width) = (dims.channels, dims.state, dims.heads, dims.projected());
-    let steps = z.len() / heads;
-    let (bias, a_log, skip) = split_dynamics(dims, dynamics);
-    let rate: Vec<T> = a_log.iter().map(|x| x.exp()).collect();
-    let (mut a, mut a_d, mut du, mut y) =
-        (vec![T::zero(); heads], vec![T::zero(); d], vec![T::zero(); d], vec![T::zero(); d]);
-    let mut delta = vec![T::zero(); heads];
-    if let Some(tape) = tape.as_deref_mut() {
-        tape.steps = steps;
-        tape.p.clear();
-        tape.p.extend_from_slice(p);
-        for (buffer, state) in [(&mut tape.h, &state.h), (&mut tape.v, &state.v)] {
-            buffer.clear();
-            buffer.extend_from_slice(state);
-        }
-        tape.delta.clear();
-        tape.a.clear();
+    match dims.decay {
+        Decay::Head => forward_with::<T, false>(dims, neuron, dynamics, span, tape, h, s, scratch),
+        Decay::ChannelState => forward_with::<T, true>(dims, neuron, dynamics, span, tape, h, s, scratch),
     }
-    for t in 0..steps {
-        let row = &p[t * width..][..width];
-        let (u, bc) = row.split_at(d);
-        let (b, c) = bc.split_at(n);
-        let (a_d, du, y) = (&mut a_d[..d], &mut du[..d], &mut y[..d]);
-        for h in 0..heads {
-            delta[h] = softplus(z[t * heads + h] + bias[h]);
-            a[h] = (-delta[h] * rate[h]).exp();
-        }
-        spread(&a, d, a_d);
-        spread(&delta, d, du);
-        let skip = &skip[..d];
-        for i in 0..d {
-            du[i] *= u[i];
-            y[i] = skip[i] * u[i];
-        }
-        for k in 0..n {
-            let (bk, ck) = (b[k], c[k]);
-            let h = &mut state.h[k * d..][..d];
-            for i in 0..d {
-                h[i] = a_d[i] * h[i] + bk * du[i];
-                y[i] += ck * h[i];
+}
+
+fn forward_with<T: Real, const PER_STATE: bool>(
+    dims: &Dims,
+    neuron: &Neuron<T>,
+    dynamics: &Dynamics<T>,
+    span: Span,
+    tape: &mut ScanTape<T>,
+    h: &mut [T],
+    s: &mut [T],
+    scratch: &mut Scratch<T>,
+) {
+    let (d, n, heads, width, per) = (dims.channels, dims.state, dims.heads, dims.projected(), dims.per_head());
+    let Span { streams, lag, steps } = span;
+    rates(dynamics, scratch, PER_STATE);
+    grow(&mut scratch.states, n, [T::zero(); LANES]);
+    let (states, rate) = (&mut scratch.states[..n], &scratch.rate);
+    for b in 0..streams {
+        for (at, len) in blocks(d) {
+            for (k, x) in states.iter_mut().enumerate() {
+                *x = load(h, (b * n + k) * d + at, len);
+            }
+            let mut v = load(&tape.v, (lag * streams + b) * d + at, len);
+            let skip = load(dynamics.skip, at, len);
+            let current = dynamics.current.map_or([T::zero(); LANES], |c| load(c, at, len));
+            for t in 0..steps {
+                let row = (lag + t) * streams + b;
+                let u = load(&tape.p, row * width + at, len);
+                let bc = &tape.p[row * width + d..][..2 * n];
+                let (b_row, c_row) = bc.split_at(n);
+                let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
+                let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
+                let (mut y, mut du) = ([T::zero(); LANES], [T::zero(); LANES]);
+                for i in 0..LANES {
+                    y[i] = skip[i].mul_add(u[i], current[i]);
+                    du[i] = delta[i] * u[i];
+                }
+                for k in 0..n {
+                    let a = decay::<T, PER_STATE>(&shared, rate, k * d + at, len, &delta);
+                    let (bk, ck, x) = (b_row[k], c_row[k], &mut states[k]);
+                    for i in 0..LANES {
+                        x[i] = a[i].mul_add(x[i], bk * du[i]);
+                        y[i] = ck.mul_add(x[i], y[i]);
+                    }
+                }
+                let mut spikes = [T::zero(); LANES];
+                for i in 0..LANES {
+                    v[i] = neuron.step(v[i], y[i]);
+                    spikes[i] = neuron.fire(v[i]);
+                }
+                store(&mut tape.v, (row + streams) * d + at, len, &v);
+                store(s, (t * streams + b) * d + at, len, &spikes);
+            }
+            for (k, x) in states.iter().enumerate() {
+                store(h, (b * n + k) * d + at, len, x);
             }
         }
-        for ((v, &y), s) in state.v.iter_mut().zip(&*y).zip(&mut s[t * d..]) {
-            *v = neuron.step(*v, y);
-            *s = neuron.fire(*v);
-        }
-        if let Some(tape) = tape.as_deref_mut() {
-            tape.delta.extend_from_slice(&delta);
-            tape.a.extend_from_slice(&a);
-            tape.h.extend_from_slice(&state.h);
-            tape.v.extend_from_slice(&state.v);
-        }
     }
 }
 
-/// Gradients of one stream's chunk with respect to what entered it.
-#[derive(Debug)]
-pub struct ScanGrads<'a, T> {
-    /// Of `u`, `B`, `C`: `[K, D+2N]`, overwritten.
-    pub p: &'a mut [T],
-    /// Of `z`: `[K, H]`, overwritten.
-    pub z: &'a mut [T],
-    /// Of the dynamics, `[2H + D]`, added to.
-    pub dynamics: &'a mut [T],
+fn rates<T: Real>(dynamics: &Dynamics<T>, scratch: &mut Scratch<T>, per_state: bool) {
+    scratch.rate.clear();
+    if per_state {
+        scratch.rate.extend(dynamics.a_log.iter().map(|x| x.exp_fast()));
+    } else {
+        scratch.rate.extend(dynamics.a_log.iter().map(|x| x.exp()));
+    }
 }
 
-/// Reverse mode over a chunk. `ds` `[K, D]` is `∂L/∂s` (absent: zero), `adjoint` enters as the adjoint of the state after
-/// the chunk and leaves as that of the state before it. With `temporal` off, nothing passes from a step to the one before.
+/// Gradients with respect to what entered the window.
+#[derive(Debug)]
+pub struct ScanGrads<'a, T> {
+    /// Of `u`, `B`, `C`: `[lag + K, streams, D + 2N]`, overwritten.
+    pub p: &'a mut [T],
+    /// Of `z`: `[lag + K, streams, H]`, overwritten.
+    pub z: &'a mut [T],
+    /// Of the dynamics, added to.
+    pub dynamics: &'a mut DynamicsGrads<T>,
+}
+
+/// Reverse mode over the window. `ds` `[K, streams, D]` is `∂L/∂s`; `adjoint` enters as the adjoint of the state after the
+/// chunk and leaves as that of the state before the window.
 pub fn reverse<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    dynamics: &[T],
+    dynamics: &Dynamics<T>,
+    span: Span,
     tape: &ScanTape<T>,
-    ds: Option<&[T]>,
-    temporal: bool,
+    ds: &[T],
+    through: Through,
     adjoint: &mut Adjoint<T>,
     grads: &mut ScanGrads<'_, T>,
+    scratch: &mut Scratch<T>,
 ) {
-    let (d, n, heads, width) = (dims.channels, dims.state, dims.heads, dims.projected());
-    let (_, a_log, skip) = split_dynamics(dims, dynamics);
-    let mut step = ReverseStep::new(dims, a_log);
-    for t in (0..tape.steps).rev() {
-        step.load(tape, t);
-        let (u, bc) = tape.p[t * width..][..width].split_at(d);
-        let (b, c) = bc.split_at(n);
-        let v = &tape.v[(t + 1) * d..][..d];
-        if let Some(ds) = ds {
-            for ((lambda, &v), &ds) in adjoint.v.iter_mut().zip(v).zip(&ds[t * d..]) {
-                *lambda += neuron.surrogate(v) * ds;
+    let args = (dims, neuron, dynamics, span);
+    match dims.decay {
+        Decay::Head => reverse_with::<T, false>(args, tape, ds, through, adjoint, grads, scratch),
+        Decay::ChannelState => reverse_with::<T, true>(args, tape, ds, through, adjoint, grads, scratch),
+    }
+}
+
+fn reverse_with<T: Real, const PER_STATE: bool>(
+    (dims, neuron, dynamics, span): (&Dims, &Neuron<T>, &Dynamics<T>, Span),
+    tape: &ScanTape<T>,
+    ds: &[T],
+    through: Through,
+    adjoint: &mut Adjoint<T>,
+    grads: &mut ScanGrads<'_, T>,
+    scratch: &mut Scratch<T>,
+) {
+    let (d, n, heads, width, per) = (dims.channels, dims.state, dims.heads, dims.projected(), dims.per_head());
+    let Span { streams, lag, .. } = span;
+    let window = span.window();
+    let zero = [T::zero(); LANES];
+    rates(dynamics, scratch, PER_STATE);
+    grow(&mut scratch.states, (window + 1) * n, zero);
+    grow(&mut scratch.decays, if PER_STATE { window * n } else { 0 }, zero);
+    grow(&mut scratch.adjoint, n, zero);
+    grow(&mut scratch.d_b, window * n, zero);
+    grow(&mut scratch.d_c, window * n, zero);
+    let Scratch { states, decays, adjoint: lambda, d_b, d_c, rate, .. } = scratch;
+    let (states, lambda) = (&mut states[..(window + 1) * n], &mut lambda[..n]);
+    let (d_b, d_c) = (&mut d_b[..window * n], &mut d_c[..window * n]);
+    grads.z[..window * streams * heads].fill(T::zero());
+    for b in 0..streams {
+        // history that never was: its rows are zero, Δ included, which no softplus is
+        let first = (0..lag).find(|t| tape.delta[(t * streams + b) * heads..][..heads].iter().any(|x| *x != T::zero()));
+        let first = first.unwrap_or(lag);
+        d_b.fill(zero);
+        d_c.fill(zero);
+        for (at, len) in blocks(d) {
+            // the states once more
+            for k in 0..n {
+                states[k] = load(&tape.h0, (b * n + k) * d + at, len);
+                lambda[k] = load(&adjoint.h, (b * n + k) * d + at, len);
+            }
+            for t in 0..window {
+                let row = t * streams + b;
+                let u = load(&tape.p, row * width + at, len);
+                let b_row = &tape.p[row * width + d..][..n];
+                let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
+                let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
+                let mut du = zero;
+                for i in 0..LANES {
+                    du[i] = delta[i] * u[i];
+                }
+                let (past, next) = states[t * n..][..2 * n].split_at_mut(n);
+                for k in 0..n {
+                    let a = decay::<T, PER_STATE>(&shared, rate, k * d + at, len, &delta);
+                    if PER_STATE {
+                        decays[t * n + k] = a;
+                    }
+                    let bk = b_row[k];
+                    for i in 0..LANES {
+                        next[k][i] = a[i].mul_add(past[k][i], bk * du[i]);
+                    }
+                }
+            }
+            let mut lv = load(&adjoint.v, b * d + at, len);
+            let skip = load(dynamics.skip, at, len);
+            let (mut d_skip, mut d_current) = (zero, zero);
+            for t in (0..window).rev() {
+                let row = t * streams + b;
+                let u = load(&tape.p, row * width + at, len);
+                let (b_row, c_row) = tape.p[row * width + d..][..2 * n].split_at(n);
+                let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
+                let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
+                if t >= lag {
+                    let v = load(&tape.v, (row + streams) * d + at, len);
+                    let ds = load(ds, ((t - lag) * streams + b) * d + at, len);
+                    for i in 0..LANES {
+                        lv[i] = neuron.surrogate(v[i]).mul_add(ds[i], lv[i]);
+                    }
+                }
+                if t < first {
+                    lv = zero; // the membrane was at rest there
+                }
+                let (mut ly, mut du) = (zero, zero);
+                for i in 0..LANES {
+                    ly[i] = neuron.gain * lv[i];
+                    du[i] = delta[i] * u[i];
+                    d_skip[i] = ly[i].mul_add(u[i], d_skip[i]);
+                    d_current[i] += ly[i];
+                }
+                let (past, next) = states[t * n..][..2 * n].split_at(n);
+                let (d_b, d_c) = (&mut d_b[t * n..][..n], &mut d_c[t * n..][..n]);
+                let (mut through_input, mut through_decay) = (zero, zero);
+                for k in 0..n {
+                    let (bk, ck) = (b_row[k], c_row[k]);
+                    let a = if PER_STATE { decays[t * n + k] } else { shared };
+                    let l = &mut lambda[k];
+                    for i in 0..LANES {
+                        d_c[k][i] = ly[i].mul_add(next[k][i], d_c[k][i]);
+                        l[i] = ly[i].mul_add(ck, l[i]);
+                        d_b[k][i] = l[i].mul_add(du[i], d_b[k][i]);
+                        through_input[i] = l[i].mul_add(bk, through_input[i]);
+                    }
+                    if PER_STATE {
+                        let rates = load(rate, k * d + at, len);
+                        for i in 0..len {
+                            let x = rates[i] * a[i] * l[i] * past[k][i]; // −∂L/∂Δ through this decay
+                            through_decay[i] += x;
+                            grads.dynamics.a_log[k * d + at + i] -= delta[i] * x;
+                        }
+                    } else {
+                        for i in 0..LANES {
+                            through_decay[i] = l[i].mul_add(past[k][i], through_decay[i]);
+                        }
+                    }
+                    for i in 0..LANES {
+                        l[i] *= a[i];
+                    }
+                }
+                let (mut dp, mut dz) = (zero, zero);
+                for i in 0..LANES {
+                    dp[i] = ly[i].mul_add(skip[i], delta[i] * through_input[i]);
+                    dz[i] = u[i] * through_input[i];
+                }
+                store(grads.p, row * width + at, len, &dp);
+                let z_row = &mut grads.z[row * heads..][..heads];
+                let first = at / per;
+                if (at + len - 1) / per == first {
+                    let decayed = sum(&through_decay);
+                    z_row[first] += if PER_STATE {
+                        sum(&dz) - decayed
+                    } else {
+                        let x = rate[first] * shared[0] * decayed;
+                        grads.dynamics.a_log[first] -= delta[0] * x;
+                        sum(&dz) - x
+                    };
+                } else {
+                    for i in 0..len {
+                        let h = (at + i) / per;
+                        let x = if PER_STATE { through_decay[i] } else { rate[h] * shared[i] * through_decay[i] };
+                        if !PER_STATE {
+                            grads.dynamics.a_log[h] -= delta[i] * x;
+                        }
+                        z_row[h] += dz[i] - x;
+                    }
+                }
+                if !through.state {
+                    lambda.fill(zero);
+                }
+                if through.membrane {
+                    let v = load(&tape.v, row * d + at, len);
+                    for i in 0..LANES {
+                        lv[i] *= neuron.carry(v[i]);
+                    }
+                } else {
+                    lv = zero;
+                }
+            }
+            for k in 0..n {
+                store(&mut adjoint.h, (b * n + k) * d + at, len, &lambda[k]);
+            }
+            store(&mut adjoint.v, b * d + at, len, &lv);
+            for i in 0..len {
+                grads.dynamics.skip[at + i] += d_skip[i];
+                grads.dynamics.current[at + i] += d_current[i];
             }
         }
-        let (du, dbc) = grads.p[t * width..][..width].split_at_mut(d);
-        let (db, dc) = dbc.split_at_mut(n);
-        let d_skip = &mut grads.dynamics[2 * heads..][..d];
-        // slices of one known length: without them every access below is checked and nothing vectorises
-        let (a_d, delta_d, lv) = (&step.a[..d], &step.delta[..d], &adjoint.v[..d]);
-        let (ly, delta_u) = (&mut step.ly[..d], &mut step.delta_u[..d]);
-        let (through_input, through_decay) = (&mut step.through_input[..d], &mut step.through_decay[..d]);
-        for i in 0..d {
-            ly[i] = neuron.gain * lv[i];
-            delta_u[i] = delta_d[i] * u[i];
-            d_skip[i] += ly[i] * u[i];
-            through_input[i] = T::zero();
-            through_decay[i] = T::zero();
+        for t in 0..window {
+            let row = t * streams + b;
+            let (db, dc) = grads.p[row * width + d..][..2 * n].split_at_mut(n);
+            for k in 0..n {
+                db[k] = sum(&d_b[t * n + k]);
+                dc[k] = sum(&d_c[t * n + k]);
+            }
+            for h in 0..heads {
+                // σ(x) = 1 − e^{−softplus(x)}
+                let dz = grads.z[row * heads + h] * (T::one() - (-tape.delta[row * heads + h]).exp());
+                grads.z[row * heads + h] = dz;
+                grads.dynamics.bias[h] += dz;
+            }
         }
+    }
+}
+
+/// The states of stream `b` before and after the first `rows` steps of the window, step by step: `[rows + 1, N, D]`. The
+/// traces of slow membranes and the tests read them.
+pub fn states_slow<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, tape: &ScanTape<T>, streams: usize, b: usize, rows: usize) -> Vec<T> {
+    let (d, n, width, per) = (dims.channels, dims.state, dims.projected(), dims.per_head());
+    let mut all = tape.h0[b * n * d..][..n * d].to_vec();
+    for t in 0..rows {
+        let row = t * streams + b;
         for k in 0..n {
-            let (h_t, h_tm1) = (&tape.h[((t + 1) * n + k) * d..][..d], &tape.h[(t * n + k) * d..][..d]);
-            let lambda = &mut adjoint.h[k * d..][..d];
-            dc[k] = dot(ly, h_t);
-            let ck = c[k];
             for i in 0..d {
-                lambda[i] += ly[i] * ck;
+                let delta = tape.delta[row * dims.heads + i / per];
+                let a = decay_slow(dims, dynamics, delta, k, i);
+                let x = a * all[(t * n + k) * d + i] + delta * tape.p[row * width + d + k] * tape.p[row * width + i];
+                all.push(x);
             }
-            db[k] = dot(lambda, delta_u);
-            let bk = b[k];
-            for i in 0..d {
-                through_input[i] += lambda[i] * bk;
-                through_decay[i] += lambda[i] * h_tm1[i];
-                lambda[i] *= a_d[i];
-            }
-            if !temporal {
-                lambda.fill(T::zero());
-            }
-        }
-        let skip = &skip[..d];
-        for i in 0..d {
-            du[i] = ly[i] * skip[i] + delta_d[i] * through_input[i];
-        }
-        let (d_bias, rest) = grads.dynamics.split_at_mut(heads);
-        let per_head = dims.per_head();
-        for h in 0..heads {
-            let channels = h * per_head..(h + 1) * per_head;
-            let (delta, a, rate) = (tape.delta[t * heads + h], tape.a[t * heads + h], step.rate[h]);
-            let (mut input, mut decay) = (T::zero(), T::zero());
-            for i in channels {
-                input += u[i] * through_input[i];
-                decay += through_decay[i];
-            }
-            // σ(x) = 1 − e^{−softplus(x)}
-            let dz = (input - rate * a * decay) * (T::one() - (-delta).exp());
-            grads.z[t * heads + h] = dz;
-            d_bias[h] += dz;
-            rest[h] -= delta * rate * a * decay;
-        }
-        for (lambda, &v) in adjoint.v.iter_mut().zip(&tape.v[t * d..]) {
-            *lambda = if temporal { neuron.carry(v) * *lambda } else { T::zero() };
         }
     }
+    all
 }
 
-/// Buffers of one reverse step, per channel.
-struct ReverseStep<T> {
-    rate: Vec<T>,
-    a: Vec<T>,
-    delta: Vec<T>,
-    delta_u: Vec<T>,
-    ly: Vec<T>,
-    through_input: Vec<T>,
-    through_decay: Vec<T>,
+/// `exp(-Δ e^{A_log})` of state `k` and channel `i`.
+pub(super) fn decay_slow<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, delta: T, k: usize, i: usize) -> T {
+    (-delta * rate_slow(dims, dynamics, k, i)).exp()
 }
 
-impl<T: Real> ReverseStep<T> {
-    fn new(dims: &Dims, a_log: &[T]) -> Self {
-        let zeros = || vec![T::zero(); dims.channels];
-        Self {
-            rate: a_log.iter().map(|x| x.exp()).collect(),
-            a: zeros(),
-            delta: zeros(),
-            delta_u: zeros(),
-            ly: zeros(),
-            through_input: zeros(),
-            through_decay: zeros(),
-        }
-    }
-
-    fn load(&mut self, tape: &ScanTape<T>, t: usize) {
-        let (heads, d) = (self.rate.len(), self.a.len());
-        spread(&tape.a[t * heads..][..heads], d, &mut self.a);
-        spread(&tape.delta[t * heads..][..heads], d, &mut self.delta);
+/// `e^{A_log}` of state `k` and channel `i`.
+pub(super) fn rate_slow<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, k: usize, i: usize) -> T {
+    match dims.decay {
+        Decay::Head => dynamics.a_log[i / dims.per_head()].exp(),
+        Decay::ChannelState => dynamics.a_log[k * dims.channels + i].exp(),
     }
 }

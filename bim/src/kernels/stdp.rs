@@ -29,55 +29,61 @@ impl<T: Real> Window<T> {
     }
 }
 
-/// Decaying sums of the spikes strictly before now, of one stream: presynaptic `[J]`, postsynaptic `[D]`.
+/// Decaying sums of the spikes strictly before now, of a group of streams: presynaptic `[streams, J]`, postsynaptic
+/// `[streams, D]`.
 #[derive(Clone, Debug)]
 pub struct PairState<T> {
+    streams: usize,
     /// Presynaptic.
     pub pre: Vec<T>,
     /// Postsynaptic.
     pub post: Vec<T>,
+    rows: [Vec<T>; 2],
 }
 
 impl<T: Real> PairState<T> {
     /// No spikes yet.
     #[must_use]
-    pub fn new(pre: usize, post: usize) -> Self {
-        Self { pre: vec![T::zero(); pre], post: vec![T::zero(); post] }
+    pub fn new(streams: usize, pre: usize, post: usize) -> Self {
+        let zeros = |n| vec![T::zero(); n];
+        Self { streams, pre: zeros(streams * pre), post: zeros(streams * post), rows: [Vec::new(), Vec::new()] }
     }
 
-    /// Forgets all spikes.
-    pub fn reset(&mut self) {
-        self.pre.fill(T::zero());
-        self.post.fill(T::zero());
+    /// Forgets all spikes of one stream.
+    pub fn reset(&mut self, stream: usize) {
+        for trace in [&mut self.pre, &mut self.post] {
+            let width = trace.len() / self.streams;
+            trace[stream * width..][..width].fill(T::zero());
+        }
     }
 }
 
-fn history<T: Real>(spikes: &[T], trace: &mut [T], keep: T) -> Vec<T> {
-    let mut rows = Vec::with_capacity(spikes.len());
+/// The trace before each step, times `weight`.
+fn history<T: Real>(spikes: &[T], trace: &mut [T], keep: T, weight: T, rows: &mut Vec<T>) {
+    rows.clear();
     for row in spikes.chunks_exact(trace.len()) {
-        rows.extend_from_slice(trace);
+        rows.extend(trace.iter().map(|&x| weight * x));
         trace.iter_mut().zip(row).for_each(|(x, &s)| *x = keep * (*x + s));
     }
-    rows
 }
 
 /// Adds the chunk's pairs to `omega` `[D, J]`: `Ω += A₊ S_postᵀ P − A₋ Qᵀ S_pre + W(0) S_postᵀ S_pre`, where `P` and `Q` are
-/// the traces before each step. `s_pre` is `[K, J]`, `s_post` `[K, D]`.
+/// the traces before each step. `s_pre` is `[K, streams, J]`, `s_post` `[K, streams, D]`.
 pub fn accumulate<T: Real>(window: &Window<T>, s_pre: &[T], s_post: &[T], state: &mut PairState<T>, omega: &mut [T]) {
-    let (j, d) = (state.pre.len(), state.post.len());
-    let steps = s_pre.len() / j;
-    let mut pre = history(s_pre, &mut state.pre, window.keep_pre);
-    for (p, &s) in pre.iter_mut().zip(s_pre) {
-        // P's trace is decayed once per step already: W(Δt) = A₊ e^{−Δt/τ₊}
-        *p = window.a_plus * *p + window.at_zero * s;
+    let (j, d) = (state.pre.len() / state.streams, state.post.len() / state.streams);
+    let rows = s_pre.len() / j;
+    let [p, q] = &mut state.rows;
+    // P's trace is decayed once per step already: W(Δt) = A₊ e^{−Δt/τ₊}
+    history(s_pre, &mut state.pre, window.keep_pre, window.a_plus, p);
+    history(s_post, &mut state.post, window.keep_post, -window.a_minus, q);
+    if window.at_zero != T::zero() {
+        for (p, &s) in p.iter_mut().zip(s_pre) {
+            *p += window.at_zero * s;
+        }
     }
-    let mut post = history(s_post, &mut state.post, window.keep_post);
-    for q in &mut post {
-        *q *= -window.a_minus;
-    }
-    let (out, rows_pre, rows_post) = (View::new(d, j), View::new(steps, j), View::new(steps, d).t());
-    matmul((omega, out), (s_post, rows_post), (&pre, rows_pre), T::one());
-    matmul((omega, out), (&post, rows_post), (s_pre, rows_pre), T::one());
+    let (out, rows_pre, rows_post) = (View::new(d, j), View::new(rows, j), View::new(rows, d).t());
+    matmul((omega, out), (s_post, rows_post), (p, rows_pre), T::one());
+    matmul((omega, out), (q, rows_post), (s_pre, rows_pre), T::one());
 }
 
 #[cfg(test)]
@@ -116,7 +122,7 @@ mod tests {
         let expected = pair_sum_slow(&c, &s_pre, &s_post, j, d);
         let window = Window::new(&c);
         for chunk in [1, 7, 32, steps] {
-            let mut state = PairState::new(j, d);
+            let mut state = PairState::new(1, j, d);
             let mut omega = vec![0.0; d * j];
             for t in (0..steps).step_by(chunk) {
                 let end = (t + chunk).min(steps);

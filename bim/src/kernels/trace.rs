@@ -2,26 +2,27 @@
 //!
 //! `E` traces are `∂h/∂θ`, `F` traces `∂V/∂θ`. Every one obeys `E ← decay·E + source`; over a chunk that is
 //! `E ← (Π decay) E + Sᵀ Ψ`, one matrix product, where row `t` of `S` is the source's coefficient times the decays of the
-//! steps after `t`: a reverse scan. For the membrane's traces that scan is the reverse pass itself with a unit adjoint on
-//! every neuron, kept apart by channel because the recurrence is diagonal.
+//! steps after `t`. For the membrane's traces that scan is the reverse pass itself with a unit adjoint on every neuron, kept
+//! apart by channel because the recurrence is diagonal.
 
+use super::lanes::LANES;
 use super::matmul::{View, matmul};
 use super::neuron::Neuron;
-use super::scan::{Adjoint, ScanTape, split_dynamics};
-use super::{Dims, Real};
+use super::scan::{Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span, decay_slow, rate_slow, states_slow};
+use super::{Decay, Dims, Real, axpy};
 
-/// Traces of one stream and layer. `J'` is `delta_inputs`.
+/// Traces of one stream and layer. `J'` is `delta_inputs`; rows of `[N, D]` run over states, then channels.
 #[derive(Clone, Debug)]
 pub struct Traces<T> {
-    /// `∂h_{n,d}/∂W_u[d, j]`, the same for all `d` of a head: `[H, N, J]`.
+    /// `∂h_{n,d}/∂W_u[d, j]`: `[H, N, J]` with a decay per head (the same for all `d` of a head), else `[N, D, J]`.
     pub u: Vec<T>,
-    /// `∂h_{n,d}/∂W_B[n, j]`, the same for all `n`: `[D, J]`.
+    /// `∂h_{n,d}/∂W_B[n, j]`: `[D, J]` with a decay per head (the same for all `n`), else `[N, D, J]`.
     pub b: Vec<T>,
     /// `∂h_{n,d}/∂W_Δ[h(d), j]`: `[H, N, P, J']`.
     pub delta: Vec<T>,
     /// `∂h_{n,d}/∂b_Δ`: `[N, D]`.
     pub bias: Vec<T>,
-    /// `∂h_{n,d}/∂A_log`: `[N, D]`.
+    /// `∂h_{n,d}/∂A_log` (of its head, or its own): `[N, D]`.
     pub a_log: Vec<T>,
     /// The membrane's, where they are carried.
     pub membrane: Option<MembraneTraces<T>>,
@@ -40,55 +41,38 @@ pub struct MembraneTraces<T> {
     pub delta: Vec<T>,
     /// `∂V_d/∂b_Δ`: `[D]`.
     pub bias: Vec<T>,
-    /// `∂V_d/∂A_log`: `[D]`.
+    /// `∂V_d/∂A_log`: `[D]` with a decay per head, else `[N, D]`.
     pub a_log: Vec<T>,
     /// `∂V_d/∂D_d`: `[D]`.
     pub skip: Vec<T>,
+    /// `∂V_d/∂I_d`: `[D]`.
+    pub current: Vec<T>,
 }
 
-/// Gradients of one layer's synapses and dynamics that traces contribute to.
-#[derive(Clone, Debug)]
-pub struct CreditGrads<T> {
+/// Gradients of one layer that traces contribute to; slices are added to.
+#[derive(Debug)]
+pub struct CreditGrads<'a, T> {
     /// `W_u`, `W_B`, `W_C` stacked: `[D + 2N, J]`.
-    pub projection: Vec<T>,
+    pub projection: &'a mut [T],
     /// `W_Δ`: `[H, J']`.
-    pub delta: Vec<T>,
-    /// `b_Δ`, `A_log`, skip: `[2H + D]`.
-    pub dynamics: Vec<T>,
-}
-
-impl<T: Real> CreditGrads<T> {
-    /// All zero.
-    #[must_use]
-    pub fn zero(dims: &Dims) -> Self {
-        Self {
-            projection: vec![T::zero(); dims.projected() * dims.inputs],
-            delta: vec![T::zero(); dims.heads * dims.delta_inputs],
-            dynamics: vec![T::zero(); dims.dynamics()],
-        }
-    }
-
-    /// Adds another set, element by element.
-    pub fn add(&mut self, other: &Self) {
-        for (a, b) in [
-            (&mut self.projection, &other.projection),
-            (&mut self.delta, &other.delta),
-            (&mut self.dynamics, &other.dynamics),
-        ] {
-            a.iter_mut().zip(b).for_each(|(a, &b)| *a += b);
-        }
-    }
+    pub delta: &'a mut [T],
+    /// The dynamics.
+    pub dynamics: &'a mut DynamicsGrads<T>,
 }
 
 impl<T: Real> Traces<T> {
     /// No history.
     #[must_use]
     pub fn new(dims: &Dims, with_membrane: bool) -> Self {
-        let &Dims { inputs: j, channels: d, state: n, heads: h, delta_inputs: jd } = dims;
+        let &Dims { inputs: j, channels: d, state: n, heads: h, delta_inputs: jd, decay } = dims;
         let zeros = |len| vec![T::zero(); len];
+        let (u, b, a_log) = match decay {
+            Decay::Head => (h * n * j, d * j, d),
+            Decay::ChannelState => (n * d * j, n * d * j, n * d),
+        };
         Self {
-            u: zeros(h * n * j),
-            b: zeros(d * j),
+            u: zeros(u),
+            b: zeros(b),
             delta: zeros(n * d * jd),
             bias: zeros(n * d),
             a_log: zeros(n * d),
@@ -98,8 +82,9 @@ impl<T: Real> Traces<T> {
                 c: zeros(n * d * j),
                 delta: zeros(d * jd),
                 bias: zeros(d),
-                a_log: zeros(d),
+                a_log: zeros(a_log),
                 skip: zeros(d),
+                current: zeros(d),
             }),
         }
     }
@@ -109,8 +94,8 @@ impl<T: Real> Traces<T> {
         let mut all =
             vec![("u", &self.u), ("b", &self.b), ("delta", &self.delta), ("bias", &self.bias), ("a_log", &self.a_log)];
         if let Some(m) = &self.membrane {
-            all.extend([("v_u", &m.u), ("v_b", &m.b), ("v_c", &m.c), ("v_delta", &m.delta)]);
-            all.extend([("v_bias", &m.bias), ("v_a_log", &m.a_log), ("v_skip", &m.skip)]);
+            all.extend([("v_u", &m.u), ("v_b", &m.b), ("v_c", &m.c), ("v_delta", &m.delta), ("v_bias", &m.bias)]);
+            all.extend([("v_a_log", &m.a_log), ("v_skip", &m.skip), ("v_current", &m.current)]);
         }
         all
     }
@@ -127,6 +112,7 @@ impl<T: Real> Traces<T> {
         if let Some(m) = &mut self.membrane {
             all.extend([("v_u", &mut m.u), ("v_b", &mut m.b), ("v_c", &mut m.c), ("v_delta", &mut m.delta)]);
             all.extend([("v_bias", &mut m.bias), ("v_a_log", &mut m.a_log), ("v_skip", &mut m.skip)]);
+            all.push(("v_current", &mut m.current));
         }
         all
     }
@@ -139,135 +125,274 @@ impl<T: Real> Traces<T> {
     }
 }
 
-/// Adds the credit that reaches back before the chunk: the adjoints at its start contracted with the traces as they stood
-/// there (eq. 8).
-pub fn contract<T: Real>(dims: &Dims, traces: &Traces<T>, adjoint: &Adjoint<T>, grads: &mut CreditGrads<T>) {
-    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd } = dims;
+/// Adds the credit of stream `b` that reaches back before the window: the adjoints at its start contracted with the traces
+/// as they stood there (eq. 8).
+pub fn contract<T: Real>(dims: &Dims, traces: &Traces<T>, adjoint: &Adjoint<T>, b: usize, grads: &mut CreditGrads<T>) {
+    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, decay } = dims;
     let p = dims.per_head();
     let one = T::one();
     let (du, dbc) = grads.projection.split_at_mut(d * j);
     let (db, dc) = dbc.split_at_mut(n * j);
+    let lambda_h = &adjoint.h[b * n * d..][..n * d];
     for h in 0..heads {
-        // λ_h restricted to the head's channels, [N, P] with row stride D
-        let lambda = (&adjoint.h[h * p..], View::strided(n, p, d).t());
-        matmul((&mut du[h * p * j..], View::new(p, j)), lambda, (&traces.u[h * n * j..], View::new(n, j)), one);
         let block = &traces.delta[h * n * p * jd..][..n * p * jd];
         let out = &mut grads.delta[h * jd..][..jd];
         for k in 0..n {
-            let row = &adjoint.h[k * d + h * p..][..p];
-            matmul((out, View::new(1, jd)), (row, View::new(1, p)), (&block[k * p * jd..], View::new(p, jd)), one);
+            let row = &lambda_h[k * d + h * p..][..p];
+            for (i, &l) in row.iter().enumerate() {
+                axpy(l, &block[(k * p + i) * jd..][..jd], out);
+            }
         }
     }
-    matmul((db, View::new(n, j)), (&adjoint.h, View::new(n, d)), (&traces.b, View::new(d, j)), one);
-    let (d_bias, rest) = grads.dynamics.split_at_mut(heads);
-    let (d_a_log, d_skip) = rest.split_at_mut(heads);
+    match decay {
+        Decay::Head => {
+            for h in 0..heads {
+                // λ_h restricted to the head's channels, [N, P] with row stride D
+                let lambda = (&lambda_h[h * p..], View::strided(n, p, d).t());
+                let trace = (&traces.u[h * n * j..], View::new(n, j));
+                matmul((&mut du[h * p * j..], View::new(p, j)), lambda, trace, one);
+            }
+            matmul((db, View::new(n, j)), (lambda_h, View::new(n, d)), (&traces.b, View::new(d, j)), one);
+        }
+        Decay::ChannelState => {
+            for k in 0..n {
+                for i in 0..d {
+                    let (l, at) = (lambda_h[k * d + i], (k * d + i) * j);
+                    axpy(l, &traces.u[at..at + j], &mut du[i * j..][..j]);
+                    axpy(l, &traces.b[at..at + j], &mut db[k * j..][..j]);
+                }
+            }
+        }
+    }
+    let dynamics = &mut *grads.dynamics;
     for k in 0..n {
         for i in 0..d {
-            d_bias[i / p] += adjoint.h[k * d + i] * traces.bias[k * d + i];
-            d_a_log[i / p] += adjoint.h[k * d + i] * traces.a_log[k * d + i];
+            let at = k * d + i;
+            dynamics.bias[i / p] += lambda_h[at] * traces.bias[at];
+            dynamics.a_log[if decay == Decay::Head { i / p } else { at }] += lambda_h[at] * traces.a_log[at];
         }
     }
     let Some(m) = &traces.membrane else { return };
-    for i in 0..d {
-        let lambda = adjoint.v[i];
+    let lambda_v = &adjoint.v[b * d..][..d];
+    for (i, &lambda) in lambda_v.iter().enumerate() {
         axpy(lambda, &m.u[i * j..][..j], &mut du[i * j..][..j]);
         axpy(lambda, &m.delta[i * jd..][..jd], &mut grads.delta[i / p * jd..][..jd]);
-        d_bias[i / p] += lambda * m.bias[i];
-        d_a_log[i / p] += lambda * m.a_log[i];
-        d_skip[i] += lambda * m.skip[i];
+        dynamics.bias[i / p] += lambda * m.bias[i];
+        dynamics.skip[i] += lambda * m.skip[i];
+        dynamics.current[i] += lambda * m.current[i];
+        match decay {
+            Decay::Head => dynamics.a_log[i / p] += lambda * m.a_log[i],
+            Decay::ChannelState => {
+                for at in (i..n * d).step_by(d) {
+                    dynamics.a_log[at] += lambda * m.a_log[at];
+                }
+            }
+        }
     }
     for k in 0..n {
-        let lambda = (&adjoint.v[..], View::new(1, d));
+        let lambda = (lambda_v, View::new(1, d));
         matmul((&mut db[k * j..], View::new(1, j)), lambda, (&m.b[k * d * j..], View::new(d, j)), one);
         matmul((&mut dc[k * j..], View::new(1, j)), lambda, (&m.c[k * d * j..], View::new(d, j)), one);
     }
 }
 
-/// Advances all traces over the chunk on the tape; `psi` is `[K, J]`.
+/// Advances all traces of stream `b` over the first `span.steps` rows of the window, and `tape.h0` with them; `psi` is
+/// `[lag + K, streams, J]`. Membrane traces need a window without lag.
 pub fn advance<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    dynamics: &[T],
-    tape: &ScanTape<T>,
+    dynamics: &Dynamics<T>,
+    span: Span,
+    tape: &mut ScanTape<T>,
     psi: &[T],
+    b: usize,
     traces: &mut Traces<T>,
+    scratch: &mut Scratch<T>,
 ) {
     // the membrane's traces read the state's traces as they stood at the chunk's start
     if traces.membrane.is_some() {
-        advance_membrane(dims, neuron, dynamics, tape, psi, traces);
+        advance_membrane(dims, neuron, dynamics, span, tape, psi, b, traces);
     }
-    advance_state(dims, dynamics, tape, psi, traces);
+    match dims.decay {
+        Decay::Head => advance_per_head(dims, dynamics, span, tape, psi, b, traces, scratch),
+        Decay::ChannelState => advance_per_state(dims, dynamics, span, tape, psi, b, traces, scratch),
+    }
 }
 
-fn advance_state<T: Real>(dims: &Dims, dynamics: &[T], tape: &ScanTape<T>, psi: &[T], traces: &mut Traces<T>) {
-    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd } = dims;
-    let (p, width, steps) = (dims.per_head(), dims.projected(), tape.steps);
-    let (_, a_log, _) = split_dynamics(dims, dynamics);
-    // suffix[h] = Π of the decays after step t; after the loop, of the whole chunk
-    let mut suffix = vec![T::one(); heads];
-    let mut s_u = vec![T::zero(); steps * heads * n];
-    let mut s_b = vec![T::zero(); steps * d];
-    let mut s_delta = vec![T::zero(); steps * n * d]; // [K, H, N, P]
-    let (mut add_bias, mut add_a_log) = (vec![T::zero(); n * d], vec![T::zero(); n * d]);
-    for t in (0..steps).rev() {
-        let (u, bc) = tape.p[t * width..][..width].split_at(d);
-        let b = &bc[..n];
-        for h in 0..heads {
-            let (delta, a) = (tape.delta[t * heads + h], tape.a[t * heads + h]);
-            let decay = a_log[h].exp() * a; // −∂a/∂Δ
-            let slope = (T::one() - (-delta).exp()) * suffix[h]; // σ'(z) times what is left of it at the chunk's end
-            for k in 0..n {
-                s_u[(t * heads + h) * n + k] = suffix[h] * delta * b[k];
-                let row = &mut s_delta[((t * heads + h) * n + k) * p..][..p];
-                let at = k * d + h * p;
-                let h_tm1 = &tape.h[t * n * d + at..][..p];
-                for i in 0..p {
-                    row[i] = (b[k] * u[h * p + i] - decay * h_tm1[i]) * slope;
-                    add_bias[at + i] += row[i];
-                    add_a_log[at + i] -= suffix[h] * delta * decay * h_tm1[i];
-                }
-            }
-            for i in h * p..(h + 1) * p {
-                s_b[t * d + i] = suffix[h] * delta * u[i];
-            }
-            suffix[h] *= a;
-        }
+/// A decay per head. All three traces share the right-hand side `Ψ`; their rows are built a head at a time, so that they
+/// are still in cache when the product reads them.
+fn advance_per_head<T: Real>(
+    dims: &Dims,
+    dynamics: &Dynamics<T>,
+    span: Span,
+    tape: &mut ScanTape<T>,
+    psi: &[T],
+    b: usize,
+    traces: &mut Traces<T>,
+    scratch: &mut Scratch<T>,
+) {
+    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, .. } = dims;
+    let (p, width, Span { streams, steps, .. }) = (dims.per_head(), dims.projected(), span);
+    let rows_delta = steps * n * p;
+    let rows_u = steps * n;
+    let needed = rows_delta + rows_u + steps * p + steps;
+    if scratch.source.len() < needed {
+        scratch.source.resize(needed, T::zero());
     }
-    let source = (psi, View::new(steps, j));
+    let (s_delta, rest) = scratch.source.split_at_mut(rows_delta);
+    let (s_u, rest) = rest.split_at_mut(rows_u);
+    let (s_b, suffix) = rest.split_at_mut(steps * p);
+    let psi = &psi[b * j..];
+    let source = (psi, View::strided(steps, j, streams * j));
     for h in 0..heads {
-        scale(suffix[h], &mut traces.u[h * n * j..][..n * j]);
-        scale(suffix[h], &mut traces.b[h * p * j..][..p * j]);
-        let block = &mut traces.delta[h * n * p * jd..][..n * p * jd];
-        scale(suffix[h], block);
-        let rows = View::strided(steps, n * p, n * d).t();
-        let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, j));
-        matmul((block, View::new(n * p, jd)), (&s_delta[h * n * p..], rows), group, T::one());
+        // suffix[t] = Π of the decays after step t
+        let rate = dynamics.a_log[h].exp();
+        let mut left = T::one();
+        for t in (0..steps).rev() {
+            suffix[t] = left;
+            left *= tape.a[(t * streams + b) * heads + h];
+        }
         for k in 0..n {
             let at = k * d + h * p;
-            for i in at..at + p {
-                traces.bias[i] = suffix[h] * traces.bias[i] + add_bias[i];
-                traces.a_log[i] = suffix[h] * traces.a_log[i] + add_a_log[i];
+            scale(left, &mut traces.bias[at..at + p]);
+            scale(left, &mut traces.a_log[at..at + p]);
+        }
+        for t in 0..steps {
+            let row = t * streams + b;
+            let (delta, a) = (tape.delta[row * heads + h], tape.a[row * heads + h]);
+            let decay = rate * a; // −∂a/∂Δ
+            let weight = suffix[t] * delta;
+            let slope = (T::one() - (-delta).exp()) * suffix[t]; // σ'(z) times what is left of it at the chunk's end
+            let u = &tape.p[row * width + h * p..][..p];
+            let b_row = &tape.p[row * width + d..][..n];
+            for i in 0..p {
+                s_b[t * p + i] = weight * u[i];
+            }
+            for k in 0..n {
+                let bk = b_row[k];
+                s_u[t * n + k] = weight * bk;
+                let at = k * d + h * p;
+                let state = &mut tape.h0[b * n * d + at..][..p];
+                let out = &mut s_delta[(t * n + k) * p..][..p];
+                let (bias, a_log) = (&mut traces.bias[at..][..p], &mut traces.a_log[at..][..p]);
+                let (keep_decay, weight_decay) = (-decay, -weight * decay);
+                for i in 0..p {
+                    let q = keep_decay.mul_add(state[i], bk * u[i]);
+                    out[i] = q * slope;
+                    bias[i] += out[i];
+                    a_log[i] = weight_decay.mul_add(state[i], a_log[i]);
+                    state[i] = a.mul_add(state[i], bk * (delta * u[i])); // as the forward pass rounds it
+                }
+            }
+        }
+        let decayed = |rows: usize, columns: usize| (View::new(rows, columns), left);
+        let (view, keep) = decayed(n * p, jd);
+        let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
+        let rows = View::strided(steps, n * p, n * p).t();
+        matmul((&mut traces.delta[h * n * p * jd..], view), (s_delta, rows), group, keep);
+        let (view, keep) = decayed(n, j);
+        matmul((&mut traces.u[h * n * j..], view), (s_u, View::new(steps, n).t()), source, keep);
+        let (view, keep) = decayed(p, j);
+        matmul((&mut traces.b[h * p * j..], view), (s_b, View::new(steps, p).t()), source, keep);
+    }
+}
+
+/// A decay per channel and state: nothing is shared, every trace has a row per state.
+fn advance_per_state<T: Real>(
+    dims: &Dims,
+    dynamics: &Dynamics<T>,
+    span: Span,
+    tape: &mut ScanTape<T>,
+    psi: &[T],
+    b: usize,
+    traces: &mut Traces<T>,
+    scratch: &mut Scratch<T>,
+) {
+    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, .. } = dims;
+    let (p, width, Span { streams, steps, .. }) = (dims.per_head(), dims.projected(), span);
+    let psi = &psi[b * j..];
+    let source = (psi, View::strided(steps, j, streams * j));
+    // channels of a head, a few at a time: rows of one block are [steps, N, len]
+    for h in 0..heads {
+        for from in (0..p).step_by(LANES) {
+            let len = LANES.min(p - from);
+            let cells = n * len;
+            let needed = 4 * steps * cells;
+            if scratch.source.len() < needed {
+                scratch.source.resize(needed, T::zero());
+            }
+            let (decays, rest) = scratch.source[..needed].split_at_mut(steps * cells);
+            let (s_u, rest) = rest.split_at_mut(steps * cells);
+            let (s_b, s_delta) = rest.split_at_mut(steps * cells);
+            for t in 0..steps {
+                let row = t * streams + b;
+                let delta = tape.delta[row * heads + h];
+                let slope = T::one() - (-delta).exp();
+                let u = &tape.p[row * width + h * p + from..][..len];
+                let b_row = &tape.p[row * width + d..][..n];
+                for k in 0..n {
+                    let at = k * d + h * p + from;
+                    let state = &mut tape.h0[b * n * d + at..][..len];
+                    for i in 0..len {
+                        let rate = dynamics.a_log[at + i].exp_fast();
+                        let a = (-delta * rate).exp_fast();
+                        let cell = (t * n + k) * len + i;
+                        decays[cell] = a;
+                        s_u[cell] = delta * b_row[k];
+                        s_b[cell] = delta * u[i];
+                        s_delta[cell] = slope * (b_row[k] * u[i] - rate * a * state[i]);
+                        traces.a_log[at + i] = a * traces.a_log[at + i] - delta * rate * a * state[i];
+                        traces.bias[at + i] = a * traces.bias[at + i] + s_delta[cell];
+                        state[i] = a.mul_add(state[i], b_row[k] * (delta * u[i]));
+                    }
+                }
+            }
+            // multiply each source by the decays after its step
+            let mut left = vec![T::one(); cells];
+            for t in (0..steps).rev() {
+                let at = t * cells;
+                for c in 0..cells {
+                    s_u[at + c] *= left[c];
+                    s_b[at + c] *= left[c];
+                    s_delta[at + c] *= left[c];
+                    left[c] *= decays[at + c];
+                }
+            }
+            for k in 0..n {
+                for i in 0..len {
+                    let (cell, at) = (k * len + i, k * d + h * p + from + i);
+                    scale(left[cell], &mut traces.u[at * j..][..j]);
+                    scale(left[cell], &mut traces.b[at * j..][..j]);
+                    scale(left[cell], &mut traces.delta[((h * n + k) * p + from + i) * jd..][..jd]);
+                }
+                let rows = View::strided(steps, len, cells).t();
+                let at = k * d + h * p + from;
+                matmul((&mut traces.u[at * j..], View::new(len, j)), (&s_u[k * len..], rows), source, T::one());
+                matmul((&mut traces.b[at * j..], View::new(len, j)), (&s_b[k * len..], rows), source, T::one());
+                let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
+                let trace = &mut traces.delta[((h * n + k) * p + from) * jd..];
+                matmul((trace, View::new(len, jd)), (&s_delta[k * len..], rows), group, T::one());
             }
         }
     }
-    matmul((&mut traces.u, View::new(heads * n, j)), (&s_u, View::new(steps, heads * n).t()), source, T::one());
-    matmul((&mut traces.b, View::new(d, j)), (&s_b, View::new(steps, d).t()), source, T::one());
 }
 
 fn advance_membrane<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    dynamics: &[T],
+    dynamics: &Dynamics<T>,
+    span: Span,
     tape: &ScanTape<T>,
     psi: &[T],
+    stream: usize,
     traces: &mut Traces<T>,
 ) {
-    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd } = dims;
-    let (p, width, steps) = (dims.per_head(), dims.projected(), tape.steps);
-    let (_, a_log, skip) = split_dynamics(dims, dynamics);
+    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, decay: form } = dims;
+    let (p, width, Span { streams, steps, .. }) = (dims.per_head(), dims.projected(), span);
     let Traces { u: e_u, b: e_b, delta: e_delta, bias: e_bias, a_log: e_a_log, membrane: Some(m) } = traces else {
         return;
     };
+    let states = states_slow(dims, dynamics, tape, streams, stream, steps);
     // r = ∂V_end/∂V_t and g = ∂V_end/∂h_t, both per channel
     let mut r = vec![T::one(); d];
     let mut g = vec![T::zero(); n * d];
@@ -275,30 +400,33 @@ fn advance_membrane<T: Real>(
     let mut s_b = vec![T::zero(); steps * n * d];
     let mut s_c = vec![T::zero(); steps * n * d];
     let mut s_delta = vec![T::zero(); steps * d];
-    let (mut add_a_log, mut add_skip) = (vec![T::zero(); d], vec![T::zero(); d]);
+    let mut add_a_log = vec![T::zero(); m.a_log.len()];
+    let (mut add_skip, mut add_current) = (vec![T::zero(); d], vec![T::zero(); d]);
     for t in (0..steps).rev() {
-        let (u, bc) = tape.p[t * width..][..width].split_at(d);
+        let row = t * streams + stream;
+        let (u, bc) = tape.p[row * width..][..width].split_at(d);
         let (b, c) = bc.split_at(n);
         for i in 0..d {
-            let h = i / p;
-            let (delta, a) = (tape.delta[t * heads + h], tape.a[t * heads + h]);
-            let decay = a_log[h].exp() * a;
+            let delta = tape.delta[row * heads + i / p];
             let dy = neuron.gain * r[i];
             let (mut through_input, mut through_decay) = (T::zero(), T::zero());
             for k in 0..n {
                 let at = k * d + i;
+                let (rate, a) = (rate_slow(dims, dynamics, k, i), decay_slow(dims, dynamics, delta, k, i));
                 g[at] += dy * c[k];
                 s_b[t * n * d + at] = g[at] * delta * u[i];
-                s_c[t * n * d + at] = dy * tape.h[(t + 1) * n * d + at];
+                s_c[t * n * d + at] = dy * states[(t + 1) * n * d + at];
                 through_input += g[at] * b[k];
-                through_decay += g[at] * tape.h[t * n * d + at];
+                let decayed = rate * a * g[at] * states[t * n * d + at];
+                through_decay += decayed;
+                add_a_log[if form == Decay::Head { i } else { at }] -= delta * decayed;
                 g[at] *= a;
             }
-            s_u[t * d + i] = dy * skip[i] + delta * through_input;
-            s_delta[t * d + i] = (u[i] * through_input - decay * through_decay) * (T::one() - (-delta).exp());
-            add_a_log[i] -= delta * decay * through_decay;
+            s_u[t * d + i] = dy * dynamics.skip[i] + delta * through_input;
+            s_delta[t * d + i] = (u[i] * through_input - through_decay) * (T::one() - (-delta).exp());
             add_skip[i] += dy * u[i];
-            r[i] *= neuron.carry(tape.v[t * d + i]);
+            add_current[i] += dy;
+            r[i] *= neuron.carry(tape.v[row * d + i]);
         }
     }
     for i in 0..d {
@@ -308,25 +436,34 @@ fn advance_membrane<T: Real>(
         let (mut bias, mut from_a_log) = (T::zero(), T::zero());
         for k in 0..n {
             let at = k * d + i;
-            axpy(g[at], &e_u[(h * n + k) * j..][..j], &mut m.u[i * j..][..j]);
+            let e_u_row = if form == Decay::Head { h * n + k } else { at };
+            let e_b_row = if form == Decay::Head { i } else { at };
+            axpy(g[at], &e_u[e_u_row * j..][..j], &mut m.u[i * j..][..j]);
             axpy(g[at], &e_delta[((h * n + k) * p + i % p) * jd..][..jd], &mut m.delta[i * jd..][..jd]);
             scale(r[i], &mut m.b[at * j..][..j]);
-            axpy(g[at], &e_b[i * j..][..j], &mut m.b[at * j..][..j]);
+            axpy(g[at], &e_b[e_b_row * j..][..j], &mut m.b[at * j..][..j]);
             scale(r[i], &mut m.c[at * j..][..j]);
             bias += g[at] * e_bias[at];
             from_a_log += g[at] * e_a_log[at];
+            if form == Decay::ChannelState {
+                m.a_log[at] = r[i] * m.a_log[at] + g[at] * e_a_log[at] + add_a_log[at];
+            }
         }
         let sources: T = (0..steps).map(|t| s_delta[t * d + i]).sum();
         m.bias[i] = r[i] * m.bias[i] + bias + sources;
-        m.a_log[i] = r[i] * m.a_log[i] + from_a_log + add_a_log[i];
+        if form == Decay::Head {
+            m.a_log[i] = r[i] * m.a_log[i] + from_a_log + add_a_log[i];
+        }
         m.skip[i] = r[i] * m.skip[i] + add_skip[i];
+        m.current[i] = r[i] * m.current[i] + add_current[i];
     }
-    let source = (psi, View::new(steps, j));
+    let psi = &psi[stream * j..];
+    let source = (psi, View::strided(steps, j, streams * j));
     matmul((&mut m.u, View::new(d, j)), (&s_u, View::new(steps, d).t()), source, T::one());
     matmul((&mut m.b, View::new(n * d, j)), (&s_b, View::new(steps, n * d).t()), source, T::one());
     matmul((&mut m.c, View::new(n * d, j)), (&s_c, View::new(steps, n * d).t()), source, T::one());
     for h in 0..heads {
-        let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, j));
+        let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
         let rows = View::strided(steps, p, d).t();
         matmul((&mut m.delta[h * p * jd..], View::new(p, jd)), (&s_delta[h * p..], rows), group, T::one());
     }
@@ -336,8 +473,4 @@ fn scale<T: Real>(factor: T, v: &mut [T]) {
     for x in v {
         *x *= factor;
     }
-}
-
-fn axpy<T: Real>(factor: T, x: &[T], y: &mut [T]) {
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y += factor * x);
 }

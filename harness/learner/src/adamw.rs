@@ -73,7 +73,7 @@ pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
 }
 
 /// Blocks of fixed length, so that the sum is the same for any number of threads.
-const BLOCK: usize = 4096;
+const BLOCK: usize = 16_384;
 
 fn sum_of_squares(v: &[f32]) -> f64 {
     let partial: Vec<f64> = v.par_chunks(BLOCK).map(|c| c.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
@@ -92,7 +92,29 @@ fn descend(w: &mut [f32], d: &[f32], keep: f32, rate: f32) -> f64 {
     sum
 }
 
+/// [`descend`] over a whole parameter, in blocks of fixed length.
+fn descend_all(w: &Tensor, d: &[f32], keep: f32, rate: f32) -> Result<f64> {
+    if d.len() != w.elem_count() {
+        return Err(Error::shape("direction", w.elem_count(), d.len()));
+    }
+    with_f32_mut(w, |w| {
+        if d.len() <= BLOCK {
+            return descend(w, d, keep, rate);
+        }
+        let blocks = (w.par_chunks_mut(BLOCK), d.par_chunks(BLOCK)).into_par_iter();
+        let partial: Vec<f64> = blocks.map(|(w, d)| descend(w, d, keep, rate)).collect();
+        partial.iter().sum()
+    })
+}
+
+/// L2 norm over several slices, in f64, in a fixed order.
+#[must_use]
+pub fn norm_of(slices: &[&[f32]]) -> f64 {
+    slices.iter().map(|v| sum_of_squares(v)).sum::<f64>().sqrt()
+}
+
 /// One step of the moments in host memory.
+#[derive(Clone, Copy)]
 struct Moments {
     beta1: f32,
     beta2: f32,
@@ -152,6 +174,7 @@ impl AdamW {
         let AdamWConfig { beta1, beta2, epsilon, .. } = self.config;
         let t = self.updates as f64;
         let (correct1, correct2) = (1.0 / (1.0 - beta1.powf(t)), 1.0 / (1.0 - beta2.powf(t)));
+        let moments = self.moments(scale);
         self.slots
             .iter_mut()
             .zip(grads)
@@ -160,14 +183,6 @@ impl AdamW {
                     return Err(Error::shape(format!("gradient of {}", slot.name), slot.var.dims(), grad.dims()));
                 }
                 if grad.device().is_cpu() && grad.dtype() == DType::F32 {
-                    let moments = Moments {
-                        beta1: beta1 as f32,
-                        beta2: beta2 as f32,
-                        correct1: correct1 as f32,
-                        correct2: correct2 as f32,
-                        epsilon: epsilon as f32,
-                        scale: scale as f32,
-                    };
                     let mut out = vec![0f32; grad.elem_count()];
                     // nested so that both moments are written in one pass
                     with_f32(&grad.contiguous()?, |g| {
@@ -184,6 +199,56 @@ impl AdamW {
             .collect()
     }
 
+    /// [`AdamW::directions`] for gradients in plain host memory, into buffers that are used again.
+    ///
+    /// # Errors
+    /// If a gradient's length is not its parameter's, or the parameters are not `f32` in host memory.
+    pub fn directions_into(&mut self, grads: &[&[f32]], scale: f64, out: &mut [Vec<f32>]) -> Result<()> {
+        if grads.len() != self.slots.len() || out.len() != self.slots.len() {
+            return Err(Error::shape("gradients", self.slots.len(), grads.len()));
+        }
+        self.updates += 1;
+        let moments = self.moments(scale);
+        for ((slot, grad), out) in self.slots.iter().zip(grads).zip(out) {
+            if grad.len() != slot.var.elem_count() {
+                return Err(Error::shape(format!("gradient of {}", slot.name), slot.var.elem_count(), grad.len()));
+            }
+            out.resize(grad.len(), 0.0);
+            with_f32_mut(&slot.first, |m| with_f32_mut(&slot.second, |v| moments.step(grad, m, v, out)))??;
+        }
+        Ok(())
+    }
+
+    /// [`AdamW::apply`] for directions in plain host memory.
+    ///
+    /// # Errors
+    /// If a direction's length is not its parameter's, or the parameters are not `f32` in host memory.
+    pub fn apply_from(&mut self, directions: &[Vec<f32>], learning_rate: f64) -> Result<f64> {
+        if directions.len() != self.slots.len() {
+            return Err(Error::shape("directions", self.slots.len(), directions.len()));
+        }
+        let mut squares = 0.0;
+        for (slot, d) in self.slots.iter().zip(directions) {
+            let rate = learning_rate * slot.group.rate;
+            let decay = if slot.group.decays { rate * self.config.weight_decay } else { 0.0 };
+            squares += descend_all(slot.var.as_tensor(), d, (1.0 - decay) as f32, rate as f32)?;
+        }
+        Ok(squares.sqrt())
+    }
+
+    fn moments(&self, scale: f64) -> Moments {
+        let AdamWConfig { beta1, beta2, epsilon, .. } = self.config;
+        let t = self.updates as f64;
+        Moments {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            correct1: (1.0 / (1.0 - beta1.powf(t))) as f32,
+            correct2: (1.0 / (1.0 - beta2.powf(t))) as f32,
+            epsilon: epsilon as f32,
+            scale: scale as f32,
+        }
+    }
+
     /// Moves every parameter by `-rate · (direction + weight decay)` and returns the L2 norm of the whole change.
     ///
     /// # Errors
@@ -198,14 +263,8 @@ impl AdamW {
             let decay = if slot.group.decays { rate * self.config.weight_decay } else { 0.0 };
             if direction.device().is_cpu() && direction.dtype() == DType::F32 {
                 let (rate, keep) = (rate as f32, (1.0 - decay) as f32);
-                let change: f64 = with_f32(&direction.contiguous()?, |d| {
-                    with_f32_mut(slot.var.as_tensor(), |w| {
-                        let blocks = (w.par_chunks_mut(BLOCK), d.par_chunks(BLOCK)).into_par_iter();
-                        let partial: Vec<f64> = blocks.map(|(w, d)| descend(w, d, keep, rate)).collect();
-                        partial.iter().sum()
-                    })
-                })??;
-                squares += change;
+                squares +=
+                    with_f32(&direction.contiguous()?, |d| descend_all(slot.var.as_tensor(), d, keep, rate))??;
             } else {
                 let old = slot.var.as_detached_tensor();
                 let new = ((&old * (1.0 - decay))? - (direction * rate)?)?;

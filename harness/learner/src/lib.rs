@@ -11,6 +11,7 @@
 //! [`Predictor`] from [`Learner::evaluator`] that shares the weights and has streams of its own.
 
 mod adamw;
+pub mod ctc;
 mod error;
 mod host;
 mod loss;
@@ -18,10 +19,10 @@ mod params;
 mod schedule;
 mod snapshot;
 
-pub use adamw::{AdamW, AdamWConfig, Group, global_norm};
+pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
 pub use host::{read_f32, with_f32, with_f32_mut};
-pub use loss::{Targets, loss};
+pub use loss::{Targets, loss, loss_and_gradient};
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
 pub use schedule::{Decay, Schedule};
 pub use snapshot::Snapshot;

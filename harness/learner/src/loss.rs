@@ -1,4 +1,5 @@
 use candle_core::{D, DType, Device, Tensor};
+use rayon::prelude::*;
 
 use crate::{Error, Result};
 
@@ -19,6 +20,14 @@ pub enum Targets {
         /// Weight of each step, `f32` `[B, K]`; zero for padding and where the label is not supervised.
         weight: Tensor,
     },
+    /// A distribution over classes per step: softmax cross-entropy, whose gradient is `softmax − γ`. With the posteriors `γ`
+    /// of connectionist temporal classification ([`crate::ctc`]) that is CTC's gradient, step by step.
+    Posteriors {
+        /// Probabilities, `f32` `[B, K, O]`.
+        probability: Tensor,
+        /// Weight of each step, `f32` `[B, K]`; zero for padding.
+        weight: Tensor,
+    },
 }
 
 impl Targets {
@@ -26,7 +35,7 @@ impl Targets {
     #[must_use]
     pub fn weight(&self) -> &Tensor {
         match self {
-            Self::Classes { weight, .. } | Self::Labels { weight, .. } => weight,
+            Self::Classes { weight, .. } | Self::Labels { weight, .. } | Self::Posteriors { weight, .. } => weight,
         }
     }
 
@@ -41,6 +50,9 @@ impl Targets {
             }
             Self::Labels { label, weight } => {
                 Self::Labels { label: label.to_device(device)?, weight: weight.to_device(device)? }
+            }
+            Self::Posteriors { probability, weight } => {
+                Self::Posteriors { probability: probability.to_device(device)?, weight: weight.to_device(device)? }
             }
         })
     }
@@ -68,6 +80,10 @@ pub fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
             let nll = log_p.gather(&class.unsqueeze(2)?, 2)?.squeeze(2)?.neg()?; // [B, K]
             (nll * weight)?.sum_all()?
         }
+        Targets::Posteriors { probability, .. } => {
+            let nll = (log_softmax(logits)? * probability.to_dtype(logits.dtype())?)?.sum(D::Minus1)?.neg()?;
+            (nll * weight)?.sum_all()?
+        }
         Targets::Labels { label, .. } => {
             let label = label.to_dtype(logits.dtype())?.unsqueeze(1)?; // [B, 1, O]
             // max(z, 0) − z·y + ln(1 + e^{−|z|}): finite for any logit
@@ -77,6 +93,119 @@ pub fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
         }
     };
     Ok(Some(sum.affine(1.0 / total, 0.0)?))
+}
+
+/// Rows of a parallel block.
+const ROWS: usize = 32;
+
+/// The same loss and its gradient with respect to the logits, for `f32` in host memory and without a graph: `gradient`
+/// `[B, K, O]` is overwritten.
+///
+/// # Errors
+/// If shapes disagree or a class is outside the outputs.
+pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> Result<Option<f64>> {
+    let (b, k, o) = logits.dims3()?;
+    let weight = y.weight();
+    if weight.dims() != [b, k] || gradient.len() != b * k * o {
+        return Err(Error::shape("target weights and gradient", [b, k, b * k * o], (weight.dims(), gradient.len())));
+    }
+    let weight = crate::read_f32(weight)?;
+    let total: f64 = weight.iter().map(|&w| f64::from(w)).sum();
+    gradient.fill(0.0);
+    if total == 0.0 {
+        return Ok(None);
+    }
+    let want = |t: &Tensor, dims: &[usize], what: &str| -> Result<()> {
+        if t.dims() == dims { Ok(()) } else { Err(Error::shape(what, dims, t.dims())) }
+    };
+    let (classes, values) = match y {
+        Targets::Classes { class, .. } => {
+            want(class, &[b, k], "classes")?;
+            (class.flatten_all()?.to_vec1::<u32>()?, Vec::new())
+        }
+        Targets::Labels { label, .. } => {
+            want(label, &[b, o], "labels")?;
+            (Vec::new(), crate::read_f32(label)?)
+        }
+        Targets::Posteriors { probability, .. } => {
+            want(probability, &[b, k, o], "posteriors")?;
+            (Vec::new(), crate::read_f32(probability)?)
+        }
+    };
+    if let Some(bad) = classes.iter().find(|c| **c as usize >= o) {
+        return Err(Error::shape("class", format!("below {o}"), bad));
+    }
+    let row = |i: usize, z: &[f32], g: &mut [f32]| -> f64 {
+        if weight[i] == 0.0 {
+            return 0.0;
+        }
+        let scale = (f64::from(weight[i]) / total) as f32;
+        match y {
+            Targets::Classes { .. } => {
+                let log_sum = softmax(z, g);
+                let class = classes[i] as usize;
+                g[class] -= 1.0;
+                g.iter_mut().for_each(|g| *g *= scale);
+                f64::from(weight[i]) * (log_sum - f64::from(z[class]))
+            }
+            Targets::Posteriors { .. } => {
+                let log_sum = softmax(z, g);
+                let target = &values[i * o..][..o];
+                let mut nll = 0.0;
+                for ((g, &z), &p) in g.iter_mut().zip(z).zip(target) {
+                    nll += f64::from(p) * (log_sum - f64::from(z));
+                    *g = (*g - p) * scale;
+                }
+                f64::from(weight[i]) * nll
+            }
+            Targets::Labels { .. } => {
+                let label = &values[i / k * o..][..o];
+                let mut bce = 0.0;
+                for ((g, &z), &y) in g.iter_mut().zip(z).zip(label) {
+                    bce += f64::from(z.max(0.0) - z * y) + f64::from((-z.abs()).exp()).ln_1p();
+                    *g = (1.0 / (1.0 + (-z).exp()) - y) * scale / o as f32;
+                }
+                f64::from(weight[i]) * bce / o as f64
+            }
+        }
+    };
+    let losses: Vec<f64> = crate::with_f32(&logits.contiguous()?, |z| {
+        let blocks = (z.par_chunks(ROWS * o), gradient.par_chunks_mut(ROWS * o)).into_par_iter().enumerate();
+        let sum = |(block, (z, g)): (usize, (&[f32], &mut [f32]))| -> f64 {
+            let rows = z.chunks_exact(o).zip(g.chunks_exact_mut(o)).enumerate();
+            rows.map(|(r, (z, g))| row(block * ROWS + r, z, g)).sum()
+        };
+        blocks.map(sum).collect()
+    })?;
+    Ok(Some(losses.iter().sum::<f64>() / total))
+}
+
+/// Writes `softmax(z)` and returns `ln Σ e^z`.
+fn softmax(z: &[f32], out: &mut [f32]) -> f64 {
+    let max = z.iter().fold(f32::NEG_INFINITY, |m, &z| if z > m { z } else { m });
+    for (o, &z) in out.iter_mut().zip(z) {
+        *o = exp(z - max);
+    }
+    let sum: f64 = out.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
+    let inverse = (1.0 / sum) as f32;
+    out.iter_mut().for_each(|o| *o *= inverse);
+    f64::from(max) + sum.ln()
+}
+
+/// `e^x` for `x ≤ 0`, in a form that loops turn into vector code (Cephes; 2 units in the last place).
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "a call would keep the loop from becoming vector code")]
+#[allow(clippy::excessive_precision, reason = "the constants as published")]
+fn exp(x: f32) -> f32 {
+    let x = if x < -87.3 { -87.3 } else { x };
+    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let r = (-n).mul_add(-2.121_944_4e-4, (-n).mul_add(0.693_359_375, x));
+    let mut p = 1.987_569_15e-4_f32;
+    for c in [1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 0.5] {
+        p = p.mul_add(r, c);
+    }
+    let e = (p * r).mul_add(r, r) + 1.0;
+    e * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
 /// `log softmax` over the last dimension, differentiable.

@@ -1,0 +1,142 @@
+//! Training speed of BIM against the matrix products it is made of: `cargo bench -p bim -- [threads]`.
+//!
+//! Prints, for the same network: tokens per second of the hybrid rule in chunks and of backpropagation through time in long
+//! windows, alternately; the rate at which the traces advance; and the rate of one large matrix product, the floor.
+
+use std::time::Instant;
+
+use bim::block::{Block, Membrane, Spec};
+use bim::config::{Count, Credit, Share};
+use bim::kernels::matmul::{View, matmul};
+use bim::kernels::scan::{Dynamics, Span};
+use bim::kernels::trace;
+use bim::{Bim, BimConfig, Optimizer};
+use candle_core::{DType, Device, Tensor};
+use learner::{AdamWConfig, Decay, InputKind, Io, Learner, Predictor, Schedule, Targets};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const STREAMS: usize = 8;
+const VOCABULARY: usize = 256;
+
+fn config(credit: Credit) -> BimConfig {
+    BimConfig { credit, lambda: Share(0.95), channels: Count(256), state: Count(16), ..BimConfig::default() }
+}
+
+struct Runner {
+    bim: Bim,
+    segment: usize,
+    at: u32,
+}
+
+impl Runner {
+    fn new(credit: Credit, segment: usize) -> learner::Result<Self> {
+        let io = Io { input: InputKind::Tokens { vocabulary: VOCABULARY }, outputs: VOCABULARY, streams: STREAMS, segment };
+        let schedule =
+            Schedule { peak: 1e-3, warmup_updates: 0, total_updates: 1, decay: Decay::Constant, final_share: 1.0 };
+        let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
+        Ok(Self { bim: Bim::new(&config(credit), io, train, 1, &Device::Cpu)?, segment, at: 0 })
+    }
+
+    /// Tokens per second over `tokens` tokens.
+    fn run(&mut self, tokens: usize) -> learner::Result<f64> {
+        let shape = (STREAMS, self.segment);
+        let weight = Tensor::ones(shape, DType::F32, &Device::Cpu)?;
+        let started = Instant::now();
+        let mut seen = 0;
+        while seen < tokens {
+            let mut next = || {
+                self.at = self.at.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (self.at >> 20) % 64
+            };
+            let x: Vec<u32> = (0..STREAMS * self.segment).map(|_| next()).collect();
+            let x = Tensor::from_vec(x, shape, &Device::Cpu)?;
+            self.bim.predict(&x)?;
+            self.bim.learn(&Targets::Classes { class: x, weight: weight.clone() })?;
+            seen += STREAMS * self.segment;
+        }
+        Ok(seen as f64 / started.elapsed().as_secs_f64())
+    }
+}
+
+/// Best of several runs of `f`, in operations per second.
+fn best(operations: f64, mut f: impl FnMut()) -> f64 {
+    let mut rate = 0.0f64;
+    for _ in 0..7 {
+        let started = Instant::now();
+        f();
+        rate = rate.max(operations / started.elapsed().as_secs_f64());
+    }
+    rate
+}
+
+fn product_rate(rows: usize, inner: usize, columns: usize) -> f64 {
+    let (a, b) = (vec![1.0f32; rows * inner], vec![1.0f32; inner * columns]);
+    let mut c = vec![0.0f32; rows * columns];
+    let repeat = (2e9 / (2.0 * (rows * inner * columns) as f64)).ceil() as usize;
+    best(2.0 * (rows * inner * columns * repeat) as f64, || {
+        for _ in 0..repeat {
+            let (a, b) = ((&a[..], View::new(rows, inner)), (&b[..], View::new(inner, columns)));
+            matmul((&mut c, View::new(rows, columns)), a, b, 0.5);
+        }
+    })
+}
+
+/// Operations per second of one stream's trace advance, counting the matrix products alone.
+fn advance_rate(c: &BimConfig, steps: usize) -> f64 {
+    let spec: Spec<f32> = Spec::new(c, Membrane::Lag(0), 1);
+    let mut block = Block::new(spec, steps);
+    let d = spec.dims;
+    for (i, x) in block.psi.iter_mut().enumerate() {
+        *x = (i % 3) as f32 - 1.0;
+    }
+    block.tape.p.iter_mut().for_each(|x| *x = 0.1);
+    block.tape.delta.iter_mut().for_each(|x| *x = 0.05);
+    block.tape.a.iter_mut().for_each(|x| *x = 0.9);
+    let (bias, a_log, skip) = (vec![0.0; d.heads], vec![0.0; d.decays()], vec![1.0; d.channels]);
+    let dynamics = Dynamics { bias: &bias, a_log: &a_log, skip: &skip, current: None };
+    let span = Span { streams: 1, lag: 0, steps };
+    let rows = d.heads * d.state * d.inputs + d.channels * d.inputs + d.states() * d.delta_inputs;
+    let mut scratch = bim::kernels::scan::Scratch::default();
+    let repeat = 100;
+    best(2.0 * (rows * steps * repeat) as f64, || {
+        for _ in 0..repeat {
+            let traces = &mut block.traces[0];
+            trace::advance(&d, &spec.post, &dynamics, span, &mut block.tape, &block.psi, 0, traces, &mut scratch);
+        }
+    })
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let threads = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(0);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let c = config(Credit::Hybrid);
+    let mut hybrid = Runner::new(Credit::Hybrid, 32)?;
+    let mut bptt = Runner::new(Credit::Bptt, 256)?;
+    let mut tbptt = Runner::new(Credit::Tbptt, 32)?;
+    for runner in [&mut hybrid, &mut bptt, &mut tbptt] {
+        runner.run(4_096)?;
+    }
+    let mut rates = [0.0f64; 3];
+    for _ in 0..5 {
+        for (rate, runner) in rates.iter_mut().zip([&mut hybrid, &mut bptt, &mut tbptt]) {
+            *rate = rate.max(runner.run(8_192)?);
+        }
+    }
+    let [hybrid_rate, bptt_rate, tbptt_rate] = rates;
+    println!("width 128, D 256, N 16, 4 layers, 8 streams, {} threads", rayon::current_num_threads());
+    println!("parameters                        {:>10}", hybrid.bim.cost().parameters);
+    println!("hybrid, K = 32                    {hybrid_rate:>10.0} tokens/s");
+    println!("tbptt, K = 32                     {tbptt_rate:>10.0} tokens/s");
+    println!("bptt, window 256                  {bptt_rate:>10.0} tokens/s  hybrid / bptt = {:.2}", hybrid_rate / bptt_rate);
+    let square = product_rate(512, 512, 512);
+    let thin = product_rate(4096, 32, 128);
+    let advance = advance_rate(&c, 32);
+    let full = advance_rate(&BimConfig { delta_input: bim::config::DeltaInput::Full, ..c }, 32);
+    println!("matrix product 512³, 1 thread     {:>10.1} GFLOP/s", square / 1e9);
+    println!("matrix product [4096×32]·[32×128] {:>10.1} GFLOP/s", thin / 1e9);
+    println!("trace advance, Δ from its group   {:>10.1} GFLOP/s  of 512³: {:.2}", advance / 1e9, advance / square);
+    println!("trace advance, Δ from all         {:>10.1} GFLOP/s  of 512³: {:.2}", full / 1e9, full / square);
+    Ok(())
+}

@@ -1,0 +1,625 @@
+//! One block over a group of streams: forward, reverse, and what it carries from chunk to chunk.
+//!
+//! ```text
+//! x → RMSNorm → convolution → LIF_in → delays → ψ → u, B, C, Δ → selective scan → LIF_out → W_out → (gate) → + x
+//! ```
+
+use crate::config::{BimConfig, Credit, DecayForm, DeltaInput};
+use crate::kernels::encode::{
+    self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape,
+};
+use crate::kernels::matmul::{View, matmul};
+use crate::kernels::neuron::Neuron;
+use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span, Through};
+use crate::kernels::trace::{self, CreditGrads, Traces};
+use crate::kernels::{Decay, Dims, Real, dot, row};
+
+/// One of something for each parameter of a block: values, gradients, indices or names.
+#[derive(Clone, Debug, Default)]
+pub struct BlockParams<X> {
+    /// Gain of each presynaptic neuron `[J]`.
+    pub gain: X,
+    /// Its input current `[J]`.
+    pub current: Option<X>,
+    /// Convolution in front of the neurons `[taps, width]`.
+    pub conv: Option<X>,
+    /// Delay line `[taps, J]`.
+    pub delays: Option<X>,
+    /// `W_u`, `W_B`, `W_C` stacked: `[D + 2N, J]`.
+    pub projection: X,
+    /// `W_Δ`: `[H, J']`.
+    pub delta: X,
+    /// `b_Δ` `[H]`.
+    pub bias: X,
+    /// `A_log` `[H]` or `[N, D]`.
+    pub a_log: X,
+    /// Skip `D` `[D]`.
+    pub skip: X,
+    /// Input current of the postsynaptic neurons `[D]`.
+    pub post_current: Option<X>,
+    /// Gate `[width, J]`.
+    pub gate: Option<X>,
+    /// `W_out` `[width, D]`.
+    pub out: X,
+}
+
+impl<X> BlockParams<X> {
+    /// The same for something else.
+    pub fn map<'a, Y>(&'a self, mut f: impl FnMut(&'a X) -> Y) -> BlockParams<Y> {
+        BlockParams {
+            gain: f(&self.gain),
+            current: self.current.as_ref().map(&mut f),
+            conv: self.conv.as_ref().map(&mut f),
+            delays: self.delays.as_ref().map(&mut f),
+            projection: f(&self.projection),
+            delta: f(&self.delta),
+            bias: f(&self.bias),
+            a_log: f(&self.a_log),
+            skip: f(&self.skip),
+            post_current: self.post_current.as_ref().map(&mut f),
+            gate: self.gate.as_ref().map(&mut f),
+            out: f(&self.out),
+        }
+    }
+
+    /// All of them, in order, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
+        let Self { gain, current, conv, delays, projection, delta, bias, a_log, skip, post_current, gate, out } = self;
+        [Some(gain), current.as_mut(), conv.as_mut(), delays.as_mut(), Some(projection)]
+            .into_iter()
+            .chain([Some(delta), Some(bias), Some(a_log), Some(skip)])
+            .chain([post_current.as_mut(), gate.as_mut(), Some(out)])
+            .flatten()
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &X> {
+        [Some(&self.gain), self.current.as_ref(), self.conv.as_ref(), self.delays.as_ref(), Some(&self.projection)]
+            .into_iter()
+            .chain([Some(&self.delta), Some(&self.bias), Some(&self.a_log), Some(&self.skip)])
+            .chain([self.post_current.as_ref(), self.gate.as_ref(), Some(&self.out)])
+            .flatten()
+    }
+}
+
+/// How the gradient of a block is formed; follows from [`Credit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// For the block's own parameters.
+    pub own: Through,
+    /// For what the block passes down to the layer below.
+    pub across: Through,
+    /// Whether traces are carried across chunks.
+    pub carries: bool,
+}
+
+impl From<Credit> for Rule {
+    fn from(credit: Credit) -> Self {
+        let state_only = Through { state: true, membrane: false };
+        let (own, across, carries) = match credit {
+            Credit::Hybrid | Credit::Exact => (Through::TIME, Through::TIME, true),
+            Credit::Diagonal => (Through::TIME, Through::STEP, true),
+            Credit::Eprop => (state_only, Through::STEP, true),
+            Credit::Spatial => (Through::STEP, Through::STEP, false),
+            Credit::Tbptt | Credit::Bptt => (Through::TIME, Through::TIME, false),
+        };
+        Self { own, across, carries }
+    }
+}
+
+/// How credit passes the postsynaptic membrane between chunks. Both are exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membrane {
+    /// `F` traces: `N·D·J` numbers for `W_B` and for `W_C`, for any neuron.
+    Traces,
+    /// The state's traces lag this many steps behind, and the adjoint runs back through those steps again: exact to rounding
+    /// if nothing survives them on the membrane, `β^lag ≈ 0`. Far smaller and faster where it applies.
+    Lag(usize),
+}
+
+/// Longest lag that is still cheaper than membrane traces.
+const LONGEST_LAG: usize = 64;
+
+impl Membrane {
+    /// Lag where it loses nothing in numbers of `bits` of precision, traces elsewhere.
+    #[must_use]
+    pub fn choose(c: &BimConfig, bits: i32) -> Self {
+        if !Rule::from(c.credit).own.membrane || !Rule::from(c.credit).carries {
+            return Self::Lag(0);
+        }
+        if c.post.attached_reset {
+            return Self::Traces;
+        }
+        let (beta, tiny) = (c.post.beta.0, 2f64.powi(-bits));
+        (0..=LONGEST_LAG).find(|&lag| beta.powi(lag as i32 + 1) <= tiny).map_or(Self::Traces, Self::Lag)
+    }
+
+    /// Steps of history in front of the chunk.
+    #[must_use]
+    pub fn lag(self) -> usize {
+        match self {
+            Self::Traces => 0,
+            Self::Lag(lag) => lag,
+        }
+    }
+}
+
+/// Everything about a block but its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<T> {
+    /// Sizes of the state space.
+    pub dims: Dims,
+    /// Sizes of the encoder.
+    pub encode: EncodeDims,
+    /// Presynaptic neurons.
+    pub pre: Neuron<T>,
+    /// Postsynaptic neurons.
+    pub post: Neuron<T>,
+    /// `κ`.
+    pub kernel: T,
+    /// Credit.
+    pub rule: Rule,
+    /// Credit through the membrane.
+    pub membrane: Membrane,
+    /// Weights of the mean spike counts in the loss.
+    pub penalty: [f64; 2],
+}
+
+impl<T: Real> Spec<T> {
+    /// From a checked configuration, for a group of `streams`.
+    #[must_use]
+    pub fn new(c: &BimConfig, membrane: Membrane, streams: usize) -> Self {
+        let inputs = c.neurons();
+        let delta_inputs = match c.delta_input {
+            DeltaInput::Group => inputs / c.heads.0,
+            DeltaInput::Full => inputs,
+        };
+        let decay = match c.decay {
+            DecayForm::Head => Decay::Head,
+            DecayForm::ChannelState => Decay::ChannelState,
+        };
+        Self {
+            dims: Dims { inputs, channels: c.channels.0, state: c.state.0, heads: c.heads.0, delta_inputs, decay },
+            encode: EncodeDims {
+                streams,
+                channels: c.width.0,
+                population: c.population.0,
+                conv: c.conv.0,
+                silu: c.silu,
+                delays: c.delays.0,
+            },
+            pre: Neuron::new(&c.pre),
+            post: Neuron::new(&c.post),
+            kernel: T::of(c.kernel.0),
+            rule: c.credit.into(),
+            membrane,
+            penalty: [c.pre.penalty.0, c.post.penalty.0],
+        }
+    }
+
+    fn streams(&self) -> usize {
+        self.encode.streams
+    }
+
+    fn span(&self, steps: usize) -> Span {
+        Span { streams: self.streams(), lag: self.membrane.lag(), steps }
+    }
+}
+
+/// State, activations, gradients of activations and traces of one block for one group of streams.
+#[derive(Clone, Debug)]
+pub struct Block<T> {
+    /// What it is.
+    pub spec: Spec<T>,
+    /// State of the state space `[streams, N, D]`.
+    pub h: Vec<T>,
+    /// Presynaptic activations.
+    pub encode: EncodeTape<T>,
+    /// `ψ` `[lag + K, streams, J]`.
+    pub psi: Vec<T>,
+    /// Activations of the scan.
+    pub tape: ScanTape<T>,
+    /// Postsynaptic spikes `[K, streams, D]`.
+    pub s: Vec<T>,
+    /// Adjoints of the state: before the window after a reverse pass.
+    pub adjoint: Adjoint<T>,
+    /// Adjoints of the encoder's state.
+    pub encode_adjoint: EncodeAdjoint<T>,
+    /// Traces, a stream an entry; empty where none are carried.
+    pub traces: Vec<Traces<T>>,
+    /// Gradients of the encoder's parameters.
+    pub encode_grads: EncodeGrads<T>,
+    /// Gradients of the dynamics, from the window.
+    pub dynamics_grads: DynamicsGrads<T>,
+    z: Vec<T>,
+    y: Vec<T>,
+    gate: Vec<T>,
+    inverse_rms: Vec<T>,
+    dp: Vec<T>,
+    dz: Vec<T>,
+    dy: Vec<T>,
+    d_gate: Vec<T>,
+    scratch: Scratch<T>,
+}
+
+/// Buffers that the blocks of a group share.
+#[derive(Clone, Debug, Default)]
+pub struct Shared<T> {
+    d_psi: Vec<T>,
+    ds: Vec<T>,
+    dx: Vec<T>,
+    dp: Vec<T>,
+    dz: Vec<T>,
+    dynamics: Option<DynamicsGrads<T>>,
+    encode: EncodeScratch<T>,
+}
+
+fn dynamics<'a, T>(params: &BlockParams<&'a [T]>) -> Dynamics<'a, T> {
+    Dynamics { bias: params.bias, a_log: params.a_log, skip: params.skip, current: params.post_current }
+}
+
+impl<T: Real> Block<T> {
+    /// At rest, for chunks of up to `steps` steps.
+    #[must_use]
+    pub fn new(spec: Spec<T>, steps: usize) -> Self {
+        let dims = spec.dims;
+        let g = spec.streams();
+        let (window, rows) = ((spec.membrane.lag() + steps) * g, steps * g);
+        let zeros = |n: usize| vec![T::zero(); n];
+        let width = spec.encode.channels;
+        let kernel = spec.kernel != T::zero();
+        let carries = spec.rule.carries;
+        Self {
+            spec,
+            h: zeros(g * dims.states()),
+            encode: EncodeTape::new(&spec.encode, steps, kernel),
+            psi: zeros(window * dims.inputs),
+            tape: ScanTape {
+                p: zeros(window * dims.projected()),
+                delta: zeros(window * dims.heads),
+                a: zeros(if dims.decay == Decay::Head { window * dims.heads } else { 0 }),
+                v: zeros((window + g) * dims.channels),
+                h0: zeros(g * dims.states()),
+            },
+            s: zeros(rows * dims.channels),
+            adjoint: Adjoint { h: zeros(g * dims.states()), v: zeros(g * dims.channels) },
+            encode_adjoint: EncodeAdjoint::new(&spec.encode, kernel),
+            traces: (0..if carries { g } else { 0 })
+                .map(|_| Traces::new(&dims, spec.membrane == Membrane::Traces))
+                .collect(),
+            encode_grads: EncodeGrads::zero(&spec.encode),
+            dynamics_grads: DynamicsGrads::zero(&dims),
+            z: zeros(rows * dims.heads),
+            y: zeros(rows * width),
+            gate: zeros(rows * width),
+            inverse_rms: zeros(rows),
+            dp: Vec::new(),
+            dz: Vec::new(),
+            dy: Vec::new(),
+            d_gate: Vec::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    fn encode_params<'a>(&self, params: &BlockParams<&'a [T]>) -> EncodeParams<'a, T> {
+        EncodeParams {
+            gain: params.gain,
+            current: params.current,
+            conv: params.conv,
+            delays: params.delays,
+            kernel: self.spec.kernel,
+        }
+    }
+
+    /// Presynaptic spikes of the chunk `[K, streams, J]`.
+    #[must_use]
+    pub fn spikes_in(&self, steps: usize) -> &[T] {
+        self.encode.spikes(&self.spec.encode, steps)
+    }
+
+    /// Runs `steps` steps and adds the block's output to `x` `[K, streams, width]`.
+    pub fn forward(&mut self, params: &BlockParams<&[T]>, steps: usize, x: &mut [T]) {
+        let Spec { dims, encode: encoder, .. } = self.spec;
+        let span = self.spec.span(steps);
+        let (g, width, j) = (span.streams, encoder.channels, dims.inputs);
+        let (rows, lag) = (steps * g, span.lag * g);
+        let zero = T::zero();
+        let encode_params = self.encode_params(params);
+        row::normalize(width, x, &mut self.encode.x[(encoder.conv - 1) * g * width..], &mut self.inverse_rms);
+        let psi = &mut self.psi[lag * j..][..rows * j];
+        encode::forward(&encoder, &self.spec.pre, &encode_params, steps, &mut self.encode, psi);
+        let source = (&*psi, View::new(rows, j));
+        let projected = dims.projected();
+        let p = &mut self.tape.p[lag * projected..][..rows * projected];
+        matmul((p, View::new(rows, projected)), source, (params.projection, View::new(projected, j).t()), zero);
+        let z = &mut self.z[..rows * dims.heads];
+        if dims.delta_inputs == j {
+            matmul((z, View::new(rows, dims.heads)), source, (params.delta, View::new(dims.heads, j).t()), zero);
+        } else {
+            let weights = params.delta.chunks_exact(dims.delta_inputs);
+            for (z, psi) in z.chunks_exact_mut(dims.heads).zip(psi.chunks_exact(j)) {
+                for ((z, w), psi) in z.iter_mut().zip(weights.clone()).zip(psi.chunks_exact(dims.delta_inputs)) {
+                    *z = dot(w, psi);
+                }
+            }
+        }
+        if !self.spec.rule.carries {
+            self.tape.h0.copy_from_slice(&self.h);
+        }
+        let dynamics = dynamics(params);
+        scan::step_sizes(&dims, &dynamics, span, &self.z, &mut self.tape);
+        let s = &mut self.s[..rows * dims.channels];
+        scan::forward(&dims, &self.spec.post, &dynamics, span, &mut self.tape, &mut self.h, s, &mut self.scratch);
+        let out = (params.out, View::new(width, dims.channels).t());
+        match params.gate {
+            None => matmul((x, View::new(rows, width)), (s, View::new(rows, dims.channels)), out, T::one()),
+            Some(gate) => {
+                let (y, z) = (&mut self.y[..rows * width], &mut self.gate[..rows * width]);
+                matmul((y, View::new(rows, width)), (s, View::new(rows, dims.channels)), out, zero);
+                matmul((z, View::new(rows, width)), source, (gate, View::new(width, j).t()), zero);
+                row::gate(y, z, &mut x[..rows * width]);
+            }
+        }
+    }
+
+    /// Reverse mode over the window: `dx` `[K, streams, width]` enters as the gradient of the block's output and leaves as
+    /// that of its input. Unless `chained`, no credit comes from later chunks.
+    pub fn reverse(
+        &mut self,
+        params: &BlockParams<&[T]>,
+        steps: usize,
+        dx: &mut [T],
+        chained: bool,
+        shared: &mut Shared<T>,
+    ) {
+        let Spec { dims, encode: encoder, rule, .. } = self.spec;
+        let span = self.spec.span(steps);
+        let (g, width, j) = (span.streams, encoder.channels, dims.inputs);
+        let (rows, lag, window) = (steps * g, span.lag * g, span.window() * g);
+        let (projected, d, heads) = (dims.projected(), dims.channels, dims.heads);
+        let zero = T::zero();
+        if !chained {
+            self.adjoint.h.fill(zero);
+            self.adjoint.v.fill(zero);
+            self.encode_adjoint.parts_mut().into_iter().for_each(|p| p.fill(zero));
+        }
+        self.encode_grads.clear();
+        self.dynamics_grads.clear();
+        for (buffer, len) in [
+            (&mut self.dp, window * projected),
+            (&mut self.dz, window * heads),
+            (&mut self.dy, rows * width),
+            (&mut self.d_gate, if params.gate.is_some() { rows * width } else { 0 }),
+            (&mut shared.d_psi, rows * j),
+            (&mut shared.ds, rows * d),
+            (&mut shared.dx, rows * width),
+        ] {
+            buffer.resize(len, zero);
+        }
+        if let Some(gate) = params.gate {
+            row::gate_reverse(&self.y, &self.gate, &dx[..rows * width], &mut self.dy, &mut self.d_gate);
+            let d_gate = (&self.d_gate[..], View::new(rows, width));
+            matmul((&mut shared.d_psi, View::new(rows, j)), d_gate, (gate, View::new(width, j)), zero);
+        } else {
+            self.dy.copy_from_slice(&dx[..rows * width]);
+            shared.d_psi.fill(zero);
+        }
+        let dy = (&self.dy[..], View::new(rows, width));
+        matmul((&mut shared.ds, View::new(rows, d)), dy, (params.out, View::new(width, d)), zero);
+        let [penalty_in, penalty_out] = self.spec.penalty;
+        if penalty_out > 0.0 {
+            let weight = T::of(penalty_out / (rows * d) as f64);
+            for (ds, &s) in shared.ds.iter_mut().zip(&self.s) {
+                *ds += if s > zero {
+                    weight
+                } else if s < zero {
+                    -weight
+                } else {
+                    zero
+                };
+            }
+        }
+        let dynamics = dynamics(params);
+        let post = self.spec.post;
+        let (own_dp, own_dz);
+        if rule.across == rule.own {
+            (own_dp, own_dz) = (&mut self.dp, &mut self.dz);
+        } else {
+            // what goes down stays within the step; the block's own gradient does not
+            shared.dp.resize(window * projected, zero);
+            shared.dz.resize(window * heads, zero);
+            let unused = shared.dynamics.get_or_insert_with(|| DynamicsGrads::zero(&dims));
+            let mut none = Adjoint { h: vec![zero; self.adjoint.h.len()], v: vec![zero; self.adjoint.v.len()] };
+            let mut grads = ScanGrads { p: &mut shared.dp, z: &mut shared.dz, dynamics: unused };
+            let (tape, scratch) = (&self.tape, &mut self.scratch);
+            scan::reverse(&dims, &post, &dynamics, span, tape, &shared.ds, rule.across, &mut none, &mut grads, scratch);
+            (own_dp, own_dz) = (&mut self.dp, &mut self.dz);
+        }
+        let mut grads = ScanGrads { p: own_dp, z: own_dz, dynamics: &mut self.dynamics_grads };
+        let (tape, scratch, adjoint) = (&self.tape, &mut self.scratch, &mut self.adjoint);
+        scan::reverse(&dims, &post, &dynamics, span, tape, &shared.ds, rule.own, adjoint, &mut grads, scratch);
+        let (dp, dz) = if rule.across == rule.own { (&self.dp, &self.dz) } else { (&shared.dp, &shared.dz) };
+        let (dp, dz) = (&dp[lag * projected..], &dz[lag * heads..]);
+        let d_psi = &mut shared.d_psi;
+        let weights = (params.projection, View::new(projected, j));
+        matmul((d_psi, View::new(rows, j)), (dp, View::new(rows, projected)), weights, T::one());
+        if dims.delta_inputs == j {
+            let weights = (params.delta, View::new(heads, j));
+            matmul((d_psi, View::new(rows, j)), (dz, View::new(rows, heads)), weights, T::one());
+        } else {
+            for (d_psi, dz) in d_psi.chunks_exact_mut(j).zip(dz.chunks_exact(heads)) {
+                let groups = d_psi.chunks_exact_mut(dims.delta_inputs).zip(params.delta.chunks_exact(dims.delta_inputs));
+                for ((d_psi, w), &dz) in groups.zip(dz) {
+                    crate::kernels::axpy(dz, w, d_psi);
+                }
+            }
+        }
+        let encode_params = self.encode_params(params);
+        let penalty = T::of(penalty_in / (rows * j) as f64);
+        encode::reverse(
+            &encoder,
+            &self.spec.pre,
+            &encode_params,
+            steps,
+            &self.encode,
+            d_psi,
+            (rule.across.state, penalty),
+            &mut self.encode_adjoint,
+            &mut self.encode_grads,
+            &mut shared.dx,
+            &mut shared.encode,
+        );
+        let x = &self.encode.x[(encoder.conv - 1) * g * width..][..rows * width];
+        row::normalize_reverse(width, x, &self.inverse_rms, &shared.dx, dx);
+    }
+
+    /// Adds the gradients of the projections from the window, and the credit that the traces carry from before it.
+    pub fn synapse_grads(&self, steps: usize, grads: &mut CreditGrads<'_, T>) {
+        let dims = self.spec.dims;
+        let span = self.spec.span(steps);
+        let (j, projected, heads, jd) = (dims.inputs, dims.projected(), dims.heads, dims.delta_inputs);
+        let window = span.window() * span.streams;
+        let psi = (&self.psi[..], View::new(window, j));
+        let dp = (&self.dp[..], View::new(window, projected).t());
+        matmul((grads.projection, View::new(projected, j)), dp, psi, T::one());
+        if jd == j {
+            let dz = (&self.dz[..], View::new(window, heads).t());
+            matmul((grads.delta, View::new(heads, j)), dz, psi, T::one());
+        } else {
+            for (psi, dz) in self.psi.chunks_exact(j).zip(self.dz.chunks_exact(heads)) {
+                for ((out, psi), &dz) in grads.delta.chunks_exact_mut(jd).zip(psi.chunks_exact(jd)).zip(dz) {
+                    crate::kernels::axpy(dz, psi, out);
+                }
+            }
+        }
+        for (to, from) in [
+            (&mut grads.dynamics.bias, &self.dynamics_grads.bias),
+            (&mut grads.dynamics.a_log, &self.dynamics_grads.a_log),
+            (&mut grads.dynamics.skip, &self.dynamics_grads.skip),
+            (&mut grads.dynamics.current, &self.dynamics_grads.current),
+        ] {
+            crate::kernels::add(from, to);
+        }
+        for (b, traces) in self.traces.iter().enumerate() {
+            trace::contract(&dims, traces, &self.adjoint, b, grads);
+        }
+    }
+
+    /// Adds the gradients of `W_out` and the gate.
+    pub fn output_grads(&self, steps: usize, out: &mut [T], gate: Option<&mut [T]>) {
+        let dims = self.spec.dims;
+        let (rows, width) = (steps * self.spec.streams(), self.spec.encode.channels);
+        let s = (&self.s[..], View::new(rows, dims.channels));
+        matmul((out, View::new(width, dims.channels)), (&self.dy, View::new(rows, width).t()), s, T::one());
+        if let Some(gate) = gate {
+            let psi = (&self.psi[self.spec.membrane.lag() * self.spec.streams() * dims.inputs..], View::new(rows, dims.inputs));
+            matmul((gate, View::new(width, dims.inputs)), (&self.d_gate, View::new(rows, width).t()), psi, T::one());
+        }
+    }
+
+    /// Ends the chunk: traces advance if credit is carried, and what the next chunk needs moves to the front.
+    pub fn finish(&mut self, params: &BlockParams<&[T]>, steps: usize) {
+        let dims = self.spec.dims;
+        let span = self.spec.span(steps);
+        let dynamics = dynamics(params);
+        for (b, traces) in self.traces.iter_mut().enumerate() {
+            let (tape, scratch) = (&mut self.tape, &mut self.scratch);
+            trace::advance(&dims, &self.spec.post, &dynamics, span, tape, &self.psi, b, traces, scratch);
+        }
+        let g = span.streams;
+        let new = &self.psi[span.lag * g * dims.inputs..];
+        self.encode.shift(&self.spec.encode, steps, new);
+        let shift = |v: &mut Vec<T>, columns: usize, rows: usize| {
+            v.copy_within(steps * g * columns..(steps + rows) * g * columns, 0);
+        };
+        shift(&mut self.psi, dims.inputs, span.lag);
+        shift(&mut self.tape.p, dims.projected(), span.lag);
+        shift(&mut self.tape.delta, dims.heads, span.lag);
+        if dims.decay == Decay::Head {
+            shift(&mut self.tape.a, dims.heads, span.lag);
+        }
+        shift(&mut self.tape.v, dims.channels, span.lag + 1);
+    }
+
+    /// Everything that is carried from chunk to chunk, by name; a whole number of rows of all streams each.
+    pub fn carried(&mut self) -> Vec<(String, &mut [T])> {
+        let dims = self.spec.dims;
+        let (g, lag) = (self.spec.streams(), self.spec.membrane.lag());
+        let mut all: Vec<(String, &mut [T])> = vec![("h".into(), &mut self.h)];
+        all.push(("v".into(), &mut self.tape.v[..(lag + 1) * g * dims.channels]));
+        if self.spec.rule.carries {
+            all.push(("h0".into(), &mut self.tape.h0));
+        }
+        if lag > 0 {
+            all.push(("psi".into(), &mut self.psi[..lag * g * dims.inputs]));
+            all.push(("p".into(), &mut self.tape.p[..lag * g * dims.projected()]));
+            all.push(("delta".into(), &mut self.tape.delta[..lag * g * dims.heads]));
+            if dims.decay == Decay::Head {
+                all.push(("a".into(), &mut self.tape.a[..lag * g * dims.heads]));
+            }
+        }
+        let encode = self.encode.carried(&self.spec.encode);
+        all.extend(encode.into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (format!("pre.{n}"), v)));
+        for (b, traces) in self.traces.iter_mut().enumerate() {
+            all.extend(traces.named_mut().into_iter().map(|(n, v)| (format!("trace.{n}.{b}"), &mut v[..])));
+        }
+        all
+    }
+
+    /// Takes over state and histories, but no credit, from a block of the same shape (its lag may differ).
+    pub fn copy_state(&mut self, from: &mut Self) {
+        let row = self.spec.streams() * self.spec.dims.channels;
+        self.tape.a.fill(T::one()); // rows of history that never were: they leave the state as it is
+        let (to, at) = (self.spec.membrane.lag() * row, from.spec.membrane.lag() * row);
+        self.h.copy_from_slice(&from.h);
+        self.tape.h0.copy_from_slice(&from.h);
+        self.tape.v[to..to + row].copy_from_slice(&from.tape.v[at..at + row]);
+        let encode = self.spec.encode;
+        for ((_, to), (_, from)) in self.encode.carried(&encode).into_iter().zip(from.encode.carried(&encode)) {
+            to.copy_from_slice(from);
+        }
+    }
+
+    /// Puts one stream to rest.
+    pub fn reset(&mut self, stream: usize) {
+        let spec = self.spec;
+        if let Some(traces) = self.traces.get_mut(stream) {
+            traces.reset();
+        }
+        for (name, values) in self.carried() {
+            let columns = match name.as_str() {
+                "h" | "h0" => {
+                    let states = spec.dims.states();
+                    values[stream * states..][..states].fill(T::zero());
+                    continue;
+                }
+                "v" => spec.dims.channels,
+                "p" => spec.dims.projected(),
+                "delta" | "a" => spec.dims.heads,
+                "pre.x" => spec.encode.channels,
+                "psi" | "pre.v" | "pre.s" | "pre.psi" => spec.dims.inputs,
+                _ => continue, // traces, above
+            };
+            for row in values.chunks_exact_mut(spec.streams() * columns) {
+                row[stream * columns..][..columns].fill(T::zero());
+            }
+        }
+    }
+
+    /// Forgets what later chunks want of one stream: it began anew after this chunk.
+    pub fn cut_adjoint(&mut self, stream: usize) {
+        let g = self.spec.streams();
+        let Adjoint { h, v } = &mut self.adjoint;
+        for part in [&mut h[..], v].into_iter().take(2) {
+            let per_stream = part.len() / g; // both are stream-major
+            part[stream * per_stream..][..per_stream].fill(T::zero());
+        }
+        let Spec { encode, dims, .. } = self.spec;
+        let columns = [encode.channels, dims.inputs, dims.inputs, dims.inputs];
+        for (part, columns) in self.encode_adjoint.parts_mut().into_iter().zip(columns) {
+            for row in part.chunks_exact_mut(g * columns) {
+                row[stream * columns..][..columns].fill(T::zero());
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! How far the online gradient is from full backpropagation through time, and how much old weights in the traces matter.
+//!
+//! Some chunks before a diagnosis is due, the state is copied and the inputs from there on are kept. When it is due, two
+//! shadows of the network, on the present weights, run over the same inputs: one backpropagates the chunk's loss through the
+//! whole window; one uses the online rule with traces that no weight has changed under.
+
+use candle_core::Tensor;
+use learner::{Bound, LayerValue, Result};
+
+use crate::block::Membrane;
+use crate::config::{BimConfig, Credit};
+use crate::network::{Group, Network, NetworkParams};
+
+/// Inputs since the copy.
+struct Recording {
+    shadow: Network<f32>,
+    chunks: Vec<(Vec<bool>, Tensor)>,
+}
+
+/// The diagnostics of a learner.
+pub struct Diagnoser {
+    config: BimConfig,
+    chunks: usize,
+    recording: Option<Recording>,
+}
+
+impl Diagnoser {
+    /// Nothing recorded. `segment` is the longest chunk.
+    #[must_use]
+    pub fn new(config: &BimConfig, segment: usize) -> Self {
+        let chunks = config.diagnose.window.0.div_ceil(segment.max(1));
+        Self { config: config.clone(), chunks, recording: None }
+    }
+
+    fn due_in(&self, update: u64) -> Option<u64> {
+        let every = self.config.diagnose.every;
+        (every > 0).then(|| (every - update % every) % every)
+    }
+
+    /// Before a chunk is run: starts or continues a recording. `network` has the state before the chunk.
+    ///
+    /// # Errors
+    /// If the shadow cannot be built.
+    pub fn before(&mut self, network: &mut Network<f32>, bound: Bound, starts: &[bool], x: &Tensor, update: u64) -> Result<()> {
+        let Some(due) = self.due_in(update) else { return Ok(()) };
+        if due > self.chunks as u64 {
+            self.recording = None;
+            return Ok(());
+        }
+        if self.recording.is_none() {
+            let config = BimConfig { credit: Credit::Bptt, ..self.config.clone() };
+            let mut shadow = Network::new(&config, &network.io(), Membrane::Lag(0), &mut bound.clone())?;
+            shadow.copy_state(network);
+            self.recording = Some(Recording { shadow, chunks: Vec::new() });
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.chunks.push((starts.to_vec(), x.clone()));
+        }
+        Ok(())
+    }
+
+    /// If a diagnosis is due: compares `grads`, the online gradient of the chunk last run, with the references.
+    ///
+    /// # Errors
+    /// If a shadow cannot run.
+    pub fn diagnose(
+        &mut self,
+        membrane: Membrane,
+        bound: Bound,
+        d_logits: &[f32],
+        grads: &NetworkParams<Vec<f32>>,
+        update: u64,
+    ) -> Result<Vec<LayerValue>> {
+        if self.due_in(update) != Some(0) {
+            return Ok(Vec::new());
+        }
+        let Some(recording) = self.recording.take() else { return Ok(Vec::new()) };
+        let Recording { mut shadow, chunks } = recording;
+        let mut fresh = Network::new(&self.config, &shadow.io(), membrane, &mut bound.clone())?;
+        fresh.copy_state(&mut shadow);
+        let full = through_time(&mut shadow, &chunks, d_logits)?;
+        let last = chunks.len() - 1;
+        for (i, (starts, x)) in chunks.iter().enumerate() {
+            fresh.reset(starts)?;
+            fresh.forward(x)?;
+            if i < last {
+                fresh.finish()?;
+            }
+        }
+        fresh.reverse(Some(d_logits), false)?;
+        let mut fresh_grads = fresh.zero_grads();
+        fresh.add_grads(&mut fresh_grads);
+        let mut values = Vec::new();
+        for l in 0..grads.blocks.len() {
+            let layer = format!("layers.{l}");
+            let [online, bptt, fresh] =
+                [grads, &full, &fresh_grads].map(|g| g.blocks[l].iter().flatten().copied().collect::<Vec<f32>>());
+            let (a, b, f) = (norm(&online), norm(&bptt), norm(&fresh));
+            let product: f64 = online.iter().zip(&bptt).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            let stale: Vec<f32> = online.iter().zip(&fresh).map(|(x, y)| x - y).collect();
+            for (quantity, value) in [
+                ("cosine_gradient_bptt", product / (a * b).max(f64::MIN_POSITIVE)),
+                ("norm_ratio_gradient_bptt", a / b.max(f64::MIN_POSITIVE)),
+                ("staleness", norm(&stale) / f.max(f64::MIN_POSITIVE)),
+            ] {
+                values.push(LayerValue { layer: layer.clone(), quantity, value });
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn norm(v: &[f32]) -> f64 {
+    v.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
+/// Gradient of the last chunk's loss through all chunks: each chunk's activations are kept, and the reverse pass hands its
+/// adjoints from chunk to chunk. Streams that begin anew are cut there.
+///
+/// # Errors
+/// If an input does not fit the network.
+pub fn through_time<T: crate::kernels::Real>(
+    network: &mut Network<T>,
+    chunks: &[(Vec<bool>, Tensor)],
+    d_logits: &[T],
+) -> Result<NetworkParams<Vec<T>>> {
+    let mut kept: Vec<(Vec<Group<T>>, usize)> = Vec::with_capacity(chunks.len());
+    for (starts, x) in chunks {
+        network.reset(starts)?;
+        network.forward(x)?;
+        kept.push((network.groups.clone(), network.steps()));
+        network.finish()?;
+    }
+    let mut grads = network.zero_grads();
+    let last = kept.len() - 1;
+    for i in (0..=last).rev() {
+        let (groups, steps) = kept.swap_remove(i);
+        let adjoints = std::mem::replace(&mut network.groups, groups);
+        network.set_steps(steps);
+        if i < last {
+            network.take_adjoints(&adjoints, &chunks[i + 1].0);
+        }
+        network.reverse((i == last).then_some(d_logits), i < last)?;
+        network.add_grads(&mut grads);
+    }
+    Ok(grads)
+}
