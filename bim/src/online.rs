@@ -45,6 +45,7 @@ pub struct Bim {
     d_logits: Vec<f32>,
     grads: NetworkParams<Vec<f32>>,
     directions: Vec<Vec<f32>>,
+    state_bytes: u64,
 }
 
 /// Learning rate and weight decay of a parameter, by its name.
@@ -77,6 +78,7 @@ impl Bim {
         let plasticity = Plasticity::new(config, &network, seed);
         let grads = network.zero_grads();
         let directions = vec![Vec::new(); params.vars().len()];
+        let numbers = network.carried_numbers() + plasticity.carried_numbers();
         Ok(Self {
             config: config.clone(),
             io,
@@ -90,6 +92,7 @@ impl Bim {
             d_logits: Vec::new(),
             grads,
             directions,
+            state_bytes: (numbers * size_of::<f32>()) as u64,
             network,
         })
     }
@@ -233,8 +236,7 @@ impl Learner for Bim {
     }
 
     fn cost(&self) -> Cost {
-        let numbers = self.network.carried_numbers() + self.plasticity.carried_numbers();
-        Cost { parameters: self.params.count(), state_bytes: (numbers * size_of::<f32>()) as u64 }
+        Cost { parameters: self.params.count(), state_bytes: self.state_bytes }
     }
 
     fn save(&self) -> Result<Snapshot> {

@@ -387,28 +387,43 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 for k in 0..n {
                     let (bk, ck) = (b_row[k], c_row[k]);
                     let a = if PER_STATE { decays[t * n + k] } else { shared };
-                    let l = &mut lambda[k];
+                    // whole blocks in and out, one operation per loop: each becomes one vector instruction
+                    let (x, before) = (next[k], past[k]);
+                    let (mut l, mut to_b, mut to_c) = (lambda[k], d_b[k], d_c[k]);
                     for i in 0..LANES {
-                        d_c[k][i] = ly[i].mul_add(next[k][i], d_c[k][i]);
+                        to_c[i] = ly[i].mul_add(x[i], to_c[i]);
+                    }
+                    for i in 0..LANES {
                         l[i] = ly[i].mul_add(ck, l[i]);
-                        d_b[k][i] = l[i].mul_add(du[i], d_b[k][i]);
+                    }
+                    for i in 0..LANES {
+                        to_b[i] = l[i].mul_add(du[i], to_b[i]);
+                    }
+                    for i in 0..LANES {
                         through_input[i] = l[i].mul_add(bk, through_input[i]);
                     }
                     if PER_STATE {
                         let rates = load(rate, k * d + at, len);
-                        for i in 0..len {
-                            let x = rates[i] * a[i] * l[i] * past[k][i]; // −∂L/∂Δ through this decay
-                            through_decay[i] += x;
-                            grads.dynamics.a_log[k * d + at + i] -= delta[i] * x;
+                        let (mut decayed, mut d_a) = (zero, load(&grads.dynamics.a_log, k * d + at, len));
+                        for i in 0..LANES {
+                            decayed[i] = rates[i] * a[i] * (l[i] * before[i]); // −∂L/∂Δ through this decay
                         }
+                        for i in 0..LANES {
+                            through_decay[i] += decayed[i];
+                        }
+                        for i in 0..LANES {
+                            d_a[i] -= delta[i] * decayed[i];
+                        }
+                        store(&mut grads.dynamics.a_log, k * d + at, len, &d_a);
                     } else {
                         for i in 0..LANES {
-                            through_decay[i] = l[i].mul_add(past[k][i], through_decay[i]);
+                            through_decay[i] = l[i].mul_add(before[i], through_decay[i]);
                         }
                     }
                     for i in 0..LANES {
                         l[i] *= a[i];
                     }
+                    (lambda[k], d_b[k], d_c[k]) = (l, to_b, to_c);
                 }
                 let (mut dp, mut dz) = (zero, zero);
                 for i in 0..LANES {
