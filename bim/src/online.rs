@@ -7,7 +7,7 @@ use learner::{
 };
 
 use crate::block::Membrane;
-use crate::config::BimConfig;
+use crate::config::{BimConfig, Levels};
 use crate::diagnose::Diagnoser;
 use crate::network::{Network, NetworkParams};
 use crate::plasticity::Plasticity;
@@ -121,31 +121,64 @@ impl Bim {
         }
     }
 
-    /// Per layer and end: share of silent neurons, share of neurons silent when every sign is a neuron of its own, and mean
-    /// number of spikes, over the chunk.
+    /// Diagnostics of the chunk last run. Per layer and end: share of (neuron, step) pairs without a spike, and spikes per
+    /// neuron and step. Per layer: operations of its weight products per step and stream, accumulates for every spike and
+    /// remaining synapse, multiply–accumulates where what arrives is not a spike.
     fn firing(&self) -> Vec<LayerValue> {
         let steps = self.network.steps();
+        let c = &self.config;
+        // a delayed or filtered spike arrives scaled, so its synapses multiply
+        let spikes_arrive = [
+            c.pre.levels != Levels::Analog && c.delays.0 == 1 && c.kernel.0 == 0.0,
+            c.post.levels != Levels::Analog,
+        ];
         let mut values = Vec::new();
-        for l in 0..self.config.layers.0 {
-            for end in ["pre", "post"] {
+        let mut put = |layer: String, quantity, value| values.push(LayerValue { layer, quantity, value });
+        for l in 0..c.layers.0 {
+            let fan_out = self.plasticity.fan_out(l, c);
+            let (mut acs, mut macs) = (0.0, 0.0);
+            let mut rows = 0;
+            for (end, name) in ["pre", "post"].into_iter().enumerate() {
                 let (mut silent, mut count, mut all) = (0usize, 0.0f64, 0usize);
                 for group in &self.network.groups {
                     let block = &group.blocks[l];
-                    let post = &block.s[..steps * group.streams * block.spec.dims.channels];
-                    let spikes = if end == "pre" { block.spikes_in(steps) } else { post };
+                    let dims = block.spec.dims;
+                    let psi = &block.psi[block.psi.len() - block.spikes_in(steps).len()..];
+                    let spikes = if end == 0 { block.spikes_in(steps) } else { &block.s[..] };
+                    let spikes = &spikes[..steps * group.streams * if end == 0 { dims.inputs } else { dims.channels }];
                     silent += spikes.iter().filter(|s| **s == 0.0).count();
                     count += spikes.iter().map(|s| f64::from(s.abs())).sum::<f64>();
                     all += spikes.len();
+                    let arriving = if end == 0 { psi } else { spikes };
+                    for (i, &x) in arriving.iter().enumerate() {
+                        let fan_out = f64::from(fan_out[end][i % fan_out[end].len()]);
+                        if spikes_arrive[end] {
+                            acs += f64::from(x.abs()) * fan_out;
+                        } else if x != 0.0 {
+                            macs += fan_out;
+                        }
+                    }
+                    if end == 0 {
+                        rows += steps * group.streams;
+                    }
                 }
-                let layer = format!("layers.{l}.{end}");
                 let all = all as f64;
-                for (quantity, value) in [("silent_share", silent as f64 / all), ("spikes_per_step", count / all)] {
-                    values.push(LayerValue { layer: layer.clone(), quantity, value });
-                }
+                put(format!("layers.{l}.{name}"), "silent_share", silent as f64 / all);
+                put(format!("layers.{l}.{name}"), "spikes_per_step", count / all);
             }
+            if c.conv.0 > 1 {
+                macs += (rows * c.conv.0 * c.width.0) as f64;
+            }
+            put(format!("layers.{l}"), "synaptic_acs", acs / rows as f64);
+            put(format!("layers.{l}"), "synaptic_macs", macs / rows as f64);
         }
+        let input = match self.io.input {
+            learner::InputKind::Tokens { .. } => 0, // a look-up
+            learner::InputKind::Frames { width } => width,
+        };
+        put("ends".to_owned(), "synaptic_macs", ((input + self.io.outputs) * c.width.0) as f64);
         if let Some(share) = self.plasticity.pruned_share() {
-            values.push(LayerValue { layer: "synapses".to_owned(), quantity: "pruned_share", value: share });
+            put("synapses".to_owned(), "pruned_share", share);
         }
         values
     }

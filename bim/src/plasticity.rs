@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
 use rand::seq::SliceRandom;
 
-use crate::config::{BimConfig, Bounds, Mixing};
+use crate::config::{BimConfig, Bounds, DeltaInput, Mixing};
 use crate::kernels::prune;
 use crate::kernels::stdp::{PairState, Window, accumulate};
 use crate::network::Network;
@@ -265,6 +265,22 @@ impl Plasticity {
             with_f32_mut(&weights, |w| prune::event(&c, &mut w[..count], mask, theta, &mut rng))?;
         }
         Ok(())
+    }
+
+    /// Remaining synapses of each presynaptic neuron (onto `u`, `B`, `C`, `Δ` and the gate) and of each postsynaptic one
+    /// (onto the residual stream) of a layer.
+    #[must_use]
+    pub fn fan_out(&self, layer: usize, c: &BimConfig) -> [Vec<u32>; 2] {
+        let delta = if c.delta_input == DeltaInput::Full { c.heads.0 } else { 1 };
+        let always = 2 * c.state.0 + delta + if c.gate { c.width.0 } else { 0 };
+        let mut fan_out = [vec![always as u32; c.neurons()], vec![0; c.channels.0]];
+        for path in self.pathways.iter().filter(|p| p.layer == layer) {
+            let counts = &mut fan_out[usize::from(path.site == Site::Output)];
+            for row in path.mask.chunks_exact(path.pre) {
+                counts.iter_mut().zip(row).for_each(|(n, m)| *n += u32::from(*m != 0.0));
+            }
+        }
+        fan_out
     }
 
     /// Number of pruned synapses; `None` where pruning is off.

@@ -15,10 +15,11 @@ use crate::models::ModelConfig;
 use crate::tasks::Task;
 use crate::tasks::cardio::{Cardio, CardioConfig};
 use crate::tasks::language::{Language, LanguageConfig};
+use crate::tasks::recall::{Recall, RecallConfig};
 use crate::train::TrainConfig;
 
 /// Tasks that a grid file may name.
-pub const TASKS: [&str; 2] = ["language", "cardio"];
+pub const TASKS: [&str; 3] = ["language", "cardio", "recall"];
 
 /// A task with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub enum TaskConfig {
     Language(LanguageConfig),
     /// PTB-XL.
     Cardio(CardioConfig),
+    /// A generated test of long-range credit.
+    Recall(RecallConfig),
 }
 
 impl TaskConfig {
@@ -53,6 +56,7 @@ impl TaskConfig {
                 Some(n) => generated(format!("ecg-v{}-{n}-{}", ecg::GENERATOR_VERSION, c.rate.0), &c.root),
                 None => data.join(&c.root),
             },
+            Self::Recall(_) => data.join("generated"), // nothing is stored
         }
     }
 
@@ -75,6 +79,7 @@ impl TaskConfig {
                 }
                 Arc::new(Cardio::open(c, &root)?)
             }
+            Self::Recall(c) => Arc::new(Recall::new(c)?),
         })
     }
 }

@@ -127,7 +127,8 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
     let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
     let task = match kind.as_str() {
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
-        _ => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+        "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+        _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
     };
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
     let model = match kind.as_str() {

@@ -38,6 +38,7 @@ pub(super) fn main_metrics(task: &str) -> &'static [&'static str] {
         "cardio" => &["auc_roc_macro", "auc_pr_macro"],
         "seizure" => &["auc_roc", "auc_pr", "event_sensitivity", "false_alarms_per_hour"],
         "speech" => &["word_error_rate", "character_error_rate"],
+        "recall" => &["accuracy", "loss"],
         _ => &[],
     }
 }
@@ -50,6 +51,7 @@ pub(super) fn metric(name: &str) -> MetricInfo {
         "perplexity" => ("perplexity per token", Some(Lower), Digits::Significant(4)),
         "perplexity_per_word" => ("perplexity per word", Some(Lower), Digits::Significant(4)),
         "loss" => ("loss (nats)", Some(Lower), Digits::After(4)),
+        "accuracy" => ("accuracy", Some(Higher), Digits::After(3)),
         "oov_rate" => ("unknown words", None, Digits::After(4)),
         "auc_roc_macro" => ("AUC-ROC (macro)", Some(Higher), Digits::After(3)),
         "auc_pr_macro" => ("AUC-PR (macro)", Some(Higher), Digits::After(3)),
@@ -77,6 +79,7 @@ pub(super) fn task_heading(task: &str) -> String {
         "cardio" => "ECG classification (PTB-XL)".into(),
         "seizure" => "Seizure detection (CHB-MIT)".into(),
         "speech" => "Speech recognition (LibriSpeech)".into(),
+        "recall" => "Selective recall (generated)".into(),
         other => other.to_owned(),
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cardio;
 pub mod language;
+pub mod recall;
 
 use candle_core::Tensor;
 use learner::{Io, Targets};
