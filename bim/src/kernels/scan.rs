@@ -127,6 +127,20 @@ pub struct Scratch<T> {
     rate: Vec<T>,
     /// Rows of sources for the traces.
     pub(super) source: Vec<T>,
+    /// Factors of each step of a head, for the traces.
+    pub(super) steps: Vec<Step<T>>,
+    /// Sources of a block of channels, for the traces.
+    pub(super) lanes: Vec<Lane<T>>,
+}
+
+/// What the traces of a head need of a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Step<T> {
+    pub a: T,
+    pub delta: T,
+    pub decay: T,
+    pub slope: T,
+    pub weighted_decay: T,
 }
 
 fn grow<X: Clone>(v: &mut Vec<X>, len: usize, x: X) {

@@ -5,10 +5,10 @@
 //! steps after `t`. For the membrane's traces that scan is the reverse pass itself with a unit adjoint on every neuron, kept
 //! apart by channel because the recurrence is diagonal.
 
-use super::lanes::LANES;
+use super::lanes::{LANES, Lane, blocks, load, store};
 use super::matmul::{View, matmul};
 use super::neuron::Neuron;
-use super::scan::{Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span, decay_slow, rate_slow, states_slow};
+use super::scan::{Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span, Step, decay_slow, rate_slow, states_slow};
 use super::{Decay, Dims, Real, axpy};
 
 /// Traces of one stream and layer. `J'` is `delta_inputs`; rows of `[N, D]` run over states, then channels.
@@ -219,6 +219,9 @@ pub fn advance<T: Real>(
     }
 }
 
+/// Columns up to which a trace is advanced without a library's product.
+const NARROW: usize = 4 * LANES;
+
 /// A decay per head. All three traces share the right-hand side `Ψ`; their rows are built a head at a time, so that they
 /// are still in cache when the product reads them.
 fn advance_per_head<T: Real>(
@@ -233,67 +236,125 @@ fn advance_per_head<T: Real>(
 ) {
     let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, .. } = dims;
     let (p, width, Span { streams, steps, .. }) = (dims.per_head(), dims.projected(), span);
-    let rows_delta = steps * n * p;
     let rows_u = steps * n;
-    let needed = rows_delta + rows_u + steps * p + steps;
+    let wide = jd > NARROW;
+    let needed = rows_u + steps * p * if wide { 2 } else { 1 };
     if scratch.source.len() < needed {
         scratch.source.resize(needed, T::zero());
     }
-    let (s_delta, rest) = scratch.source.split_at_mut(rows_delta);
-    let (s_u, rest) = rest.split_at_mut(rows_u);
-    let (s_b, suffix) = rest.split_at_mut(steps * p);
+    scratch.steps.resize(steps, Step::default());
+    let times = &mut scratch.steps[..steps];
+    scratch.lanes.resize(steps, [T::zero(); LANES]);
+    let s_delta = &mut scratch.lanes[..steps];
+    let (s_u, rest) = scratch.source.split_at_mut(rows_u);
+    let (s_b, s_wide) = rest.split_at_mut(steps * p);
     let psi = &psi[b * j..];
     let source = (psi, View::strided(steps, j, streams * j));
     for h in 0..heads {
-        // suffix[t] = Π of the decays after step t
         let rate = dynamics.a_log[h].exp();
-        let mut left = T::one();
+        let mut left = T::one(); // Π of the decays after a step
         for t in (0..steps).rev() {
-            suffix[t] = left;
-            left *= tape.a[(t * streams + b) * heads + h];
-        }
-        for k in 0..n {
-            let at = k * d + h * p;
-            scale(left, &mut traces.bias[at..at + p]);
-            scale(left, &mut traces.a_log[at..at + p]);
-        }
-        for t in 0..steps {
             let row = t * streams + b;
             let (delta, a) = (tape.delta[row * heads + h], tape.a[row * heads + h]);
-            let decay = rate * a; // −∂a/∂Δ
-            let weight = suffix[t] * delta;
-            let slope = (T::one() - (-delta).exp()) * suffix[t]; // σ'(z) times what is left of it at the chunk's end
+            let weight = left * delta;
+            times[t] = Step {
+                a,
+                delta,
+                decay: -rate * a,                              // ∂a/∂Δ
+                slope: (T::one() - (-delta).exp()) * left,     // σ'(z) times what is left of it at the chunk's end
+                weighted_decay: -weight * rate * a,
+            };
             let u = &tape.p[row * width + h * p..][..p];
-            let b_row = &tape.p[row * width + d..][..n];
-            for i in 0..p {
-                s_b[t * p + i] = weight * u[i];
+            for (s, &u) in s_b[t * p..].iter_mut().zip(u) {
+                *s = weight * u;
             }
-            for k in 0..n {
-                let bk = b_row[k];
-                s_u[t * n + k] = weight * bk;
-                let at = k * d + h * p;
-                let state = &mut tape.h0[b * n * d + at..][..p];
-                let out = &mut s_delta[(t * n + k) * p..][..p];
-                let (bias, a_log) = (&mut traces.bias[at..][..p], &mut traces.a_log[at..][..p]);
-                let (keep_decay, weight_decay) = (-decay, -weight * decay);
-                for i in 0..p {
-                    let q = keep_decay.mul_add(state[i], bk * u[i]);
-                    out[i] = q * slope;
-                    bias[i] += out[i];
-                    a_log[i] = weight_decay.mul_add(state[i], a_log[i]);
-                    state[i] = a.mul_add(state[i], bk * (delta * u[i])); // as the forward pass rounds it
+            for (s, &b) in s_u[t * n..].iter_mut().zip(&tape.p[row * width + d..][..n]) {
+                *s = weight * b;
+            }
+            left *= a;
+        }
+        for k in 0..n {
+            for (from, len) in blocks(p) {
+                let at = k * d + h * p + from;
+                let mut state = load(&tape.h0, b * n * d + at, len);
+                let (mut bias, mut a_log) = (load(&traces.bias, at, len), load(&traces.a_log, at, len));
+                for i in 0..LANES {
+                    bias[i] *= left;
+                    a_log[i] *= left;
                 }
+                for (t, step) in times.iter().enumerate() {
+                    let row = (t * streams + b) * width;
+                    let u = load(&tape.p, row + h * p + from, len);
+                    let bk = tape.p[row + d + k];
+                    let mut out = [T::zero(); LANES];
+                    for i in 0..LANES {
+                        out[i] = step.slope * step.decay.mul_add(state[i], bk * u[i]);
+                    }
+                    for i in 0..LANES {
+                        bias[i] += out[i];
+                    }
+                    for i in 0..LANES {
+                        a_log[i] = step.weighted_decay.mul_add(state[i], a_log[i]);
+                    }
+                    for i in 0..LANES {
+                        state[i] = step.a.mul_add(state[i], bk * (step.delta * u[i])); // as the forward pass rounds it
+                    }
+                    s_delta[t] = out;
+                }
+                let rows = &mut traces.delta[((h * n + k) * p + from) * jd..][..len * jd];
+                if wide {
+                    for (t, s) in s_delta.iter().enumerate() {
+                        store(s_wide, t * p + from, len, s);
+                    }
+                } else {
+                    advance_rows(rows, jd, left, s_delta, &psi[dims.delta_offset(h)..], streams * j);
+                }
+                store(&mut tape.h0, b * n * d + at, len, &state);
+                store(&mut traces.bias, at, len, &bias);
+                store(&mut traces.a_log, at, len, &a_log);
+            }
+            if wide {
+                let rows = (&mut traces.delta[(h * n + k) * p * jd..], View::new(p, jd));
+                let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
+                matmul(rows, (s_wide, View::new(steps, p).t()), group, left);
             }
         }
         let decayed = |rows: usize, columns: usize| (View::new(rows, columns), left);
-        let (view, keep) = decayed(n * p, jd);
-        let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
-        let rows = View::strided(steps, n * p, n * p).t();
-        matmul((&mut traces.delta[h * n * p * jd..], view), (s_delta, rows), group, keep);
         let (view, keep) = decayed(n, j);
         matmul((&mut traces.u[h * n * j..], view), (s_u, View::new(steps, n).t()), source, keep);
         let (view, keep) = decayed(p, j);
         matmul((&mut traces.b[h * p * j..], view), (s_b, View::new(steps, p).t()), source, keep);
+    }
+}
+
+/// `E ← left · E + Sᵀ Ψ` for the rows of one block of channels, `[len, columns]`, with the block's `S` `[steps, LANES]` still
+/// in the first-level cache; rows of `Ψ` are `stride` apart. A library's product would pack `S` first, which for few columns
+/// costs as much as the product.
+fn advance_rows<T: Real>(rows: &mut [T], columns: usize, left: T, s: &[Lane<T>], psi: &[T], stride: usize) {
+    let len = rows.len() / columns;
+    let zero = [T::zero(); LANES];
+    for (at, width) in blocks(columns) {
+        // loops of fixed length, so that the sums stay in registers
+        let mut sum = [zero; LANES];
+        for r in 0..LANES {
+            let row = if r < len { load(rows, r * columns + at, width) } else { zero };
+            for i in 0..LANES {
+                sum[r][i] = left * row[i];
+            }
+        }
+        for (t, s) in s.iter().enumerate() {
+            let psi = load(psi, t * stride + at, width);
+            for r in 0..LANES {
+                for i in 0..LANES {
+                    sum[r][i] = s[r].mul_add(psi[i], sum[r][i]);
+                }
+            }
+        }
+        for r in 0..LANES {
+            if r < len {
+                store(rows, r * columns + at, width, &sum[r]);
+            }
+        }
     }
 }
 
