@@ -85,7 +85,7 @@ impl CnnConfig {
             let problem = "resnet reads whole recordings of frames; for a stream of tokens use causal".into();
             return Err(Error::Config { key: "family", problem });
         }
-        if self.kernel() % 2 == 0 {
+        if self.kernel().is_multiple_of(2) {
             let problem = format!("expected an odd number, got {}", self.kernel());
             return Err(Error::Config { key: "kernel", problem });
         }

@@ -180,9 +180,17 @@ fn causal_convolution_equals_its_twin() -> Result<()> {
 #[test]
 fn centred_convolution_equals_its_twin_for_every_length_and_stride() -> Result<()> {
     for before in [Before::Nothing, Before::NormRelu] {
-        for (taps, dilation, stride, steps) in
-            [(1, 1, 1, 6), (5, 1, 1, 6), (5, 1, 2, 11), (3, 2, 2, 12), (3, 3, 3, 4), (5, 1, 2, 600), (7, 1, 1, 2)]
-        {
+        for (taps, dilation, stride, steps) in [
+            (1, 1, 1, 6),
+            (5, 1, 1, 6),
+            (5, 1, 2, 11),
+            (3, 2, 2, 12),
+            (3, 3, 3, 4),
+            (5, 1, 2, 600),
+            (7, 1, 1, 2),
+            (3, 1, 1, 50),
+        ] {
+            // all streams in one product, each in its own, and two by two with one left over
             let lengths = vec![steps, 0, 1, steps - 1, steps / 2];
             let shape = Conv { taps, dilation, edge: Edge::Centred { lengths, stride }, before };
             conv_agrees(&format!("stride {stride}"), [5, steps, 12, 10], &shape)?;

@@ -137,7 +137,7 @@ fn a_recording_that_goes_on_is_an_error_until_it_is_reset() -> Result<()> {
 }
 
 #[test]
-fn settings_that_do_not_fit_the_family_are_errors_that_name_the_key() -> Result<()> {
+fn settings_that_do_not_fit_the_family_are_errors_that_name_the_key() {
     let problem = |config: &CnnConfig, io: Io| {
         let built = build(&ModelConfig::Cnn(config.clone()), io, training(1e-2), 3, &Device::Cpu);
         built.err().map_or_else(|| "no error".into(), |e: Error| e.to_string())
@@ -158,7 +158,6 @@ fn settings_that_do_not_fit_the_family_are_errors_that_name_the_key() -> Result<
         let got = problem(&config, frames);
         assert!(got.starts_with(&format!("{key}: ")), "{got}");
     }
-    Ok(())
 }
 
 #[test]

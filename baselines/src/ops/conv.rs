@@ -2,13 +2,17 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, 
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{ROWS_PER_TASK, add, fused, rms_norm_slow, slice, sum_in_order, with_values};
+use super::{add, fused, rms_norm_slow, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, View, matmul, norm_relu, norm_relu_backward, transposed};
 use crate::scratch::Scratch;
 
+/// Steps that one task works on. More than elsewhere, because a convolution has more weights to pack per output.
+const ROWS_PER_TASK: usize = 256;
 /// Rows of the weights whose gradient one task computes: enough for the product kernel, few enough to keep every core
 /// busy.
-const WEIGHTS_PER_TASK: usize = 64;
+const WEIGHTS_PER_TASK: usize = 128;
+/// Streams with fewer output steps are joined, because every product packs the weights anew.
+const ENOUGH_ROWS: usize = 128;
 
 /// What happens to every step of a convolution's input before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,24 +157,67 @@ impl Dims {
         steps.div_ceil(self.stride)
     }
 
-    /// Steps of a stream with what is beside them.
-    fn padded(&self) -> usize {
-        self.left + self.steps + self.right
+    /// Output steps per stream, `K'`.
+    fn produced(&self) -> usize {
+        self.outputs_of(self.steps)
     }
 
-    /// The taps as pieces of the padded input that one view can cover, as (first element, elements per output step):
-    /// neighbouring taps are neighbours in memory, so that the rows of the view may overlap and nothing is copied.
+    /// Steps of a stream with what is beside them, `P`: whole strides, so that streams in a row are one long stream.
+    fn padded(&self) -> usize {
+        (self.left + self.steps + self.right).next_multiple_of(self.stride)
+    }
+
+    /// Streams that are worked on as one long stream. Between two of them lie outputs that nobody wants.
+    fn joined(&self) -> usize {
+        let unwanted = self.padded() / self.stride - self.produced();
+        let worth_it = unwanted <= self.produced(); // against packing the weights for every stream
+        if worth_it { (ENOUGH_ROWS / self.produced()).clamp(1, self.streams) } else { 1 }
+    }
+
+    /// The taps as pieces of the padded input that one view can cover, as (pieces, elements of each): neighbouring taps
+    /// are neighbours in memory, so that the rows of the view may overlap and nothing is copied.
     fn pieces(&self) -> (usize, usize) {
         if self.dilation == 1 { (1, self.taps * self.inputs) } else { (self.taps, self.inputs) }
     }
 
-    /// Output steps that see input steps `from .. to` through `tap`, of a stream with `outputs` steps.
+    /// Of the first `outputs` output steps those that see the padded input's steps `from .. to` through `tap`.
     fn through(&self, tap: usize, from: usize, to: usize, outputs: usize) -> std::ops::Range<usize> {
-        // output t sees input t·stride + tap·dilation − left
-        let first = |step: usize| (step + self.left).saturating_sub(tap * self.dilation).div_ceil(self.stride);
+        // output t sees step t·stride + tap·dilation
+        let first = |step: usize| step.saturating_sub(tap * self.dilation).div_ceil(self.stride);
         let end = first(to).min(outputs);
         first(from).min(end)..end
     }
+
+    fn runs(&self) -> Vec<Run> {
+        let joined = self.joined();
+        let starts = (0..self.streams).step_by(joined);
+        starts.map(|first| Run { first, streams: joined.min(self.streams - first) }).collect()
+    }
+
+    /// Output steps of a run as one long stream.
+    fn rows(&self, run: Run) -> usize {
+        match run.streams {
+            1 => self.outputs_of(self.lengths[run.first]),
+            n => (n - 1) * self.slots() + self.produced(),
+        }
+    }
+
+    /// Output steps from one stream to the next in a run.
+    fn slots(&self) -> usize {
+        self.padded() / self.stride
+    }
+
+    /// Elements of the padded input of one stream.
+    fn padded_len(&self) -> usize {
+        self.padded() * self.inputs
+    }
+}
+
+/// Streams that are worked on as one.
+#[derive(Clone, Copy)]
+struct Run {
+    first: usize,
+    streams: usize,
 }
 
 struct FusedConv {
@@ -181,10 +228,10 @@ struct FusedConv {
 }
 
 impl FusedConv {
-    /// What the weights are multiplied with: `[B, left + K + right, I]`.
+    /// What the weights are multiplied with: `[B, P, I]`.
     fn prepared(&self, x: &[f32]) -> Scratch {
         let Dims { streams, steps, inputs, left, ref lengths, .. } = self.dims;
-        let per_stream = self.dims.padded() * inputs;
+        let per_stream = self.dims.padded_len();
         let mut padded = Scratch::of(streams * per_stream);
         let prepare = |x: &[f32], out: &mut [f32]| match self.before {
             Before::Nothing => out.copy_from_slice(x),
@@ -208,83 +255,122 @@ impl FusedConv {
     }
 
     fn forward(&self, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
-        let Dims { streams, inputs, outputs, dilation, stride, ref lengths, .. } = self.dims;
+        let Dims { streams, outputs, ref lengths, .. } = self.dims;
         let padded = self.prepared(x);
-        let (pieces, piece) = self.dims.pieces();
-        let produced = self.dims.outputs_of(self.dims.steps);
+        let produced = self.dims.produced();
         let mut y = vec![0.0; streams * produced * outputs];
-        y.par_chunks_mut(produced * outputs).enumerate().for_each(|(s, y)| {
-            let padded = &padded[s * self.dims.padded() * inputs..][..self.dims.padded() * inputs];
-            let there = self.dims.outputs_of(lengths[s]) * outputs;
-            y[..there].par_chunks_mut(ROWS_PER_TASK * outputs).enumerate().for_each(|(block, y)| {
-                let rows = y.len() / outputs;
-                y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(b));
-                for p in 0..pieces {
-                    let from = &padded[(block * ROWS_PER_TASK * stride + p * dilation) * inputs..];
-                    let seen = (from, View::strided(rows, piece, stride * inputs));
-                    let weights = (&w[p * piece * outputs..], View::new(piece, outputs));
-                    matmul((y, View::new(rows, outputs)), seen, weights, Keep::Sum);
-                }
-            });
+        let per_run = self.dims.joined() * produced * outputs;
+        (y.par_chunks_mut(per_run), self.dims.runs()).into_par_iter().for_each(|(y, run)| {
+            let padded = &padded[run.first * self.dims.padded_len()..][..run.streams * self.dims.padded_len()];
+            let rows = self.dims.rows(run);
+            if run.streams == 1 {
+                self.products(padded, (w, b), &mut y[..rows * outputs]);
+                return;
+            }
+            let mut long = Scratch::of(rows * outputs);
+            self.products(padded, (w, b), &mut long);
+            for (i, y) in y.chunks_exact_mut(produced * outputs).enumerate() {
+                let there = self.dims.outputs_of(lengths[run.first + i]) * outputs;
+                y[..there].copy_from_slice(&long[i * self.dims.slots() * outputs..][..there]);
+            }
         });
         y
     }
 
-    /// Gradient of `x`.
-    fn input_gradient(&self, x: &[f32], w: &[f32], padded: &[f32], dy: &[f32]) -> Vec<f32> {
-        let Dims { steps, inputs, outputs, taps, dilation, stride, left, ref lengths, .. } = self.dims;
+    /// Outputs `[rows, O]` of one long stream.
+    fn products(&self, padded: &[f32], (w, b): (&[f32], &[f32]), y: &mut [f32]) {
+        let Dims { inputs, outputs, dilation, stride, .. } = self.dims;
+        let (pieces, piece) = self.dims.pieces();
+        y.par_chunks_mut(ROWS_PER_TASK * outputs).enumerate().for_each(|(block, y)| {
+            let rows = y.len() / outputs;
+            y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(b));
+            for p in 0..pieces {
+                let from = &padded[(block * ROWS_PER_TASK * stride + p * dilation) * inputs..];
+                let seen = (from, View::strided(rows, piece, stride * inputs));
+                let weights = (&w[p * piece * outputs..], View::new(piece, outputs));
+                matmul((y, View::new(rows, outputs)), seen, weights, Keep::Sum);
+            }
+        });
+    }
+
+    /// The gradient of the outputs with room between streams that are joined, and zeros there and beyond each length:
+    /// `[B, slots, O]`.
+    fn spread(&self, dy: &[f32]) -> Scratch {
+        let Dims { streams, outputs, ref lengths, .. } = self.dims;
+        let (slots, produced) = (self.dims.slots() * outputs, self.dims.produced() * outputs);
+        let mut out = Scratch::of(streams * slots);
+        (out.par_chunks_mut(slots), dy.par_chunks(produced), lengths).into_par_iter().for_each(|(out, dy, &length)| {
+            let (there, rest) = out.split_at_mut(self.dims.outputs_of(length) * outputs);
+            there.copy_from_slice(&dy[..there.len()]);
+            rest.fill(0.0);
+        });
+        out
+    }
+
+    /// Gradient of `x`; `dy` has `per_stream` elements for each stream.
+    fn input_gradient(&self, x: &[f32], w: &[f32], padded: &[f32], (dy, per_stream): (&[f32], usize)) -> Vec<f32> {
+        let Dims { steps, inputs, outputs, left, ref lengths, .. } = self.dims;
         let w_t = transposed(w, outputs); // [O, taps · I]
-        let produced = self.dims.outputs_of(steps);
         let mut dx = vec![0.0; x.len()];
-        dx.par_chunks_mut(steps * inputs).enumerate().for_each(|(s, dx)| {
-            let there = self.dims.outputs_of(lengths[s]);
-            let dy = &dy[s * produced * outputs..][..produced * outputs];
-            let block = ROWS_PER_TASK * inputs;
-            dx[..lengths[s] * inputs].par_chunks_mut(block).enumerate().for_each(|(i, dx)| {
-                let from = i * ROWS_PER_TASK;
-                let rows = dx.len() / inputs;
-                let fill = |d: &mut [f32]| {
-                    for tap in 0..taps {
-                        let through = self.dims.through(tap, from, from + rows, there);
-                        if through.is_empty() {
-                            continue;
+        let per_run = self.dims.joined() * steps * inputs;
+        (dx.par_chunks_mut(per_run), self.dims.runs()).into_par_iter().for_each(|(dx, run)| {
+            let kept = match run.streams {
+                1 => lengths[run.first],
+                n => (n - 1) * self.dims.padded() + steps,
+            };
+            let mut d = Scratch::zeros(kept * inputs); // of padded steps from `left` on
+            self.products_back(&w_t, &dy[run.first * per_stream..], self.dims.rows(run), &mut d);
+            dx.par_chunks_mut(steps * inputs).zip(d.par_chunks_mut(self.dims.padded_len())).enumerate().for_each(
+                |(i, (dx, d))| {
+                    let s = run.first + i;
+                    let there = lengths[s] * inputs;
+                    let (d, dx) = (&mut d[..there], &mut dx[..there]);
+                    match self.before {
+                        Before::Nothing => dx.copy_from_slice(d),
+                        Before::NormRelu => {
+                            let a = &padded[s * self.dims.padded_len() + left * inputs..][..there];
+                            norm_relu_backward(&x[s * steps * inputs..][..there], a, d, dx, inputs);
                         }
-                        let first = through.start * stride + tap * dilation - left - from;
-                        let to = View::strided(through.len(), inputs, stride * inputs);
-                        let back = (&dy[through.start * outputs..], View::new(through.len(), outputs));
-                        let weights = (&w_t[tap * inputs..], View::strided(outputs, inputs, taps * inputs));
-                        matmul((&mut d[first * inputs..], to), back, weights, Keep::Sum);
                     }
-                };
-                match self.before {
-                    Before::Nothing => fill(dx),
-                    Before::NormRelu => {
-                        let mut d = Scratch::zeros(dx.len());
-                        fill(&mut d);
-                        let x = &x[(s * steps + from) * inputs..][..dx.len()];
-                        let a = &padded[(s * self.dims.padded() + left + from) * inputs..][..dx.len()];
-                        norm_relu_backward(x, a, &mut d, dx, inputs);
-                    }
-                }
-            });
+                },
+            );
         });
         dx
     }
 
+    /// Adds to `d`, padded steps of one long stream from `left` on, what its first `rows` output steps give back.
+    fn products_back(&self, w_t: &[f32], dy: &[f32], rows: usize, d: &mut [f32]) {
+        let Dims { inputs, outputs, taps, dilation, stride, left, .. } = self.dims;
+        d.par_chunks_mut(ROWS_PER_TASK * inputs).enumerate().for_each(|(block, d)| {
+            let from = left + block * ROWS_PER_TASK;
+            for tap in 0..taps {
+                let through = self.dims.through(tap, from, from + d.len() / inputs, rows);
+                if through.is_empty() {
+                    continue;
+                }
+                let first = through.start * stride + tap * dilation - from;
+                let to = View::strided(through.len(), inputs, stride * inputs);
+                let back = (&dy[through.start * outputs..], View::new(through.len(), outputs));
+                let weights = (&w_t[tap * inputs..], View::strided(outputs, inputs, taps * inputs));
+                matmul((&mut d[first * inputs..], to), back, weights, Keep::Sum);
+            }
+        });
+    }
+
     /// Gradient of `w`: every task sums over the streams in order.
-    fn weight_gradient(&self, padded: &[f32], dy: &[f32]) -> Vec<f32> {
-        let Dims { steps, inputs, outputs, taps, dilation, stride, ref lengths, .. } = self.dims;
-        let produced = self.dims.outputs_of(steps);
+    fn weight_gradient(&self, padded: &[f32], (dy, per_stream): (&[f32], usize)) -> Vec<f32> {
+        let Dims { inputs, outputs, taps, dilation, stride, .. } = self.dims;
         let piece = self.dims.pieces().1;
+        let runs = self.dims.runs();
         let mut dw = vec![0.0; taps * inputs * outputs];
         dw.par_chunks_mut(piece * outputs).enumerate().for_each(|(p, dw)| {
             dw.par_chunks_mut(WEIGHTS_PER_TASK * outputs).enumerate().for_each(|(block, dw)| {
                 let columns = dw.len() / outputs;
-                for (s, &length) in lengths.iter().enumerate().filter(|(_, n)| **n > 0) {
-                    let there = self.dims.outputs_of(length);
-                    let first = (s * self.dims.padded() + p * dilation) * inputs + block * WEIGHTS_PER_TASK;
-                    let seen = (&padded[first..], View::strided(there, columns, stride * inputs).t());
-                    let back = (&dy[s * produced * outputs..], View::new(there, outputs));
+                for &run in runs.iter().filter(|run| self.dims.rows(**run) > 0) {
+                    let rows = self.dims.rows(run);
+                    let first = run.first * self.dims.padded_len() + p * dilation * inputs + block * WEIGHTS_PER_TASK;
+                    let seen = (&padded[first..], View::strided(rows, columns, stride * inputs).t());
+                    let back = (&dy[run.first * per_stream..], View::new(rows, outputs));
                     matmul((dw, View::new(columns, outputs)), seen, back, Keep::Sum);
                 }
             });
@@ -294,13 +380,24 @@ impl FusedConv {
 
     fn bias_gradient(&self, dy: &[f32]) -> Vec<f32> {
         let Dims { outputs, ref lengths, .. } = self.dims;
-        let produced = self.dims.outputs_of(self.dims.steps);
-        let per_stream = dy.par_chunks(produced * outputs).zip(lengths).map(|(dy, &length)| {
+        let per_stream = dy.par_chunks(self.dims.produced() * outputs).zip(lengths).map(|(dy, &length)| {
             let mut sum = vec![0.0; outputs];
             dy.chunks_exact(outputs).take(self.dims.outputs_of(length)).for_each(|row| add(&mut sum, row));
             sum
         });
         sum_in_order(per_stream.collect(), outputs)
+    }
+
+    /// Gradients of `x`, if wanted, `w` and `b`.
+    fn gradients(&self, x: &[f32], w: &[f32], dy: &[f32], wanted: bool) -> (Option<Vec<f32>>, Vec<f32>, Vec<f32>) {
+        let padded = self.prepared(x);
+        let spread = (self.dims.joined() > 1).then(|| self.spread(dy));
+        let back = match &spread {
+            Some(spread) => (&**spread, self.dims.slots() * self.dims.outputs),
+            None => (dy, self.dims.produced() * self.dims.outputs),
+        };
+        let dx = wanted.then(|| self.input_gradient(x, w, &padded, back));
+        (dx, self.weight_gradient(&padded, back), self.bias_gradient(dy))
     }
 }
 
@@ -319,7 +416,7 @@ impl CustomOp3 for FusedConv {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let y = self.forward(slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
-        let shape = (self.dims.streams, self.dims.outputs_of(self.dims.steps), self.dims.outputs);
+        let shape = (self.dims.streams, self.dims.produced(), self.dims.outputs);
         Ok((CpuStorage::F32(y), Shape::from(shape)))
     }
 
@@ -332,15 +429,8 @@ impl CustomOp3 for FusedConv {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let wanted = x.track_op();
-        let (dx, dw, db) = with_values(x, |x| {
-            with_values(w, |w| {
-                with_values(dy, |dy| {
-                    let padded = self.prepared(x);
-                    let dx = wanted.then(|| self.input_gradient(x, w, &padded, dy));
-                    (dx, self.weight_gradient(&padded, dy), self.bias_gradient(dy))
-                })
-            })
-        })???;
+        let (dx, dw, db) =
+            with_values(x, |x| with_values(w, |w| with_values(dy, |dy| self.gradients(x, w, dy, wanted))))???;
         let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
         Ok((dx.map(|v| tensor(v, x)).transpose()?, Some(tensor(dw, w)?), Some(tensor(db, b)?)))
     }
