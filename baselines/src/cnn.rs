@@ -270,8 +270,13 @@ impl CausalConv {
 
     fn forward(&self, x: &Tensor, state: &State, next: &mut State) -> Result<Tensor> {
         let before = state.get(&self.name)?;
-        let seen = Tensor::cat(&[before, &x.detach()], 1)?;
-        next.set(self.name.clone(), &seen.narrow(1, x.dim(1)?, self.reach())?.contiguous()?);
+        let (steps, reach) = (x.dim(1)?, self.reach());
+        let last = if steps >= reach {
+            x.detach().narrow(1, steps - reach, reach)?
+        } else {
+            Tensor::cat(&[&before.narrow(1, steps, reach - steps)?, &x.detach()], 1)?
+        };
+        next.set(self.name.clone(), &last.force_contiguous()?); // not a view, which would keep the whole segment
         let (taps, dilation, edge) = (self.taps, self.dilation, Edge::Causal(before.clone()));
         Ok(conv(x, &self.weight, &self.bias, &Conv { taps, dilation, edge, before: Before::NormRelu })?)
     }

@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, 
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{add, fused, rms_norm_slow, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, rms_norm_slow, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, View, matmul, norm_relu, norm_relu_backward, transposed};
 use crate::scratch::Scratch;
 
@@ -67,7 +67,9 @@ pub fn conv(x: &Tensor, w: &Tensor, b: &Tensor, conv: &Conv) -> Result<Tensor> {
         Edge::Causal(context) => with_values(context, <[f32]>::to_vec)?,
         Edge::Centred { .. } => Vec::new(),
     };
-    x.contiguous()?.apply_op3(&w.contiguous()?, &b.contiguous()?, FusedConv { dims, before: conv.before, context })
+    let record = x.track_op() || w.track_op() || b.track_op();
+    let op = FusedConv { dims, before: conv.before, context, record, tape: Tape::new() };
+    x.contiguous()?.apply_op3(&w.contiguous()?, &b.contiguous()?, op)
 }
 
 /// [`conv`] in tensor operations.
@@ -225,6 +227,9 @@ struct FusedConv {
     before: Before,
     /// Steps before the segment, `[B, left, I]`; empty if they are zeros.
     context: Vec<f32>,
+    record: bool,
+    /// What the weights were multiplied with, `[B, P, I]`.
+    tape: Tape<Scratch>,
 }
 
 impl FusedConv {
@@ -254,9 +259,8 @@ impl FusedConv {
         padded
     }
 
-    fn forward(&self, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+    fn forward(&self, padded: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
         let Dims { streams, outputs, ref lengths, .. } = self.dims;
-        let padded = self.prepared(x);
         let produced = self.dims.produced();
         let mut y = vec![0.0; streams * produced * outputs];
         let per_run = self.dims.joined() * produced * outputs;
@@ -389,15 +393,20 @@ impl FusedConv {
     }
 
     /// Gradients of `x`, if wanted, `w` and `b`.
-    fn gradients(&self, x: &[f32], w: &[f32], dy: &[f32], wanted: bool) -> (Option<Vec<f32>>, Vec<f32>, Vec<f32>) {
-        let padded = self.prepared(x);
+    fn gradients(
+        &self,
+        (x, padded): (&[f32], &[f32]),
+        w: &[f32],
+        dy: &[f32],
+        wanted: bool,
+    ) -> (Option<Vec<f32>>, Vec<f32>, Vec<f32>) {
         let spread = (self.dims.joined() > 1).then(|| self.spread(dy));
         let back = match &spread {
             Some(spread) => (&**spread, self.dims.slots() * self.dims.outputs),
             None => (dy, self.dims.produced() * self.dims.outputs),
         };
-        let dx = wanted.then(|| self.input_gradient(x, w, &padded, back));
-        (dx, self.weight_gradient(&padded, back), self.bias_gradient(dy))
+        let dx = wanted.then(|| self.input_gradient(x, w, padded, back));
+        (dx, self.weight_gradient(padded, back), self.bias_gradient(dy))
     }
 }
 
@@ -415,7 +424,11 @@ impl CustomOp3 for FusedConv {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = self.forward(slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
+        let padded = self.prepared(slice(s1, l1, "x")?);
+        let y = self.forward(&padded, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
+        if self.record {
+            self.tape.put(padded);
+        }
         let shape = (self.dims.streams, self.dims.produced(), self.dims.outputs);
         Ok((CpuStorage::F32(y), Shape::from(shape)))
     }
@@ -428,9 +441,11 @@ impl CustomOp3 for FusedConv {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let padded = self.tape.take()?;
         let wanted = x.track_op();
-        let (dx, dw, db) =
-            with_values(x, |x| with_values(w, |w| with_values(dy, |dy| self.gradients(x, w, dy, wanted))))???;
+        let (dx, dw, db) = with_values(x, |x| {
+            with_values(w, |w| with_values(dy, |dy| self.gradients((x, &padded), w, dy, wanted)))
+        })???;
         let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
         Ok((dx.map(|v| tensor(v, x)).transpose()?, Some(tensor(dw, w)?), Some(tensor(db, b)?)))
     }
