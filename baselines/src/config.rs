@@ -2,7 +2,7 @@ use candle_core::Device;
 use learner::{AdamWConfig, Decay, Error, Io, Learner, Result, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::{BpttLearner, Lstm, LstmConfig, Transformer, TransformerConfig};
+use crate::{BpttLearner, Cnn, CnnConfig, Lstm, LstmConfig, Rnn, RnnConfig, Transformer, TransformerConfig};
 
 /// A whole number from `LOW` to `HIGH`, checked while it is read, so that an error points at the key that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,6 +93,10 @@ pub enum ModelConfig {
     Transformer(TransformerConfig),
     /// Long short-term memory.
     Lstm(LstmConfig),
+    /// Gated recurrent units, or a simple recurrent network.
+    Rnn(RnnConfig),
+    /// Causal convolutions, or a residual network over recordings.
+    Cnn(CnnConfig),
 }
 
 /// A learner for any baseline.
@@ -103,6 +107,8 @@ pub fn build(model: &ModelConfig, io: Io, train: BpttConfig, seed: u64, device: 
     Ok(match model {
         ModelConfig::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, train, seed, device)?),
         ModelConfig::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, train, seed, device)?),
+        ModelConfig::Rnn(c) => Box::new(BpttLearner::<Rnn>::new(c.clone(), io, train, seed, device)?),
+        ModelConfig::Cnn(c) => Box::new(BpttLearner::<Cnn>::new(c.clone(), io, train, seed, device)?),
     })
 }
 

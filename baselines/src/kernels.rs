@@ -234,6 +234,32 @@ pub(crate) fn rms_norm_backward(x: &[f32], n: &[f32], dn: &[f32], dx: &mut [f32]
     }
 }
 
+/// `relu` of [`rms_norm`].
+pub(crate) fn norm_relu(x: &[f32], out: &mut [f32], width: usize) {
+    for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let r = inverse_rms(x);
+        for (o, &x) in out.iter_mut().zip(x) {
+            // not `max`, which would hide a NaN
+            *o = if x <= 0.0 { 0.0 } else { x * r };
+        }
+    }
+}
+
+/// Writes to `dx` what comes back through [`norm_relu`] from `da`, the gradient of its output `a`; `da` is used up.
+pub(crate) fn norm_relu_backward(x: &[f32], a: &[f32], da: &mut [f32], dx: &mut [f32], width: usize) {
+    let rows = x.chunks_exact(width).zip(a.chunks_exact(width)).zip(da.chunks_exact_mut(width));
+    for (((x, a), da), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+        let r = inverse_rms(x);
+        for (da, &a) in da.iter_mut().zip(a) {
+            *da = if a > 0.0 { *da } else { 0.0 };
+        }
+        let mean = dot(a, da) / width as f32 * r; // where `a` is zero, so is `da`: this is the mean over norm · gradient
+        for ((dx, &x), &da) in dx.iter_mut().zip(x).zip(da.iter()) {
+            *dx = r * (da - x * mean);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

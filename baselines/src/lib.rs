@@ -13,23 +13,30 @@
 //! | model | paper | file |
 //! |---|---|---|
 //! | [`Transformer`] | Vaswani et al. 2017, *Attention is all you need*; norms before: Xiong et al. 2020; rotary positions: Su et al. 2021; memory: Dai et al. 2019, *Transformer-XL* | `transformer.rs` |
+//! | [`Cnn`], causal | Bai et al. 2018, *An empirical evaluation of generic convolutional and recurrent networks* (TCN) | `cnn.rs` |
+//! | [`Cnn`], resnet | He et al. 2019, *Bag of tricks* (xresnet), in one dimension as in Strodthoff et al. 2021, *Deep learning for ECG analysis* | `cnn.rs` |
 //! | [`Lstm`] | Hochreiter & Schmidhuber 1997, *Long short-term memory*; forget gates: Gers et al. 2000 | `lstm.rs` |
+//! | [`Rnn`] | GRU: Cho et al. 2014, *Learning phrase representations*; vanilla: Elman 1990, *Finding structure in time* | `rnn.rs` |
 //!
 //! `bptt.rs` trains any [`SequenceModel`]; `ops/` holds the fused operations with their slow twins.
 
 mod bptt;
+mod cnn;
 mod config;
 mod input;
 mod kernels;
 mod lstm;
 pub mod ops;
+mod rnn;
 mod scratch;
 mod state;
 mod transformer;
 
 pub use bptt::{BpttLearner, SequenceModel};
+pub use cnn::{Cnn, CnnConfig, Family};
 pub use config::{BpttConfig, Layers, ModelConfig, Whole, Width, build};
 pub use lstm::{Lstm, LstmConfig};
+pub use rnn::{Rnn, RnnConfig};
 pub use state::State;
 pub use transformer::{Transformer, TransformerConfig};
 

@@ -5,7 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use baselines::ops::{
-    AttentionShape, Prepare, Rotary, attention, attention_slow, linear, linear_slow, lstm, lstm_slow, mlp, mlp_slow,
+    AttentionShape, Before, Cell, Conv, Edge, Pool, Prepare, Rotary, attention, attention_slow, conv, conv_slow,
+    linear, linear_slow, lstm, lstm_slow, mlp, mlp_slow, pool, pool_slow, rnn, rnn_slow,
 };
 use candle_core::{DType, Tensor, Var};
 use common::{bits, distance, normal};
@@ -127,6 +128,119 @@ fn lstm_equals_its_twin() -> Result<()> {
 }
 
 #[test]
+fn rnn_equals_its_twin() -> Result<()> {
+    for cell in [Cell::Gru, Cell::Vanilla] {
+        // 12 channels are less than the registers hold, 20 are a register and a part
+        for (streams, steps, inputs_per_step, width) in [(1, 1, 10, 12), (2, 19, 10, 12), (7, 40, 9, 20)] {
+            let hidden = normal("hidden", &[streams, width])?;
+            let inputs = [
+                normal("x", &[streams, steps, inputs_per_step])?,
+                (normal("w", &[inputs_per_step + width, cell.columns() * width])? * 0.3)?,
+                normal("b", &[cell.sums() * width])?,
+            ];
+            agree(
+                &format!("{cell:?} {streams} x {steps}"),
+                &|t| Ok((rnn(&t[0], &t[1], &t[2], &hidden, cell)?, None)),
+                &|t| Ok((rnn_slow(&t[0], &t[1], &t[2], &hidden, cell)?, None)),
+                &inputs,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn conv_agrees(what: &str, [streams, steps, inputs, outputs]: [usize; 4], shape: &Conv) -> Result<()> {
+    let operands = [
+        normal("x", &[streams, steps, inputs])?,
+        (normal("w", &[shape.taps * inputs, outputs])? * 0.3)?,
+        normal("b", &[outputs])?,
+    ];
+    agree(
+        &format!("conv {what} {:?}: {} taps, dilation {}", shape.before, shape.taps, shape.dilation),
+        &|t| Ok((conv(&t[0], &t[1], &t[2], shape)?, None)),
+        &|t| Ok((conv_slow(&t[0], &t[1], &t[2], shape)?, None)),
+        &operands,
+    )
+}
+
+#[test]
+fn causal_convolution_equals_its_twin() -> Result<()> {
+    for before in [Before::Nothing, Before::NormRelu] {
+        // no tap beside the present; one view and one view per tap; a reach longer than the segment; several blocks of rows
+        for (taps, dilation, steps) in [(1, 1, 5), (2, 1, 7), (3, 4, 20), (3, 8, 5), (4, 1, 300), (3, 100, 300)] {
+            let (streams, inputs, outputs) = (3, 33, 20);
+            let context = normal("context", &[streams, (taps - 1) * dilation, inputs])?;
+            let shape = Conv { taps, dilation, edge: Edge::Causal(context), before };
+            conv_agrees("causal", [streams, steps, inputs, outputs], &shape)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn centred_convolution_equals_its_twin_for_every_length_and_stride() -> Result<()> {
+    for before in [Before::Nothing, Before::NormRelu] {
+        for (taps, dilation, stride, steps) in [
+            (1, 1, 1, 6),
+            (5, 1, 1, 6),
+            (5, 1, 2, 11),
+            (3, 2, 2, 12),
+            (3, 3, 3, 4),
+            (5, 1, 2, 600),
+            (7, 1, 1, 2),
+            (3, 1, 1, 50),
+        ] {
+            // all streams in one product, each in its own, and two by two with one left over
+            let lengths = vec![steps, 0, 1, steps - 1, steps / 2];
+            let shape = Conv { taps, dilation, edge: Edge::Centred { lengths, stride }, before };
+            conv_agrees(&format!("stride {stride}"), [5, steps, 12, 10], &shape)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_beyond_a_length_changes_nothing_and_gets_no_gradient() -> Result<()> {
+    let (steps, lengths) = (9, vec![9, 4, 0, 7]);
+    let x = normal("x", &[4, steps, 6])?;
+    let there: Vec<f32> =
+        lengths.iter().flat_map(|&n| (0..steps).map(move |t| if t < n { 1.0 } else { 0.0 })).collect();
+    let there = Tensor::from_vec(there, (4, steps, 1), x.device())?;
+    let absurd = (x.broadcast_mul(&there)? + (there.broadcast_as(x.dims())?.affine(-1e6, 1e6)?))?;
+    let (w, b) = (normal("w", &[3 * 6, 5])?, normal("b", &[5])?);
+    let edge = Edge::Centred { lengths: lengths.clone(), stride: 2 };
+    let shape = Conv { taps: 3, dilation: 1, edge, before: Before::NormRelu };
+    let operation = |t: &[Tensor]| -> Result<(Tensor, Option<Tensor>)> {
+        let pooled = pool(&pool(&t[0], &lengths, Pool::Max)?, &[5, 2, 0, 4], Pool::Mean)?;
+        Ok((conv(&t[0], &t[1], &t[2], &shape)?, Some(pooled.detach())))
+    };
+    let plain = run(&operation, &[x, w.clone(), b.clone()], DType::F32)?;
+    let padded = run(&operation, &[absurd, w, b], DType::F32)?;
+    for (p, q) in plain.iter().zip(&padded) {
+        assert_eq!(bits(p)?, bits(q)?);
+    }
+    let beyond = plain[2].broadcast_mul(&there.affine(-1.0, 1.0)?)?; // gradient of x
+    assert_eq!(distance(&beyond, &beyond.zeros_like()?)?.to_bits(), 0);
+    Ok(())
+}
+
+#[test]
+fn pooling_equals_its_twin() -> Result<()> {
+    for kind in [Pool::Mean, Pool::Max] {
+        for steps in [1, 2, 9, 64] {
+            let lengths = vec![steps, 0, 1, steps - 1, steps / 2];
+            agree(
+                &format!("pool {kind:?} {steps}"),
+                &|t| Ok((pool(&t[0], &lengths, kind)?, None)),
+                &|t| Ok((pool_slow(&t[0], &lengths, kind)?, None)),
+                &[normal("x", &[5, steps, 7])?],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_errors_that_name_the_operand() -> Result<()> {
     let said = |r: candle_core::Result<Tensor>| r.map_or_else(|e| e.to_string(), |_| "no error".into());
     let (x, w) = (normal("x", &[2, 3, 8])?, normal("w", &[8, 8])?);
@@ -134,5 +248,15 @@ fn shapes_that_do_not_fit_are_errors_that_name_the_operand() -> Result<()> {
     assert!(said(mlp(&x, &normal("w1", &[8, 16])?, &normal("w2", &[8, 16])?)).contains("w2: expected [16, 8]"));
     let state = normal("s", &[2, 4])?;
     assert!(said(lstm(&x, &w, &normal("b", &[16])?, &state, &state).map(|r| r.0)).contains("expected [12, 16]"));
+    assert!(said(rnn(&x, &w, &normal("b", &[16])?, &state, Cell::Gru)).contains("Gru weights: expected [12, 12]"));
+    let shape = |taps, edge| Conv { taps, dilation: 1, edge, before: Before::Nothing };
+    let centred = |lengths: &[usize], stride| Edge::Centred { lengths: lengths.to_vec(), stride };
+    let b = normal("b", &[8])?;
+    assert!(said(conv(&x, &w, &b, &shape(3, centred(&[3, 3], 1)))).contains("expected [3 · 8, 8]"));
+    assert!(said(conv(&x, &w, &b, &shape(1, centred(&[3, 4], 1)))).contains("expected 2 of 3 or less"));
+    assert!(said(conv(&x, &w, &b, &shape(1, centred(&[3, 3], 0)))).contains("expected a stride"));
+    let context = Edge::Causal(normal("c", &[2, 3, 8])?);
+    assert!(said(conv(&x, &w, &b, &shape(1, context))).contains("steps before: expected [2, 0, 8]"));
+    assert!(said(pool(&x, &[3], Pool::Mean)).contains("expected 2 lengths of 3 or less"));
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! From a model's configuration to a learner: the one place that knows all kinds.
 
-use baselines::{BpttConfig, BpttLearner, Lstm, LstmConfig, Transformer, TransformerConfig};
+use baselines::{
+    BpttConfig, BpttLearner, Cnn, CnnConfig, Family, Lstm, LstmConfig, Rnn, RnnConfig, Transformer, TransformerConfig,
+};
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::Device;
 use learner::{Io, Learner};
@@ -9,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::train::TrainConfig;
 
 /// Kinds that a grid file may name.
-pub const KINDS: [&str; 3] = ["bim", "transformer", "lstm"];
+pub const KINDS: [&str; 5] = ["bim", "transformer", "lstm", "rnn", "cnn"];
+
+/// More steps than any recording has, far below what would overflow a size.
+const WHOLE_RECORDING: usize = 1 << 20;
 
 /// A model with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +26,10 @@ pub enum ModelConfig {
     Transformer(TransformerConfig),
     /// LSTM, by backpropagation through time.
     Lstm(LstmConfig),
+    /// GRU or simple recurrent network, by backpropagation through time.
+    Rnn(RnnConfig),
+    /// Causal convolutions or a residual network over recordings, by backpropagation.
+    Cnn(CnnConfig),
 }
 
 impl ModelConfig {
@@ -31,6 +40,8 @@ impl ModelConfig {
             Self::Bim(_) => KINDS[0],
             Self::Transformer(_) => KINDS[1],
             Self::Lstm(_) => KINDS[2],
+            Self::Rnn(_) => KINDS[3],
+            Self::Cnn(_) => KINDS[4],
         }
     }
 
@@ -39,7 +50,7 @@ impl ModelConfig {
     pub fn code_version(&self) -> u32 {
         match self {
             Self::Bim(_) => bim::CODE_VERSION,
-            Self::Transformer(_) | Self::Lstm(_) => baselines::CODE_VERSION,
+            Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) => baselines::CODE_VERSION,
         }
     }
 
@@ -48,7 +59,9 @@ impl ModelConfig {
     pub fn default_segment(&self) -> usize {
         match self {
             Self::Bim(_) => 32,
-            Self::Transformer(_) | Self::Lstm(_) => 256,
+            // sees recordings as a whole; tasks with recordings cut this to the length of theirs
+            Self::Cnn(c) if c.family == Family::Resnet => WHOLE_RECORDING,
+            Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) => 256,
         }
     }
 
@@ -70,6 +83,8 @@ impl ModelConfig {
             Self::Bim(c) => Box::new(Bim::new(c, io, Optimizer { schedule, adamw, clip }, seed, device)?),
             Self::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, bptt, seed, device)?),
             Self::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Rnn(c) => Box::new(BpttLearner::<Rnn>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Cnn(c) => Box::new(BpttLearner::<Cnn>::new(c.clone(), io, bptt, seed, device)?),
         })
     }
 }

@@ -134,6 +134,8 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
     let model = match kind.as_str() {
         "bim" => ModelConfig::Bim(Box::new(read_as(&keys, "model `bim`", sources)?)),
         "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
+        "rnn" => ModelConfig::Rnn(read_as(&keys, "model `rnn`", sources)?),
+        "cnn" => ModelConfig::Cnn(read_as(&keys, "model `cnn`", sources)?),
         _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
     };
     Ok(CellConfig {

@@ -12,7 +12,7 @@ use crate::scratch::Scratch;
 
 /// Streams that one task steps through side by side: enough rows for the product kernel, few enough for every core to
 /// get work from a small batch.
-const STREAMS_PER_TASK: usize = 4;
+pub(super) const STREAMS_PER_TASK: usize = 4;
 
 /// An LSTM layer over a segment: `x` `[B, K, I]`, `w` `[I + H, 4H]` (rows of the input, then of the hidden state; columns
 /// of the input, forget, candidate and output gates), `b` `[4H]`, `hidden` and `cell` `[B, H]` before the segment.
@@ -212,11 +212,11 @@ impl Lstm {
 
 /// Elements handled at once in registers: with arrays of a fixed length the compiler need not prove that the many slices
 /// do not overlap.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// `f(0) … f(N - 1)`; `std::array::from_fn` is not inlined reliably.
 #[inline(always)]
-fn each<const N: usize>(f: impl Fn(usize) -> f32) -> [f32; N] {
+pub(super) fn each<const N: usize>(f: impl Fn(usize) -> f32) -> [f32; N] {
     let mut out = [0.0; N];
     for (k, o) in out.iter_mut().enumerate() {
         *o = f(k);
@@ -226,7 +226,7 @@ fn each<const N: usize>(f: impl Fn(usize) -> f32) -> [f32; N] {
 
 /// `N` elements of `s` from `at`.
 #[inline(always)]
-fn load<const N: usize>(s: &[f32], at: usize) -> [f32; N] {
+pub(super) fn load<const N: usize>(s: &[f32], at: usize) -> [f32; N] {
     let s = &s[at..at + N];
     each(|k| s[k])
 }

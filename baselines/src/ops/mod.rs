@@ -5,15 +5,21 @@
 
 mod attend;
 mod attention;
+mod conv;
 mod linear;
 mod lstm;
 mod mlp;
+mod pool;
+mod rnn;
 mod rotary;
 
 pub use attention::{AttentionShape, attention, attention_slow};
+pub use conv::{Before, Conv, Edge, conv, conv_slow};
 pub use linear::{Prepare, linear, linear_slow};
 pub use lstm::{lstm, lstm_slow};
 pub use mlp::{mlp, mlp_slow};
+pub use pool::{Pool, pool, pool_slow};
+pub use rnn::{Cell, rnn, rnn_slow};
 pub use rotary::Rotary;
 
 use std::sync::{Mutex, PoisonError};
@@ -96,7 +102,7 @@ fn add(sum: &mut [f32], terms: &[f32]) {
 }
 
 /// RMS norm over the last dimension in tensor operations.
-fn rms_norm_slow(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn rms_norm_slow(x: &Tensor) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
     x.broadcast_div(&mean_square.affine(1.0, f64::from(NORM_EPSILON))?.sqrt()?)
 }

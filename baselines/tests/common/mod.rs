@@ -1,7 +1,9 @@
 //! What the tests share: data, models small enough to be fast and large enough to have every kind of edge.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use baselines::{BpttConfig, LstmConfig, ModelConfig, TransformerConfig, Whole, build};
+use baselines::{
+    BpttConfig, CnnConfig, LstmConfig, ModelConfig, RnnConfig, TransformerConfig, Whole, build, ops::Cell,
+};
 use candle_core::{Device, Tensor};
 use learner::{AdamWConfig, Decay, Init, InputKind, Io, Learner, ParamSource, Params, Result, Schedule, Targets};
 
@@ -39,7 +41,7 @@ pub fn size<const LOW: usize, const HIGH: usize>(n: usize) -> Whole<LOW, HIGH> {
     n.try_into().expect("in range")
 }
 
-/// Both models; widths that no block size divides.
+/// Every model for streams; widths that no block size divides.
 pub fn models() -> Vec<ModelConfig> {
     vec![
         ModelConfig::Transformer(TransformerConfig {
@@ -49,6 +51,10 @@ pub fn models() -> Vec<ModelConfig> {
             ..TransformerConfig::default()
         }),
         ModelConfig::Lstm(LstmConfig { width: size(20), layers: size(2), ..LstmConfig::default() }),
+        ModelConfig::Rnn(RnnConfig { width: size(20), layers: size(2), ..RnnConfig::default() }),
+        ModelConfig::Rnn(RnnConfig { cell: Cell::Vanilla, width: size(20), layers: size(2), residual: true }),
+        // sees 29 steps: more than the two segments of any test that wants every step to reach every later one
+        ModelConfig::Cnn(CnnConfig { width: size(20), layers: Some(size(3)), ..CnnConfig::default() }),
     ]
 }
 
