@@ -7,6 +7,7 @@
 //! | `D` | channels of the residual stream |
 //! | `H` | channels of a hidden state |
 //! | `F` | values per frame of the input; hidden width of a feed-forward block |
+//! | `N` | states per channel |
 //! | `M` | remembered steps before the segment |
 //! | `V`, `O` | vocabulary entries; outputs per step |
 //!
@@ -14,6 +15,8 @@
 //! |---|---|---|
 //! | [`Transformer`] | Vaswani et al. 2017, *Attention is all you need*; norms before: Xiong et al. 2020; rotary positions: Su et al. 2021; memory: Dai et al. 2019, *Transformer-XL* | `transformer.rs` |
 //! | [`Lstm`] | Hochreiter & Schmidhuber 1997, *Long short-term memory*; forget gates: Gers et al. 2000 | `lstm.rs` |
+//! | [`Mamba`] | Gu & Dao 2023, *Mamba: linear-time sequence modeling with selective state spaces* | `mamba.rs` |
+//! | [`Snn`] | leaky integrate-and-fire layers: Eshraghian et al. 2023, *Training spiking neural networks using lessons from deep learning* (snnTorch); surrogate gradient: Zenke & Ganguli 2018; adaptive threshold: Bellec et al. 2018; residual: Fang et al. 2021 | `snn.rs` |
 //!
 //! `bptt.rs` trains any [`SequenceModel`]; `ops/` holds the fused operations with their slow twins.
 
@@ -22,14 +25,18 @@ mod config;
 mod input;
 mod kernels;
 mod lstm;
+mod mamba;
 pub mod ops;
 mod scratch;
+mod snn;
 mod state;
 mod transformer;
 
 pub use bptt::{BpttLearner, SequenceModel};
-pub use config::{BpttConfig, Layers, ModelConfig, Whole, Width, build};
+pub use config::{BpttConfig, Layers, ModelConfig, Positive, Share, Whole, Width, build};
 pub use lstm::{Lstm, LstmConfig};
+pub use mamba::{Mamba, MambaConfig};
+pub use snn::{Adaptation, Snn, SnnConfig};
 pub use state::State;
 pub use transformer::{Transformer, TransformerConfig};
 

@@ -5,14 +5,18 @@
 
 mod attend;
 mod attention;
+mod lif;
 mod linear;
 mod lstm;
+mod mamba;
 mod mlp;
 mod rotary;
 
 pub use attention::{AttentionShape, attention, attention_slow};
+pub use lif::{LifState, Neuron, Threshold, lif, lif_slow};
 pub use linear::{Prepare, linear, linear_slow};
 pub use lstm::{lstm, lstm_slow};
+pub use mamba::{MambaShape, MambaState, MambaWeights, mamba, mamba_slow};
 pub use mlp::{mlp, mlp_slow};
 pub use rotary::Rotary;
 

@@ -1,7 +1,9 @@
 //! What the tests share: data, models small enough to be fast and large enough to have every kind of edge.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use baselines::{BpttConfig, LstmConfig, ModelConfig, TransformerConfig, Whole, build};
+use baselines::{
+    Adaptation, BpttConfig, LstmConfig, MambaConfig, ModelConfig, SnnConfig, TransformerConfig, Whole, build,
+};
 use candle_core::{Device, Tensor};
 use learner::{AdamWConfig, Decay, Init, InputKind, Io, Learner, ParamSource, Params, Result, Schedule, Targets};
 
@@ -39,7 +41,7 @@ pub fn size<const LOW: usize, const HIGH: usize>(n: usize) -> Whole<LOW, HIGH> {
     n.try_into().expect("in range")
 }
 
-/// Both models; widths that no block size divides.
+/// Every model; widths that no block size divides.
 pub fn models() -> Vec<ModelConfig> {
     vec![
         ModelConfig::Transformer(TransformerConfig {
@@ -49,7 +51,20 @@ pub fn models() -> Vec<ModelConfig> {
             ..TransformerConfig::default()
         }),
         ModelConfig::Lstm(LstmConfig { width: size(20), layers: size(2), ..LstmConfig::default() }),
+        ModelConfig::Mamba(MambaConfig { width: size(20), layers: size(2), states: size(5), ..MambaConfig::default() }),
+        snn(false),
+        snn(true),
     ]
+}
+
+/// Spiking neurons: plain ones, or with everything that can be switched on.
+pub fn snn(full: bool) -> ModelConfig {
+    let plain = SnnConfig { width: size(44), layers: size(2), ..SnnConfig::default() };
+    ModelConfig::Snn(if full {
+        SnnConfig { recurrent: true, residual: true, adaptive: Some(Adaptation::default()), ..plain }
+    } else {
+        plain
+    })
 }
 
 /// A learner whose output map has been moved away from its start at zero, so that outputs tell something.
