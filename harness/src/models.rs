@@ -1,6 +1,8 @@
 //! From a model's configuration to a learner: the one place that knows all kinds.
 
-use baselines::{BpttConfig, BpttLearner, Lstm, LstmConfig, Transformer, TransformerConfig};
+use baselines::{
+    BpttConfig, BpttLearner, Lstm, LstmConfig, Mamba, MambaConfig, Snn, SnnConfig, Transformer, TransformerConfig,
+};
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::Device;
 use learner::{Io, Learner};
@@ -9,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::train::TrainConfig;
 
 /// Kinds that a grid file may name.
-pub const KINDS: [&str; 3] = ["bim", "transformer", "lstm"];
+pub const KINDS: [&str; 5] = ["bim", "transformer", "lstm", "mamba", "snn"];
 
 /// A model with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,10 @@ pub enum ModelConfig {
     Transformer(TransformerConfig),
     /// LSTM, by backpropagation through time.
     Lstm(LstmConfig),
+    /// Mamba, by backpropagation through time.
+    Mamba(MambaConfig),
+    /// Spiking neural network, by surrogate gradients and backpropagation through time.
+    Snn(SnnConfig),
 }
 
 impl ModelConfig {
@@ -31,6 +37,8 @@ impl ModelConfig {
             Self::Bim(_) => KINDS[0],
             Self::Transformer(_) => KINDS[1],
             Self::Lstm(_) => KINDS[2],
+            Self::Mamba(_) => KINDS[3],
+            Self::Snn(_) => KINDS[4],
         }
     }
 
@@ -39,7 +47,7 @@ impl ModelConfig {
     pub fn code_version(&self) -> u32 {
         match self {
             Self::Bim(_) => bim::CODE_VERSION,
-            Self::Transformer(_) | Self::Lstm(_) => baselines::CODE_VERSION,
+            Self::Transformer(_) | Self::Lstm(_) | Self::Mamba(_) | Self::Snn(_) => baselines::CODE_VERSION,
         }
     }
 
@@ -48,7 +56,7 @@ impl ModelConfig {
     pub fn default_segment(&self) -> usize {
         match self {
             Self::Bim(_) => 32,
-            Self::Transformer(_) | Self::Lstm(_) => 256,
+            Self::Transformer(_) | Self::Lstm(_) | Self::Mamba(_) | Self::Snn(_) => 256,
         }
     }
 
@@ -70,6 +78,8 @@ impl ModelConfig {
             Self::Bim(c) => Box::new(Bim::new(c, io, Optimizer { schedule, adamw, clip }, seed, device)?),
             Self::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, bptt, seed, device)?),
             Self::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Mamba(c) => Box::new(BpttLearner::<Mamba>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Snn(c) => Box::new(BpttLearner::<Snn>::new(c.clone(), io, bptt, seed, device)?),
         })
     }
 }

@@ -133,6 +133,8 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
     let model = match kind.as_str() {
         "bim" => ModelConfig::Bim(Box::new(read_as(&keys, "model `bim`", sources)?)),
         "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
+        "mamba" => ModelConfig::Mamba(read_as(&keys, "model `mamba`", sources)?),
+        "snn" => ModelConfig::Snn(read_as(&keys, "model `snn`", sources)?),
         _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
     };
     Ok(CellConfig {
