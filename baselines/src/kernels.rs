@@ -168,13 +168,13 @@ pub(crate) fn exp2(x: f32) -> f32 {
     // (2^f − 1) / f interpolated at the Chebyshev nodes of |f| ≤ ½
     let p = fma(1.338_130_3e-3, f, 9.666_368e-3);
     let p = fma(p, f, 5.550_381e-2);
-    let p = fma(p, f, 2.402_234_9e-1);
+    let p = fma(p, f, 2.402_235e-1);
     let p = fma(p, f, std::f32::consts::LN_2);
     let p = fma(p, f, 1.0);
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
-/// `x σ(x)` (SiLU) and its derivative.
+/// `x σ(x)` (`SiLU`) and its derivative.
 #[inline(always)]
 pub(crate) fn silu(x: f32) -> (f32, f32) {
     let s = sigmoid(x);

@@ -25,7 +25,8 @@ pub struct SnnConfig {
     pub slope: Positive,
     /// Whether the neurons of a layer are connected among themselves.
     pub recurrent: bool,
-    /// Whether each layer after the first adds its input to its spikes: what enters a product is then a count of spikes.
+    /// Whether each layer after the first adds its input to its spikes (Fang et al. 2021): what enters a product is then a
+    /// count of spikes. Without it four layers learn no more of bytes in 500 updates than how frequent each is.
     pub residual: bool,
     /// How spikes raise a neuron's own threshold; absent means that it is fixed.
     pub adaptive: Option<Adaptation>,
@@ -57,7 +58,7 @@ impl Default for SnnConfig {
             threshold: positive(1.0),
             slope: positive(25.0),
             recurrent: false,
-            residual: false,
+            residual: true,
             adaptive: None,
         }
     }

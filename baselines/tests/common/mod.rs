@@ -59,7 +59,7 @@ pub fn models() -> Vec<ModelConfig> {
 
 /// Spiking neurons: plain ones, or with everything that can be switched on.
 pub fn snn(full: bool) -> ModelConfig {
-    let plain = SnnConfig { width: size(44), layers: size(2), ..SnnConfig::default() };
+    let plain = SnnConfig { width: size(44), layers: size(2), residual: false, ..SnnConfig::default() };
     ModelConfig::Snn(if full {
         SnnConfig { recurrent: true, residual: true, adaptive: Some(Adaptation::default()), ..plain }
     } else {

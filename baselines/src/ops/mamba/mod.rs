@@ -1,7 +1,9 @@
 //! A block of Mamba (Gu & Dao 2023, figure 3) with its residual, from the norm to the sum.
 //!
-//! `block.rs` is the block in stages over rows, `conv.rs` its causal convolution, `scan.rs` its selective scan.
+//! `block.rs` is the block in stages over rows, `backward.rs` the way back through them, `conv.rs` the causal convolution,
+//! `scan.rs` the selective scan.
 
+mod backward;
 mod block;
 mod conv;
 mod scan;
@@ -177,9 +179,11 @@ fn check(x: &Tensor, w: &MambaWeights, before: &MambaState, shape: MambaShape) -
     if [width, channels, states, rank, taps].contains(&0) {
         bail!("mamba: expected sizes of 1 or more, got {shape:?}");
     }
-    let expect = |operand: &str, t: &Tensor, dims: &[usize]| match t.dims() == dims {
-        true => Ok(()),
-        false => bail!("mamba {operand}: expected {dims:?}, got {:?}", t.dims()),
+    let expect = |operand: &str, t: &Tensor, dims: &[usize]| {
+        if t.dims() != dims {
+            bail!("mamba {operand}: expected {dims:?}, got {:?}", t.dims());
+        }
+        Ok(())
     };
     expect("input weights", &w.input, &[width, 2 * channels])?;
     let names = ["conv", "conv_bias", "select", "step", "step_bias", "log_decay", "skip", "output"];
