@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::linear::check_last;
@@ -110,36 +110,17 @@ pub fn lif_slow(x: &Tensor, w: &Tensor, b: &Tensor, before: &LifState, neuron: N
         let reset = s.detach().affine(-f64::from(neuron.threshold), 0.0)?;
         u = (((u * f64::from(neuron.decay))? + current)? + reset)?;
         a = ((a * f64::from(rho))? + &s)?;
-        s = (&u - threshold(&a)?)?.apply_op1(Fire { slope: f64::from(neuron.slope) })?;
+        s = fire_slow(&(&u - threshold(&a)?)?, neuron.slope)?;
         out.push(s.clone());
     }
     let adaptation = before.adaptation.is_some().then(|| a.detach());
     Ok((Tensor::stack(&out, 1)?, LifState { membrane: u.detach(), adaptation }))
 }
 
-/// A step with the derivative of the fast sigmoid, for the slow twin.
-struct Fire {
-    slope: f64,
-}
-
-impl CustomOp1 for Fire {
-    fn name(&self) -> &'static str {
-        "fire"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Some((start, end)) = layout.contiguous_offsets() else { bail!("fire: expected a contiguous tensor") };
-        let storage = match storage {
-            CpuStorage::F32(v) => CpuStorage::F32(v[start..end].iter().map(|&v| f32::from(v > 0.0)).collect()),
-            CpuStorage::F64(v) => CpuStorage::F64(v[start..end].iter().map(|&v| f64::from(v > 0.0)).collect()),
-            _ => bail!("fire: expected f32 or f64"),
-        };
-        Ok((storage, layout.shape().clone()))
-    }
-
-    fn bwd(&self, v: &Tensor, _: &Tensor, ds: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some((ds / v.detach().abs()?.affine(self.slope, 1.0)?.sqr()?)?))
-    }
+/// A step function whose derivative is that of the fast sigmoid `v / (1 + k |v|)`, which adds nothing to its value.
+fn fire_slow(v: &Tensor, slope: f32) -> Result<Tensor> {
+    let smooth = (v / v.abs()?.affine(f64::from(slope), 1.0)?)?;
+    v.detach().gt(0.0)?.to_dtype(v.dtype())? + (&smooth - smooth.detach())?
 }
 
 #[derive(Clone, Copy)]
