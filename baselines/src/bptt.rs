@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{
-    AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot, Targets,
-    Update, global_norm, loss,
+    Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot,
+    Targets, Update, global_norm, loss,
 };
 
 use crate::{BpttConfig, State};
@@ -28,6 +28,18 @@ pub trait SequenceModel: Send + Sized + 'static {
     /// # Errors
     /// If shapes do not fit.
     fn forward(&self, x: &Tensor, state: &State) -> Result<(Tensor, State)>;
+
+    /// How the optimiser treats the parameter `name`; `by_rank` is what it does unless a model knows better.
+    #[must_use]
+    fn group(name: &str, by_rank: Group) -> Group {
+        let _ = name;
+        by_rank
+    }
+
+    /// What the neurons did in the last forward pass; nothing is measured unless a model says so.
+    fn activity(&self) -> Activity {
+        Activity::default()
+    }
 }
 
 /// Truncated backpropagation through time (Werbos 1990; Williams & Peng 1990): the state is carried from segment to
@@ -108,7 +120,7 @@ impl<M: SequenceModel> BpttLearner<M> {
         train.check()?;
         let mut params = Params::new(seed, DType::F32, device);
         let runner = Runner::new(&config, io, &mut params)?;
-        let groups = params.vars().iter().map(|(name, var)| (name.clone(), var.clone(), Group::by_rank(var)));
+        let groups = params.vars().iter().map(|(n, var)| (n.clone(), var.clone(), M::group(n, Group::by_rank(var))));
         let optimizer = AdamW::new(train.adamw, groups)?;
         Ok(Self { config, train, params, optimizer, runner, pending: None })
     }
@@ -163,7 +175,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         };
         let learning_rate = self.train.schedule.at(self.optimizer.updates());
         let Some(loss) = loss(&outputs, y)? else {
-            return Ok(Update { learning_rate, ..Update::default() });
+            return Ok(Update { learning_rate, activity: self.runner.model.activity(), ..Update::default() });
         };
         let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         if !value.is_finite() {
@@ -177,7 +189,8 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         if !update_norm.is_finite() {
             return Err(self.diverged("update norm", update_norm, None));
         }
-        Ok(Update { loss: Some(value), learning_rate, grad_norm, update_norm, ..Update::default() })
+        let activity = self.runner.model.activity();
+        Ok(Update { loss: Some(value), learning_rate, grad_norm, update_norm, activity, ..Update::default() })
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {

@@ -2,7 +2,10 @@ use candle_core::Device;
 use learner::{AdamWConfig, Decay, Error, Io, Learner, Result, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::{BpttLearner, Cnn, CnnConfig, Lstm, LstmConfig, Rnn, RnnConfig, Transformer, TransformerConfig};
+use crate::{
+    BpttLearner, Cnn, CnnConfig, Lstm, LstmConfig, Mamba, MambaConfig, Rnn, RnnConfig, Snn, SnnConfig, Transformer,
+    TransformerConfig,
+};
 
 /// A whole number from `LOW` to `HIGH`, checked while it is read, so that an error points at the key that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,6 +48,54 @@ impl<const LOW: usize, const HIGH: usize> From<Whole<LOW, HIGH>> for usize {
 pub(crate) const fn whole<const LOW: usize, const HIGH: usize>(x: usize) -> Whole<LOW, HIGH> {
     assert!(LOW <= x && x <= HIGH, "constant out of range");
     Whole(x)
+}
+
+/// A share from 0 to 1, checked while it is read.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Share(f64);
+
+impl TryFrom<f64> for Share {
+    type Error = String;
+    fn try_from(x: f64) -> std::result::Result<Self, String> {
+        if (0.0..=1.0).contains(&x) { Ok(Self(x)) } else { Err(format!("expected a number from 0 to 1, got {x}")) }
+    }
+}
+
+impl From<Share> for f64 {
+    fn from(x: Share) -> Self {
+        x.0
+    }
+}
+
+/// A number above 0, checked while it is read.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Positive(f64);
+
+impl TryFrom<f64> for Positive {
+    type Error = String;
+    fn try_from(x: f64) -> std::result::Result<Self, String> {
+        if x > 0.0 && x.is_finite() { Ok(Self(x)) } else { Err(format!("expected a number above 0, got {x}")) }
+    }
+}
+
+impl From<Positive> for f64 {
+    fn from(x: Positive) -> Self {
+        x.0
+    }
+}
+
+/// `Share` from a constant that the compiler checks.
+pub(crate) const fn share(x: f64) -> Share {
+    assert!(0.0 <= x && x <= 1.0, "constant out of range");
+    Share(x)
+}
+
+/// `Positive` from a constant that the compiler checks.
+pub(crate) const fn positive(x: f64) -> Positive {
+    assert!(x > 0.0 && x.is_finite(), "constant out of range");
+    Positive(x)
 }
 
 /// Channels, `D` or `H`.
@@ -97,6 +148,10 @@ pub enum ModelConfig {
     Rnn(RnnConfig),
     /// Causal convolutions, or a residual network over recordings.
     Cnn(CnnConfig),
+    /// Selective state space.
+    Mamba(MambaConfig),
+    /// Spiking neural network.
+    Snn(SnnConfig),
 }
 
 /// A learner for any baseline.
@@ -109,6 +164,8 @@ pub fn build(model: &ModelConfig, io: Io, train: BpttConfig, seed: u64, device: 
         ModelConfig::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, train, seed, device)?),
         ModelConfig::Rnn(c) => Box::new(BpttLearner::<Rnn>::new(c.clone(), io, train, seed, device)?),
         ModelConfig::Cnn(c) => Box::new(BpttLearner::<Cnn>::new(c.clone(), io, train, seed, device)?),
+        ModelConfig::Mamba(c) => Box::new(BpttLearner::<Mamba>::new(c.clone(), io, train, seed, device)?),
+        ModelConfig::Snn(c) => Box::new(BpttLearner::<Snn>::new(c.clone(), io, train, seed, device)?),
     })
 }
 
@@ -125,6 +182,9 @@ mod tests {
         assert!(problem(r#"{"kind": "lstm", "width": 0}"#).contains("expected an integer from 1 to 4096, got 0"));
         assert!(problem(r#"{"kind": "lstm", "width": 1.5}"#).contains("expected an integer from 1 to 4096, got 1.5"));
         assert!(problem(r#"{"kind": "lstm", "widht": 1}"#).contains("unknown field `widht`"));
+        assert!(problem(r#"{"kind": "mamba", "states": 257}"#).contains("expected an integer from 1 to 256, got 257"));
+        assert!(problem(r#"{"kind": "snn", "decay": 1.5}"#).contains("expected a number from 0 to 1, got 1.5"));
+        assert!(problem(r#"{"kind": "snn", "threshold": 0}"#).contains("expected a number above 0, got 0"));
         assert!(problem(r#"{"kind": "gru"}"#).contains("unknown variant `gru`"));
     }
 

@@ -7,6 +7,7 @@
 //! | `D` | channels of the residual stream |
 //! | `H` | channels of a hidden state |
 //! | `F` | values per frame of the input; hidden width of a feed-forward block |
+//! | `N` | states per channel |
 //! | `M` | remembered steps before the segment |
 //! | `V`, `O` | vocabulary entries; outputs per step |
 //!
@@ -17,6 +18,8 @@
 //! | [`Cnn`], resnet | He et al. 2019, *Bag of tricks* (xresnet), in one dimension as in Strodthoff et al. 2021, *Deep learning for ECG analysis* | `cnn.rs` |
 //! | [`Lstm`] | Hochreiter & Schmidhuber 1997, *Long short-term memory*; forget gates: Gers et al. 2000 | `lstm.rs` |
 //! | [`Rnn`] | GRU: Cho et al. 2014, *Learning phrase representations*; vanilla: Elman 1990, *Finding structure in time* | `rnn.rs` |
+//! | [`Mamba`] | Gu & Dao 2023, *Mamba: linear-time sequence modeling with selective state spaces* | `mamba.rs` |
+//! | [`Snn`] | leaky integrate-and-fire layers: Eshraghian et al. 2023, *Training spiking neural networks using lessons from deep learning* (snnTorch); surrogate gradient: Zenke & Ganguli 2018; adaptive threshold: Bellec et al. 2018; residual: Fang et al. 2021 | `snn.rs` |
 //!
 //! `bptt.rs` trains any [`SequenceModel`]; `ops/` holds the fused operations with their slow twins.
 
@@ -26,17 +29,21 @@ mod config;
 mod input;
 mod kernels;
 mod lstm;
+mod mamba;
 pub mod ops;
 mod rnn;
 mod scratch;
+mod snn;
 mod state;
 mod transformer;
 
 pub use bptt::{BpttLearner, SequenceModel};
 pub use cnn::{Cnn, CnnConfig, Family};
-pub use config::{BpttConfig, Layers, ModelConfig, Whole, Width, build};
+pub use config::{BpttConfig, Layers, ModelConfig, Positive, Share, Whole, Width, build};
 pub use lstm::{Lstm, LstmConfig};
+pub use mamba::{Mamba, MambaConfig};
 pub use rnn::{Rnn, RnnConfig};
+pub use snn::{Adaptation, Snn, SnnConfig};
 pub use state::State;
 pub use transformer::{Transformer, TransformerConfig};
 

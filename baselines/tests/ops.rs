@@ -5,8 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use baselines::ops::{
-    AttentionShape, Before, Cell, Conv, Edge, Pool, Prepare, Rotary, attention, attention_slow, conv, conv_slow,
-    linear, linear_slow, lstm, lstm_slow, mlp, mlp_slow, pool, pool_slow, rnn, rnn_slow,
+    AttentionShape, Before, Cell, Conv, Edge, LifState, MambaShape, MambaState, MambaWeights, Neuron, Pool, Prepare,
+    Rotary, Threshold, attention, attention_slow, conv, conv_slow, lif, lif_slow, linear, linear_slow, lstm, lstm_slow,
+    mamba, mamba_slow, mlp, mlp_slow, pool, pool_slow, rnn, rnn_slow,
 };
 use candle_core::{DType, Tensor, Var};
 use common::{bits, distance, normal};
@@ -32,12 +33,16 @@ fn run(op: &Operation, inputs: &[Tensor], dtype: DType) -> Result<Vec<Tensor>> {
 
 /// Compares in units of the largest value: products of a few hundred f32 terms of that size round by 1e-6 or so.
 fn agree(what: &str, fast: &Operation, slow: &Operation, inputs: &[Tensor]) -> Result<()> {
+    agree_within(5e-6, what, fast, slow, inputs)
+}
+
+fn agree_within(tolerance: f32, what: &str, fast: &Operation, slow: &Operation, inputs: &[Tensor]) -> Result<()> {
     let (fast_results, exact) = (run(fast, inputs, DType::F32)?, run(slow, inputs, DType::F64)?);
     assert_eq!(fast_results.len(), exact.len());
     for (i, (f, e)) in fast_results.iter().zip(&exact).enumerate() {
         let scale = distance(e, &e.zeros_like()?)?.max(1e-3);
         let gap = distance(f, e)? / scale;
-        assert!(gap < 5e-6, "{what}: result {i} is off by {gap} of {scale}");
+        assert!(gap < tolerance, "{what}: result {i} is off by {gap} of {scale}");
     }
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool");
     let (one, three) =
@@ -142,6 +147,95 @@ fn rnn_equals_its_twin() -> Result<()> {
                 &format!("{cell:?} {streams} x {steps}"),
                 &|t| Ok((rnn(&t[0], &t[1], &t[2], &hidden, cell)?, None)),
                 &|t| Ok((rnn_slow(&t[0], &t[1], &t[2], &hidden, cell)?, None)),
+                &inputs,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn mamba_equals_its_twin() -> Result<()> {
+    // one channel to several groups of them; one step, parts of a block, several blocks; runs of rows across streams
+    for (streams, steps, width, channels, states, rank, taps) in
+        [(1, 1, 6, 1, 1, 1, 1), (2, 5, 10, 20, 3, 2, 4), (3, 50, 12, 40, 16, 1, 4), (2, 70, 20, 100, 5, 3, 2)]
+    {
+        let shape = MambaShape { width, channels, states, rank, taps };
+        let before = MambaState {
+            inputs: normal("inputs", &[streams, taps - 1, channels])?,
+            hidden: normal("hidden", &[streams, channels, states])?,
+        };
+        let inputs = [
+            normal("x", &[streams, steps, width])?,
+            (normal("input", &[width, 2 * channels])? * 0.3)?,
+            (normal("conv", &[taps, channels])? * 0.5)?,
+            (normal("conv bias", &[channels])? * 0.5)?,
+            (normal("select", &[channels, rank + 2 * states])? * 0.3)?,
+            normal("step", &[rank, channels])?,
+            normal("step bias", &[channels])?.affine(1.0, -1.0)?,
+            normal("log decay", &[channels, states])?,
+            normal("skip", &[channels])?,
+            (normal("output", &[channels, width])? * 0.3)?,
+        ];
+        let weights = |t: &[Tensor]| MambaWeights {
+            input: t[1].clone(),
+            conv: t[2].clone(),
+            conv_bias: t[3].clone(),
+            select: t[4].clone(),
+            step: t[5].clone(),
+            step_bias: t[6].clone(),
+            log_decay: t[7].clone(),
+            skip: t[8].clone(),
+            output: t[9].clone(),
+        };
+        let carried = |(y, s): (Tensor, MambaState)| -> Result<_> {
+            Ok((y, Some(Tensor::cat(&[s.inputs.flatten_all()?, s.hidden.flatten_all()?], 0)?)))
+        };
+        agree(
+            &format!("mamba {streams} x {steps} of {shape:?}"),
+            &|t| carried(mamba(&t[0], &weights(t), &before, shape)?),
+            &|t| carried(mamba_slow(&t[0], &weights(t), &before, shape)?),
+            &inputs,
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn lif_equals_its_twin() -> Result<()> {
+    let (inputs_per_step, width) = (10, 21);
+    let fixed = Neuron { decay: 0.9, threshold: 1.0, slope: 25.0, adaptive: None };
+    let rising = Neuron { adaptive: Some(Threshold { decay: 0.95, strength: 0.2 }), ..fixed };
+    // fewer streams than a task takes, a task and a part
+    for ((streams, steps), neuron) in
+        [(1, 1), (2, 19), (7, 40)].into_iter().flat_map(|size| [fixed, rising].map(|neuron| (size, neuron)))
+    {
+        for rows in [inputs_per_step, inputs_per_step + width] {
+            let before = LifState {
+                membrane: normal("membrane", &[streams, width])?,
+                adaptation: match neuron.adaptive {
+                    Some(_) => Some(normal("adaptation", &[streams, width])?.abs()?),
+                    None => None,
+                },
+            };
+            let inputs = [
+                normal("x", &[streams, steps, inputs_per_step])?,
+                (normal("w", &[rows, width])? * 0.3)?,
+                (normal("b", &[width])? * 0.3)?,
+            ];
+            let carried = |(y, s): (Tensor, LifState)| -> Result<_> {
+                let adaptation = s.adaptation.unwrap_or(s.membrane.zeros_like()?);
+                Ok((y, Some(Tensor::cat(&[s.membrane, adaptation], 0)?)))
+            };
+            let fired = lif(&inputs[0], &inputs[1], &inputs[2], &before, neuron)?.0.mean_all()?.to_scalar::<f32>()?;
+            assert!(steps == 1 || (0.05..0.6).contains(&fired), "spikes that test something: {fired}");
+            // the twin runs in f64: should a membrane come to lie within f32 rounding of the threshold, a spike would differ
+            // the derivative of a fast sigmoid of steepness k magnifies the rounding of a membrane 2 k = 50 times
+            agree_within(
+                5e-5,
+                &format!("lif {streams} x {steps} with {rows} rows, {neuron:?}"),
+                &|t| carried(lif(&t[0], &t[1], &t[2], &before, neuron)?),
+                &|t| carried(lif_slow(&t[0], &t[1], &t[2], &before, neuron)?),
                 &inputs,
             )?;
         }
@@ -258,5 +352,9 @@ fn shapes_that_do_not_fit_are_errors_that_name_the_operand() -> Result<()> {
     let context = Edge::Causal(normal("c", &[2, 3, 8])?);
     assert!(said(conv(&x, &w, &b, &shape(1, context))).contains("steps before: expected [2, 0, 8]"));
     assert!(said(pool(&x, &[3], Pool::Mean)).contains("expected 2 lengths of 3 or less"));
+    let fixed = Neuron { decay: 0.9, threshold: 1.0, slope: 25.0, adaptive: None };
+    let before = LifState { membrane: state.clone(), adaptation: Some(state) };
+    let (w, b) = (normal("w", &[8, 4])?, normal("b", &[4])?);
+    assert!(said(lif(&x, &w, &b, &before, fixed).map(|r| r.0)).contains("lif adaptation: expected none"));
     Ok(())
 }

@@ -32,7 +32,8 @@ struct Runner {
 
 impl Runner {
     fn new(credit: Credit, segment: usize) -> learner::Result<Self> {
-        let io = Io { input: InputKind::Tokens { vocabulary: VOCABULARY }, outputs: VOCABULARY, streams: STREAMS, segment };
+        let io =
+            Io { input: InputKind::Tokens { vocabulary: VOCABULARY }, outputs: VOCABULARY, streams: STREAMS, segment };
         let schedule =
             Schedule { peak: 1e-3, warmup_updates: 0, total_updates: 1, decay: Decay::Constant, final_share: 1.0 };
         let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
@@ -129,7 +130,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("parameters                        {:>10}", hybrid.bim.cost().parameters);
     println!("hybrid, K = 32                    {hybrid_rate:>10.0} tokens/s");
     println!("tbptt, K = 32                     {tbptt_rate:>10.0} tokens/s");
-    println!("bptt, window 256                  {bptt_rate:>10.0} tokens/s  hybrid / bptt = {:.2}", hybrid_rate / bptt_rate);
+    println!(
+        "bptt, window 256                  {bptt_rate:>10.0} tokens/s  hybrid / bptt = {:.2}",
+        hybrid_rate / bptt_rate
+    );
     let square = product_rate(512, 512, 512);
     let thin = product_rate(4096, 32, 128);
     let advance = advance_rate(&c, 32);

@@ -5,9 +5,7 @@
 //! ```
 
 use crate::config::{BimConfig, Credit, DecayForm, DeltaInput};
-use crate::kernels::encode::{
-    self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape,
-};
+use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
 use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span, Through};
@@ -448,7 +446,8 @@ impl<T: Real> Block<T> {
             matmul((d_psi, View::new(rows, j)), (dz, View::new(rows, heads)), weights, T::one());
         } else {
             for (d_psi, dz) in d_psi.chunks_exact_mut(j).zip(dz.chunks_exact(heads)) {
-                let groups = d_psi.chunks_exact_mut(dims.delta_inputs).zip(params.delta.chunks_exact(dims.delta_inputs));
+                let groups =
+                    d_psi.chunks_exact_mut(dims.delta_inputs).zip(params.delta.chunks_exact(dims.delta_inputs));
                 for ((d_psi, w), &dz) in groups.zip(dz) {
                     crate::kernels::axpy(dz, w, d_psi);
                 }
@@ -512,7 +511,10 @@ impl<T: Real> Block<T> {
         let s = (&self.s[..], View::new(rows, dims.channels));
         matmul((out, View::new(width, dims.channels)), (&self.dy, View::new(rows, width).t()), s, T::one());
         if let Some(gate) = gate {
-            let psi = (&self.psi[self.spec.membrane.lag() * self.spec.streams() * dims.inputs..], View::new(rows, dims.inputs));
+            let psi = (
+                &self.psi[self.spec.membrane.lag() * self.spec.streams() * dims.inputs..],
+                View::new(rows, dims.inputs),
+            );
             matmul((gate, View::new(width, dims.inputs)), (&self.d_gate, View::new(rows, width).t()), psi, T::one());
         }
     }

@@ -41,7 +41,14 @@ impl Diagnoser {
     ///
     /// # Errors
     /// If the shadow cannot be built.
-    pub fn before(&mut self, network: &mut Network<f32>, bound: Bound, starts: &[bool], x: &Tensor, update: u64) -> Result<()> {
+    pub fn before(
+        &mut self,
+        network: &mut Network<f32>,
+        bound: Bound,
+        starts: &[bool],
+        x: &Tensor,
+        update: u64,
+    ) -> Result<()> {
         let Some(due) = self.due_in(update) else { return Ok(()) };
         if due > self.chunks as u64 {
             self.recording = None;

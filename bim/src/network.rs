@@ -47,7 +47,9 @@ impl<X> NetworkParams<X> {
     /// All of them, in the same order, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
         let Self { embedding, blocks, gain, head, head_bias } = self;
-        std::iter::once(embedding).chain(blocks.iter_mut().flat_map(BlockParams::iter_mut)).chain([gain, head, head_bias])
+        std::iter::once(embedding)
+            .chain(blocks.iter_mut().flat_map(BlockParams::iter_mut))
+            .chain([gain, head, head_bias])
     }
 
     /// All of them, in the order in which the network creates its parameters.
@@ -353,11 +355,9 @@ impl<T: Real> Network<T> {
                             block.output_grads(steps, out, gate.as_deref_mut());
                             let from = &block.encode_grads;
                             add(&from.gain, gain);
-                            for (to, from) in [
-                                (&mut *current, &from.current),
-                                (&mut *conv, &from.conv),
-                                (&mut *delays, &from.delays),
-                            ] {
+                            for (to, from) in
+                                [(&mut *current, &from.current), (&mut *conv, &from.conv), (&mut *delays, &from.delays)]
+                            {
                                 if let Some(to) = to {
                                     add(from, to);
                                 }

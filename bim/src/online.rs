@@ -128,10 +128,8 @@ impl Bim {
         let steps = self.network.steps();
         let c = &self.config;
         // a delayed or filtered spike arrives scaled, so its synapses multiply
-        let spikes_arrive = [
-            c.pre.levels != Levels::Analog && c.delays.0 == 1 && c.kernel.0 == 0.0,
-            c.post.levels != Levels::Analog,
-        ];
+        let spikes_arrive =
+            [c.pre.levels != Levels::Analog && c.delays.0 == 1 && c.kernel.0 == 0.0, c.post.levels != Levels::Analog];
         let mut values = Vec::new();
         let mut put = |layer: String, quantity, value| values.push(LayerValue { layer, quantity, value });
         for l in 0..c.layers.0 {
@@ -240,8 +238,7 @@ impl Learner for Bim {
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
         self.network.add_grads(&mut self.grads);
         let membrane = Membrane::choose(&self.config, F32_BITS);
-        let mut layers =
-            self.diagnoser.diagnose(membrane, self.params.bound(), &self.d_logits, &self.grads, update)?;
+        let mut layers = self.diagnoser.diagnose(membrane, self.params.bound(), &self.d_logits, &self.grads, update)?;
         self.network.finish()?;
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
@@ -438,7 +435,13 @@ mod tests {
                 decay: learner::Decay::Constant,
                 final_share: 1.0,
             };
-            let mut bim = Bim::new(&config, io, Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 }, 1, &Device::Cpu)?;
+            let mut bim = Bim::new(
+                &config,
+                io,
+                Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 },
+                1,
+                &Device::Cpu,
+            )?;
             let mut rng = learner::seeded_rng(1, "tokens");
             let mut found = BTreeMap::new();
             for step in 0..81u32 {

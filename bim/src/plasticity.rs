@@ -338,7 +338,11 @@ impl Plasticity {
                 for (part, into) in [("pre", &mut pair.pre), ("post", &mut pair.post)] {
                     let saved = snapshot.state(&format!("{name}.{part}.{i}"))?;
                     if saved.elem_count() != into.len() {
-                        return Err(learner::Error::shape(format!("{name}.{part}.{i}"), into.len(), saved.elem_count()));
+                        return Err(learner::Error::shape(
+                            format!("{name}.{part}.{i}"),
+                            into.len(),
+                            saved.elem_count(),
+                        ));
                     }
                     with_f32(saved, |v| into.copy_from_slice(v))?;
                 }

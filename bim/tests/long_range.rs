@@ -29,7 +29,8 @@ fn accuracy(credit: Credit, rounds: usize) -> Result<f64> {
         ..BimConfig::default()
     };
     let vocabulary = (SYMBOLS + DISTRACTORS + 1) as usize;
-    let io = Io { input: InputKind::Tokens { vocabulary }, outputs: SYMBOLS as usize, streams: STREAMS, segment: CHUNK };
+    let io =
+        Io { input: InputKind::Tokens { vocabulary }, outputs: SYMBOLS as usize, streams: STREAMS, segment: CHUNK };
     let schedule = Schedule {
         peak: 5e-3,
         warmup_updates: 20,

@@ -359,7 +359,8 @@ fn diagonal_and_eprop_do_not_depend_on_the_chunk() -> Result<()> {
     for (name, neuron) in neurons() {
         for (block, c) in blocks(&config(2, neuron)) {
             let case = format!("{name}, {block}");
-            let stepwise = chunked::<f64>(&BimConfig { credit: Credit::Hybrid, ..c.clone() }, 1, Membrane::Traces, &[])?;
+            let stepwise =
+                chunked::<f64>(&BimConfig { credit: Credit::Hybrid, ..c.clone() }, 1, Membrane::Traces, &[])?;
             let diagonal = BimConfig { credit: Credit::Diagonal, ..c.clone() };
             for k in [1, 7, STEPS] {
                 // by definition: hybrid with chunks of one step

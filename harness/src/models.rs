@@ -1,8 +1,10 @@
 //! From a model's configuration to a learner: the one place that knows all kinds.
 
 use baselines::{
-    BpttConfig, BpttLearner, Cnn, CnnConfig, Family, Lstm, LstmConfig, Rnn, RnnConfig, Transformer, TransformerConfig,
+    BpttConfig, BpttLearner, Cnn, CnnConfig, Family, Lstm, LstmConfig, Mamba, MambaConfig, Rnn, RnnConfig, Snn,
+    SnnConfig, Transformer, TransformerConfig,
 };
+use bim::config::Credit;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::Device;
 use learner::{Io, Learner};
@@ -11,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::train::TrainConfig;
 
 /// Kinds that a grid file may name.
-pub const KINDS: [&str; 5] = ["bim", "transformer", "lstm", "rnn", "cnn"];
+pub const KINDS: [&str; 7] = ["bim", "transformer", "lstm", "rnn", "cnn", "mamba", "snn"];
 
 /// More steps than any recording has, far below what would overflow a size.
 const WHOLE_RECORDING: usize = 1 << 20;
@@ -30,6 +32,10 @@ pub enum ModelConfig {
     Rnn(RnnConfig),
     /// Causal convolutions or a residual network over recordings, by backpropagation.
     Cnn(CnnConfig),
+    /// Mamba, by backpropagation through time.
+    Mamba(MambaConfig),
+    /// Spiking neural network, by surrogate gradients and backpropagation through time.
+    Snn(SnnConfig),
 }
 
 impl ModelConfig {
@@ -42,6 +48,8 @@ impl ModelConfig {
             Self::Lstm(_) => KINDS[2],
             Self::Rnn(_) => KINDS[3],
             Self::Cnn(_) => KINDS[4],
+            Self::Mamba(_) => KINDS[5],
+            Self::Snn(_) => KINDS[6],
         }
     }
 
@@ -50,7 +58,7 @@ impl ModelConfig {
     pub fn code_version(&self) -> u32 {
         match self {
             Self::Bim(_) => bim::CODE_VERSION,
-            Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) => baselines::CODE_VERSION,
+            _ => baselines::CODE_VERSION,
         }
     }
 
@@ -58,10 +66,11 @@ impl ModelConfig {
     #[must_use]
     pub fn default_segment(&self) -> usize {
         match self {
+            Self::Bim(c) if c.credit == Credit::Bptt => 256,
             Self::Bim(_) => 32,
             // sees recordings as a whole; tasks with recordings cut this to the length of theirs
             Self::Cnn(c) if c.family == Family::Resnet => WHOLE_RECORDING,
-            Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) => 256,
+            _ => 256,
         }
     }
 
@@ -85,6 +94,8 @@ impl ModelConfig {
             Self::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, bptt, seed, device)?),
             Self::Rnn(c) => Box::new(BpttLearner::<Rnn>::new(c.clone(), io, bptt, seed, device)?),
             Self::Cnn(c) => Box::new(BpttLearner::<Cnn>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Mamba(c) => Box::new(BpttLearner::<Mamba>::new(c.clone(), io, bptt, seed, device)?),
+            Self::Snn(c) => Box::new(BpttLearner::<Snn>::new(c.clone(), io, bptt, seed, device)?),
         })
     }
 }

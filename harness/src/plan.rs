@@ -136,6 +136,8 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
         "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
         "rnn" => ModelConfig::Rnn(read_as(&keys, "model `rnn`", sources)?),
         "cnn" => ModelConfig::Cnn(read_as(&keys, "model `cnn`", sources)?),
+        "mamba" => ModelConfig::Mamba(read_as(&keys, "model `mamba`", sources)?),
+        "snn" => ModelConfig::Snn(read_as(&keys, "model `snn`", sources)?),
         _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
     };
     Ok(CellConfig {

@@ -6,8 +6,10 @@
 mod attend;
 mod attention;
 mod conv;
+mod lif;
 mod linear;
 mod lstm;
+mod mamba;
 mod mlp;
 mod pool;
 mod rnn;
@@ -15,8 +17,10 @@ mod rotary;
 
 pub use attention::{AttentionShape, attention, attention_slow};
 pub use conv::{Before, Conv, Edge, conv, conv_slow};
+pub use lif::{LifState, Neuron, Threshold, lif, lif_slow};
 pub use linear::{Prepare, linear, linear_slow};
 pub use lstm::{lstm, lstm_slow};
+pub use mamba::{MambaShape, MambaState, MambaWeights, mamba, mamba_slow};
 pub use mlp::{mlp, mlp_slow};
 pub use pool::{Pool, pool, pool_slow};
 pub use rnn::{Cell, rnn, rnn_slow};

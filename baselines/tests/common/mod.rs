@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use baselines::{
-    BpttConfig, CnnConfig, LstmConfig, ModelConfig, RnnConfig, TransformerConfig, Whole, build, ops::Cell,
+    Adaptation, BpttConfig, CnnConfig, LstmConfig, MambaConfig, ModelConfig, RnnConfig, SnnConfig, TransformerConfig,
+    Whole, build, ops::Cell,
 };
 use candle_core::{Device, Tensor};
 use learner::{AdamWConfig, Decay, Init, InputKind, Io, Learner, ParamSource, Params, Result, Schedule, Targets};
@@ -55,7 +56,20 @@ pub fn models() -> Vec<ModelConfig> {
         ModelConfig::Rnn(RnnConfig { cell: Cell::Vanilla, width: size(20), layers: size(2), residual: true }),
         // sees 29 steps: more than the two segments of any test that wants every step to reach every later one
         ModelConfig::Cnn(CnnConfig { width: size(20), layers: Some(size(3)), ..CnnConfig::default() }),
+        ModelConfig::Mamba(MambaConfig { width: size(20), layers: size(2), states: size(5), ..MambaConfig::default() }),
+        snn(false),
+        snn(true),
     ]
+}
+
+/// Spiking neurons: plain ones, or with everything that can be switched on.
+pub fn snn(full: bool) -> ModelConfig {
+    let plain = SnnConfig { width: size(44), layers: size(2), residual: false, ..SnnConfig::default() };
+    ModelConfig::Snn(if full {
+        SnnConfig { recurrent: true, residual: true, adaptive: Some(Adaptation::default()), ..plain }
+    } else {
+        plain
+    })
 }
 
 /// A learner whose output map has been moved away from its start at zero, so that outputs tell something.

@@ -184,7 +184,13 @@ fn per_head<T: Real>(values: &[T], p: usize, at: usize, len: usize) -> Lane<T> {
 /// Decays of state `k` in a block of channels.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as above")]
-fn decay<T: Real, const PER_STATE: bool>(shared: &Lane<T>, rate: &[T], at: usize, len: usize, delta: &Lane<T>) -> Lane<T> {
+fn decay<T: Real, const PER_STATE: bool>(
+    shared: &Lane<T>,
+    rate: &[T],
+    at: usize,
+    len: usize,
+    delta: &Lane<T>,
+) -> Lane<T> {
     if !PER_STATE {
         return *shared;
     }
@@ -506,7 +512,14 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
 
 /// The states of stream `b` before and after the first `rows` steps of the window, step by step: `[rows + 1, N, D]`. The
 /// traces of slow membranes and the tests read them.
-pub fn states_slow<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, tape: &ScanTape<T>, streams: usize, b: usize, rows: usize) -> Vec<T> {
+pub fn states_slow<T: Real>(
+    dims: &Dims,
+    dynamics: &Dynamics<T>,
+    tape: &ScanTape<T>,
+    streams: usize,
+    b: usize,
+    rows: usize,
+) -> Vec<T> {
     let (d, n, width, per) = (dims.channels, dims.state, dims.projected(), dims.per_head());
     let mut all = tape.h0[b * n * d..][..n * d].to_vec();
     for t in 0..rows {

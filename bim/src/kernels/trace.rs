@@ -8,7 +8,9 @@
 use super::lanes::{LANES, Lane, blocks, load, store};
 use super::matmul::{View, matmul};
 use super::neuron::Neuron;
-use super::scan::{Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span, Step, decay_slow, rate_slow, states_slow};
+use super::scan::{
+    Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span, Step, decay_slow, rate_slow, states_slow,
+};
 use super::{Decay, Dims, Real, axpy};
 
 /// Traces of one stream and layer. `J'` is `delta_inputs`; rows of `[N, D]` run over states, then channels.
@@ -260,8 +262,8 @@ fn advance_per_head<T: Real>(
             times[t] = Step {
                 a,
                 delta,
-                decay: -rate * a,                              // ∂a/∂Δ
-                slope: (T::one() - (-delta).exp()) * left,     // σ'(z) times what is left of it at the chunk's end
+                decay: -rate * a,                          // ∂a/∂Δ
+                slope: (T::one() - (-delta).exp()) * left, // σ'(z) times what is left of it at the chunk's end
                 weighted_decay: -weight * rate * a,
             };
             let u = &tape.p[row * width + h * p..][..p];

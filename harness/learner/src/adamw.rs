@@ -263,8 +263,7 @@ impl AdamW {
             let decay = if slot.group.decays { rate * self.config.weight_decay } else { 0.0 };
             if direction.device().is_cpu() && direction.dtype() == DType::F32 {
                 let (rate, keep) = (rate as f32, (1.0 - decay) as f32);
-                squares +=
-                    with_f32(&direction.contiguous()?, |d| descend_all(slot.var.as_tensor(), d, keep, rate))??;
+                squares += with_f32(&direction.contiguous()?, |d| descend_all(slot.var.as_tensor(), d, keep, rate))??;
             } else {
                 let old = slot.var.as_detached_tensor();
                 let new = ((&old * (1.0 - decay))? - (direction * rate)?)?;

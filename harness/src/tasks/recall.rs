@@ -261,7 +261,8 @@ mod tests {
         let whole: Vec<u32> = pieces.iter().flat_map(|s| rows(s)[1].clone()).collect();
         assert_eq!(whole, task.recording(Part::Train, 3, 1).0);
         assert_eq!(pieces.iter().map(|s| s.starts[0]).collect::<Vec<_>>(), [true, false, false]);
-        let weights: Vec<f32> = pieces.iter().flat_map(|s| learner::read_f32(s.targets.weight()).expect("f32")).collect();
+        let weights: Vec<f32> =
+            pieces.iter().flat_map(|s| learner::read_f32(s.targets.weight()).expect("f32")).collect();
         assert_eq!(weights.iter().sum::<f32>(), 2.0);
         assert_eq!(weights.last(), Some(&1.0));
         // the last round of an epoch has one recording for two streams
