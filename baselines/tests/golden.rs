@@ -88,7 +88,9 @@ fn golden(json: &str) -> Result<()> {
             ModelConfig::Lstm(c) => compare::<Lstm>(&what, c, case)?,
             ModelConfig::Rnn(c) => compare::<Rnn>(&what, c, case)?,
             ModelConfig::Cnn(c) => compare::<Cnn>(&what, c, case)?,
-            ModelConfig::Mamba(_) | ModelConfig::Snn(_) => panic!("{what}: carried state is compared in golden_state.rs"),
+            ModelConfig::Mamba(_) | ModelConfig::Snn(_) => {
+                panic!("{what}: carried state is compared in golden_state.rs")
+            }
         }
     }
     Ok(())

@@ -118,6 +118,7 @@ impl Bim {
             spike_sparsity: Some(silent as f64 / all as f64),
             activation_sparsity: None,
             connection_sparsity: self.plasticity.pruned().map(|n| n as f64 / self.connections() as f64),
+            pruned_share: self.plasticity.pruned_share(),
         }
     }
 

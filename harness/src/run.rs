@@ -229,6 +229,7 @@ fn record(
     if let Some(s) = update.activity.spike_sparsity {
         at.sparsity = (at.sparsity.0 + s, at.sparsity.1 + 1);
     }
+    at.pruned_share = update.activity.pruned_share;
     sink.push(Event::Step(StepRow {
         step: at.step,
         seen: at.seen,

@@ -172,12 +172,17 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric]) {
             let mean = at.sparsity.0 / at.sparsity.1 as f64;
             status.metrics.push(Metric::plain(SPIKE_SPARSITY, Some(mean), at.sparsity.1));
         }
+        if let Some(share) = at.pruned_share {
+            status.metrics.push(Metric::plain(PRUNED_SHARE, Some(share), at.step));
+        }
     }
     status.state_bytes = Some(done.cost.state_bytes);
 }
 
 /// Mean over training, not over the evaluated split.
 const SPIKE_SPARSITY: &str = "spike_sparsity";
+/// At the end of training.
+const PRUNED_SHARE: &str = "pruned_share";
 
 /// A status for a cell that was not run, with the reason.
 pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {

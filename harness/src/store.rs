@@ -162,6 +162,9 @@ pub struct Position {
     pub peak_bytes: u64,
     /// Sum of the steps' spike sparsity, and their number.
     pub sparsity: (f64, u64),
+    /// Share of prunable connections that are pruned, where there is pruning.
+    #[serde(default)]
+    pub pruned_share: Option<f64>,
     /// Complete parts of the Parquet files.
     pub parts: u64,
 }

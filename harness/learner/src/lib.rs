@@ -129,6 +129,8 @@ pub struct Activity {
     pub activation_sparsity: Option<f64>,
     /// Share of weights that are exactly zero, biases left out.
     pub connection_sparsity: Option<f64>,
+    /// Share of the connections that a pruning rule may remove that it has removed.
+    pub pruned_share: Option<f64>,
 }
 
 /// Exact operation counts of one step. Every field is a sum over what actually passed.

@@ -44,6 +44,11 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     let mut add = |column: Column, cell: &dyn Fn(&Group) -> Cell| {
         table.push_column(column, part.groups.iter().map(cell).collect());
     };
+    let pruned = |group: &Group| group.metric("pruned_share", None).estimate().map(|e| format!("{:.3}", e.mean));
+    if part.groups.iter().any(|group| pruned(group).is_some()) {
+        let cell = |group: &Group| pruned(group).map_or_else(|| Cell::absent(DOES_NOT_APPLY), Cell::new);
+        add(Column::number("pruned at the end"), &cell);
+    }
     add(Column::number("seeds"), &|group| Cell::new(group.completed().count().to_string()));
     if part.runs().any(|run| !run.completed()) {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
