@@ -44,7 +44,7 @@ impl Diagnoser {
     pub fn before(
         &mut self,
         network: &mut Network<f32>,
-        bound: Bound,
+        bound: &Bound,
         starts: &[bool],
         x: &Tensor,
         update: u64,
@@ -73,7 +73,7 @@ impl Diagnoser {
     pub fn diagnose(
         &mut self,
         membrane: Membrane,
-        bound: Bound,
+        bound: &Bound,
         d_logits: &[f32],
         grads: &NetworkParams<Vec<f32>>,
         update: u64,

@@ -200,7 +200,7 @@ impl Predictor for Bim {
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         check_length(x, self.io.segment)?;
         let update = self.adamw.updates();
-        self.diagnoser.before(&mut self.network, self.params.bound(), &self.starts, x, update)?;
+        self.diagnoser.before(&mut self.network, &self.params.bound(), &self.starts, x, update)?;
         self.starts.fill(false);
         let logits = self.network.forward(x)?;
         self.pending = Some(logits.clone());
@@ -239,7 +239,8 @@ impl Learner for Bim {
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
         self.network.add_grads(&mut self.grads);
         let membrane = Membrane::choose(&self.config, F32_BITS);
-        let mut layers = self.diagnoser.diagnose(membrane, self.params.bound(), &self.d_logits, &self.grads, update)?;
+        let mut layers =
+            self.diagnoser.diagnose(membrane, &self.params.bound(), &self.d_logits, &self.grads, update)?;
         self.network.finish()?;
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();

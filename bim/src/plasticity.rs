@@ -242,7 +242,9 @@ impl Plasticity {
             with_f32_mut(path.weights(network), |w| {
                 let w = &mut w[..n];
                 let limit = (limit * rms(w)) as f32;
-                w.iter_mut().for_each(|w| *w = w.clamp(-limit, limit));
+                for w in w.iter_mut() {
+                    *w = w.clamp(-limit, limit);
+                }
             })?;
         }
         Ok(())
@@ -397,7 +399,7 @@ fn bound(bounds: Bounds, limit: f64, w: &[f32], omega: &mut [f32]) {
         *o *= match bounds {
             Bounds::None | Bounds::Hard => 1.0,
             Bounds::Soft if *o > 0.0 => (1.0 - x) / 2.0,
-            Bounds::Soft => (1.0 + x) / 2.0,
+            Bounds::Soft => f32::midpoint(1.0, x),
             Bounds::Symmetric => 1.0 - x * x,
         };
     }

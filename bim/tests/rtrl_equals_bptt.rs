@@ -436,7 +436,9 @@ fn adjoints_handed_from_chunk_to_chunk_are_backpropagation_through_time() -> Res
                 network.reverse(Some(&d_all), false)?;
                 let mut grads = network.zero_grads();
                 network.add_grads(&mut grads);
-                named(&network, &grads).into_iter().for_each(|(n, v)| add(&mut want, &n, v));
+                for (name, values) in named(&network, &grads) {
+                    add(&mut want, &name, values);
+                }
             }
             let cuts = [0, 2, 21, 22, 34, 41, STEPS];
             let chunks: Vec<(Vec<bool>, Tensor)> = cuts

@@ -274,6 +274,7 @@ pub struct EncodeScratch<T> {
 /// Reverse mode over the chunk: from `d_psi` `[K, streams, J]` (spent) to `dx` `[K, streams, channels]`, the gradient of
 /// `x̂`. `adjoint` enters with what later chunks want and leaves with what earlier ones owe. With `temporal` off, credit
 /// stays within each step. `penalty` is added along the sign of every spike.
+#[allow(clippy::too_many_lines, reason = "one pass in the order of the equations, backwards")]
 pub fn reverse<T: Real>(
     dims: &EncodeDims,
     neuron: &Neuron<T>,

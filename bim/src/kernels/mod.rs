@@ -29,12 +29,14 @@ pub trait Real:
         candle_core::WithDType::to_f64(self)
     }
     /// `e^x`, in a form that loops turn into vector code where the type has one.
+    #[must_use]
     fn exp_fast(self) -> Self;
 }
 
 impl Real for f32 {
     /// Cephes' polynomial after taking out the power of two; 2 units in the last place.
     #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call would keep loops from becoming vector code")]
     #[allow(clippy::excessive_precision, reason = "the constants as published")]
     fn exp_fast(self) -> Self {
         let x = self.clamp(-87.3, 88.3);

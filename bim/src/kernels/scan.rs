@@ -318,6 +318,7 @@ pub fn reverse<T: Real>(
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "one pass in the order of the equations, backwards")]
 fn reverse_with<T: Real, const PER_STATE: bool>(
     (dims, neuron, dynamics, span): (&Dims, &Neuron<T>, &Dynamics<T>, Span),
     tape: &ScanTape<T>,

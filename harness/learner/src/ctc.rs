@@ -51,9 +51,7 @@ pub fn align(logits: &[f32], outputs: usize, labels: &[u32], blank: u32) -> Resu
     let skips = |s: usize| s >= 2 && states[s] != blank && states[s] != states[s - 2];
     let never = f64::NEG_INFINITY;
     let mut alpha = vec![never; steps * n];
-    for s in 0..n.min(2) {
-        alpha[s] = log_p[s];
-    }
+    alpha[..n.min(2)].copy_from_slice(&log_p[..n.min(2)]);
     for t in 1..steps {
         for s in 0..n {
             let past = &alpha[(t - 1) * n..][..n];
@@ -70,7 +68,7 @@ pub fn align(logits: &[f32], outputs: usize, labels: &[u32], blank: u32) -> Resu
     let last = &alpha[(steps - 1) * n..];
     let total = if n == 1 { last[0] } else { log_add(last[n - 1], last[n - 2]) };
     let mut posterior = vec![0.0; steps * outputs];
-    if total == never {
+    if total.is_infinite() {
         return Ok(Alignment { loss: f64::INFINITY, posterior });
     }
     let mut beta = vec![never; n];
@@ -135,7 +133,9 @@ mod tests {
                 }
             }
         }
-        gamma.iter_mut().for_each(|g| *g /= total);
+        for g in &mut gamma {
+            *g /= total;
+        }
         (-total.ln(), gamma)
     }
 

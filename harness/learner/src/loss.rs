@@ -145,7 +145,9 @@ pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> 
                 let log_sum = softmax(z, g);
                 let class = classes[i] as usize;
                 g[class] -= 1.0;
-                g.iter_mut().for_each(|g| *g *= scale);
+                for g in g.iter_mut() {
+                    *g *= scale;
+                }
                 f64::from(weight[i]) * (log_sum - f64::from(z[class]))
             }
             Targets::Posteriors { .. } => {
@@ -188,7 +190,9 @@ fn softmax(z: &[f32], out: &mut [f32]) -> f64 {
     }
     let sum: f64 = out.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
     let inverse = (1.0 / sum) as f32;
-    out.iter_mut().for_each(|o| *o *= inverse);
+    for o in out.iter_mut() {
+        *o *= inverse;
+    }
     f64::from(max) + sum.ln()
 }
 
