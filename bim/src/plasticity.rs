@@ -9,6 +9,7 @@
 use candle_core::Tensor;
 use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 
 use crate::config::{BimConfig, Bounds, DeltaInput, Mixing};
 use crate::kernels::prune;
@@ -123,7 +124,8 @@ impl Plasticity {
         let last = config.layers.0 - 1;
         let steps = network.steps();
         // the last block's output has no next neuron: no pairs, gradient alone
-        for path in self.pathways.iter_mut().filter(|p| p.site == Site::Input || p.layer < last) {
+        let plastic = self.pathways.par_iter_mut().filter(|p| p.site == Site::Input || p.layer < last);
+        plastic.for_each(|path| {
             for (i, (pairs, group)) in path.pairs.iter_mut().zip(&network.groups).enumerate() {
                 let block = &group.blocks[path.layer];
                 let s = &block.s[..steps * group.streams * config.channels.0];
@@ -143,7 +145,7 @@ impl Plasticity {
                 }
                 accumulate(window, &pre, &post, pairs, &mut path.omega);
             }
-        }
+        });
     }
 
     /// Clears gradients, or directions, at pruned synapses: the optimiser's momentum must not bring them back either.

@@ -32,9 +32,9 @@ pub fn store<T: Real>(v: &mut [T], at: usize, len: usize, x: &Lane<T>) {
     }
 }
 
-/// Sum of a block, pairwise.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "as for load")]
+/// Sum of a block, pairwise. A call of its own: inlined, the shape of this tree spreads into the loops before it, and they
+/// are compiled to pairs instead of whole registers.
+#[inline(never)]
 pub fn sum<T: Real>(x: &Lane<T>) -> T {
     ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
 }

@@ -246,8 +246,9 @@ fn advance_per_head<T: Real>(
     }
     scratch.steps.resize(steps, Step::default());
     let times = &mut scratch.steps[..steps];
-    scratch.lanes.resize(steps, [T::zero(); LANES]);
-    let s_delta = &mut scratch.lanes[..steps];
+    let tiles = if wide { 0 } else { jd.div_ceil(LANES) };
+    scratch.lanes.resize(steps * (1 + tiles), [T::zero(); LANES]);
+    let (s_delta, psi_lanes) = scratch.lanes[..steps * (1 + tiles)].split_at_mut(steps);
     let (s_u, rest) = scratch.source.split_at_mut(rows_u);
     let (s_b, s_wide) = rest.split_at_mut(steps * p);
     let psi = &psi[b * j..];
@@ -274,6 +275,14 @@ fn advance_per_head<T: Real>(
                 *s = weight * b;
             }
             left *= a;
+        }
+        if !wide {
+            let from = dims.delta_offset(h);
+            for ((at, len), lanes) in blocks(jd).zip(psi_lanes.chunks_exact_mut(steps)) {
+                for (t, lane) in lanes.iter_mut().enumerate() {
+                    *lane = load(psi, t * streams * j + from + at, len);
+                }
+            }
         }
         for k in 0..n {
             for (from, len) in blocks(p) {
@@ -309,7 +318,7 @@ fn advance_per_head<T: Real>(
                         store(s_wide, t * p + from, len, s);
                     }
                 } else {
-                    advance_rows(rows, jd, left, s_delta, &psi[dims.delta_offset(h)..], streams * j);
+                    advance_rows(rows, jd, left, s_delta, psi_lanes);
                 }
                 store(&mut tape.h0, b * n * d + at, len, &state);
                 store(&mut traces.bias, at, len, &bias);
@@ -330,12 +339,12 @@ fn advance_per_head<T: Real>(
 }
 
 /// `E ← left · E + Sᵀ Ψ` for the rows of one block of channels, `[len, columns]`, with the block's `S` `[steps, LANES]` still
-/// in the first-level cache; rows of `Ψ` are `stride` apart. A library's product would pack `S` first, which for few columns
-/// costs as much as the product.
-fn advance_rows<T: Real>(rows: &mut [T], columns: usize, left: T, s: &[Lane<T>], psi: &[T], stride: usize) {
+/// in the first-level cache and `Ψ` as blocks of columns, `[blocks, steps, LANES]`. A library's product would pack `S` first,
+/// which for few columns costs as much as the product.
+fn advance_rows<T: Real>(rows: &mut [T], columns: usize, left: T, s: &[Lane<T>], psi: &[Lane<T>]) {
     let len = rows.len() / columns;
     let zero = [T::zero(); LANES];
-    for (at, width) in blocks(columns) {
+    for ((at, width), psi) in blocks(columns).zip(psi.chunks_exact(s.len())) {
         // loops of fixed length, so that the sums stay in registers
         let mut sum = [zero; LANES];
         for r in 0..LANES {
@@ -344,8 +353,7 @@ fn advance_rows<T: Real>(rows: &mut [T], columns: usize, left: T, s: &[Lane<T>],
                 sum[r][i] = left * row[i];
             }
         }
-        for (t, s) in s.iter().enumerate() {
-            let psi = load(psi, t * stride + at, width);
+        for (s, psi) in s.iter().zip(psi) {
             for r in 0..LANES {
                 for i in 0..LANES {
                     sum[r][i] = s[r].mul_add(psi[i], sum[r][i]);
