@@ -133,7 +133,7 @@ pub fn run_loop(
         } else {
             job.limit.filter(|l| at.elapsed_s > l.as_secs_f64()).map(|_| Outcome::TimedOut)
         };
-        if stop.is_some() || saved.elapsed() > every {
+        if stop.is_some() || saved.elapsed() > every || sink.is_full() {
             checkpoint(job, learner, sink, at)?;
             saved = Instant::now();
         }

@@ -38,6 +38,9 @@ fn remove_all(folder: &Path) -> DataResult<()> {
     }
 }
 
+/// Rows of a kind that wait in memory at most, but for a few more that come before the next step.
+const MOST_ROWS: usize = 4096;
+
 /// Collects a running cell's events and writes them in parts; see the top of this file.
 #[derive(Debug)]
 pub struct PartWriter {
@@ -62,8 +65,9 @@ impl PartWriter {
             cell_dir: cell_dir.to_owned(),
             meta,
             parts: kept,
-            steps: Vec::new(),
-            layers: Vec::new(),
+            // room from the start, so that what a step is measured to need does not grow with the steps before it
+            steps: Vec::with_capacity(MOST_ROWS),
+            layers: Vec::with_capacity(MOST_ROWS),
             evals: Vec::new(),
             predictions: Vec::new(),
         };
@@ -79,6 +83,12 @@ impl PartWriter {
         std::fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
         writer.truncate(kept)?;
         Ok(writer)
+    }
+
+    /// Whether so many rows wait that they should be flushed.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.steps.len().max(self.layers.len()) >= MOST_ROWS
     }
 
     /// Takes an event; it reaches the disk with the next [`PartWriter::flush`].
