@@ -1,9 +1,9 @@
-//! Every model against `PyTorch`: outputs, loss and all gradients for the same weights. The scripts in `golden/` made the
+//! Every model against `PyTorch` (the SNN against snnTorch): outputs, loss and all gradients for the same weights. The scripts in `golden/` made the
 //! values, in f64.
 
 use std::collections::BTreeMap;
 
-use baselines::{Cnn, Lstm, ModelConfig, Rnn, SequenceModel, Transformer};
+use baselines::{Cnn, Lstm, Mamba, ModelConfig, Rnn, SequenceModel, Snn, Transformer};
 use candle_core::{DType, Device, Tensor};
 use learner::{Io, Params, Result, Targets, loss, read_f32};
 use serde::Deserialize;
@@ -88,9 +88,8 @@ fn golden(json: &str) -> Result<()> {
             ModelConfig::Lstm(c) => compare::<Lstm>(&what, c, case)?,
             ModelConfig::Rnn(c) => compare::<Rnn>(&what, c, case)?,
             ModelConfig::Cnn(c) => compare::<Cnn>(&what, c, case)?,
-            ModelConfig::Mamba(_) | ModelConfig::Snn(_) => {
-                panic!("{what}: carried state is compared in golden_state.rs")
-            }
+            ModelConfig::Mamba(c) => compare::<Mamba>(&what, c, case)?,
+            ModelConfig::Snn(c) => compare::<Snn>(&what, c, case)?,
         }
     }
     Ok(())
@@ -114,4 +113,14 @@ fn gru_and_vanilla_rnn_equal_pytorch() -> Result<()> {
 #[test]
 fn causal_and_residual_cnn_equal_pytorch() -> Result<()> {
     golden(include_str!("golden/cnn.json"))
+}
+
+#[test]
+fn mamba_equals_pytorch() -> Result<()> {
+    golden(include_str!("golden/mamba.json"))
+}
+
+#[test]
+fn leaky_and_recurrent_snn_equal_snntorch() -> Result<()> {
+    golden(include_str!("golden/snn.json"))
 }

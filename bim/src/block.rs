@@ -315,6 +315,20 @@ impl<T: Real> Block<T> {
         self.encode.spikes(&self.spec.encode, steps)
     }
 
+    /// `ψ` of the chunk `[K, streams, J]`.
+    #[must_use]
+    pub fn psi_of_chunk(&self, steps: usize) -> &[T] {
+        let row = self.spec.streams() * self.spec.dims.inputs;
+        &self.psi[self.spec.membrane.lag() * row..][..steps * row]
+    }
+
+    /// Membrane potentials after the chunk `[streams, D]`.
+    #[must_use]
+    pub fn last_potentials(&self, steps: usize) -> &[T] {
+        let row = self.spec.streams() * self.spec.dims.channels;
+        &self.tape.v[(self.spec.membrane.lag() + steps) * row..][..row]
+    }
+
     /// Runs `steps` steps and adds the block's output to `x` `[K, streams, width]`.
     pub fn forward(&mut self, params: &BlockParams<&[T]>, steps: usize, x: &mut [T]) {
         let Spec { dims, encode: encoder, .. } = self.spec;
@@ -511,10 +525,7 @@ impl<T: Real> Block<T> {
         let s = (&self.s[..], View::new(rows, dims.channels));
         matmul((out, View::new(width, dims.channels)), (&self.dy, View::new(rows, width).t()), s, T::one());
         if let Some(gate) = gate {
-            let psi = (
-                &self.psi[self.spec.membrane.lag() * self.spec.streams() * dims.inputs..],
-                View::new(rows, dims.inputs),
-            );
+            let psi = (self.psi_of_chunk(steps), View::new(rows, dims.inputs));
             matmul((gate, View::new(width, dims.inputs)), (&self.d_gate, View::new(rows, width).t()), psi, T::one());
         }
     }

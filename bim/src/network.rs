@@ -295,8 +295,7 @@ impl<T: Real> Network<T> {
             x.is_nan() || x > limit
         };
         self.groups.iter().flat_map(|g| g.blocks.iter().enumerate()).find_map(|(l, block)| {
-            let recent = &block.tape.v[block.tape.v.len() - block.spec.encode.streams * block.spec.dims.channels..];
-            block.h.iter().chain(recent).find(|v| bad(v)).map(|v| (l, v.wide()))
+            block.h.iter().chain(block.last_potentials(self.steps)).find(|v| bad(v)).map(|v| (l, v.wide()))
         })
     }
 

@@ -46,6 +46,7 @@ pub struct Bim {
     grads: NetworkParams<Vec<f32>>,
     directions: Vec<Vec<f32>>,
     state_bytes: u64,
+    membrane: Membrane,
 }
 
 /// Learning rate and weight decay of a parameter, by its name.
@@ -72,7 +73,8 @@ impl Bim {
             return Err(Error::Config { key: "device", problem });
         }
         let mut params = Params::new(seed, DType::F32, device);
-        let network = Network::new(config, &io, Membrane::choose(config, F32_BITS), &mut params)?;
+        let membrane = Membrane::choose(config, F32_BITS);
+        let network = Network::new(config, &io, membrane, &mut params)?;
         let slots = params.vars().iter().map(|(name, v)| (name.clone(), v.clone(), group(config, name, v.rank())));
         let adamw = AdamW::new(train.adamw, slots)?;
         let plasticity = Plasticity::new(config, &network, seed);
@@ -93,6 +95,7 @@ impl Bim {
             grads,
             directions,
             state_bytes: (numbers * size_of::<f32>()) as u64,
+            membrane,
             network,
         })
     }
@@ -142,7 +145,7 @@ impl Bim {
                 for group in &self.network.groups {
                     let block = &group.blocks[l];
                     let dims = block.spec.dims;
-                    let psi = &block.psi[block.psi.len() - block.spikes_in(steps).len()..];
+                    let psi = block.psi_of_chunk(steps);
                     let spikes = if end == 0 { block.spikes_in(steps) } else { &block.s[..] };
                     let spikes = &spikes[..steps * group.streams * if end == 0 { dims.inputs } else { dims.channels }];
                     silent += spikes.iter().filter(|s| **s == 0.0).count();
@@ -238,9 +241,11 @@ impl Learner for Bim {
         self.network.reverse(Some(&self.d_logits), false)?;
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
         self.network.add_grads(&mut self.grads);
-        let membrane = Membrane::choose(&self.config, F32_BITS);
         let mut layers =
-            self.diagnoser.diagnose(membrane, &self.params.bound(), &self.d_logits, &self.grads, update)?;
+            self.diagnoser.diagnose(self.membrane, &self.params.bound(), &self.d_logits, &self.grads, update)?;
+        if update.is_multiple_of(DIAGNOSE_EVERY) {
+            layers.extend(self.firing());
+        }
         self.network.finish()?;
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
@@ -249,9 +254,6 @@ impl Learner for Bim {
         self.adamw.directions_into(&grads, scale, &mut self.directions)?;
         let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
         layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
-        if diagnose {
-            layers.extend(self.firing());
-        }
         self.plasticity.mask(self.directions.iter_mut());
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;

@@ -41,12 +41,18 @@ pub struct Pathway {
     pairs: Vec<PairState<f32>>,
     omega: Vec<f32>,
     mask: Vec<f32>,
+    pruned: usize,
     theta: f64,
     mean_square: [f64; 2],
     updates: u64,
 }
 
 impl Pathway {
+    /// After the mask changed; every update asks for the number.
+    fn count_pruned(&mut self) {
+        self.pruned = self.mask.iter().filter(|m| **m == 0.0).count();
+    }
+
     fn weights<'a>(&self, network: &'a Network<f32>) -> &'a Tensor {
         let block = &network.params.blocks[self.layer];
         if self.site == Site::Input { &block.projection } else { &block.out }
@@ -82,6 +88,7 @@ impl Plasticity {
                 pairs: network.groups.iter().map(|g| PairState::new(g.streams, pre, post)).collect(),
                 omega: vec![0.0; pre * post],
                 mask: vec![1.0; pre * post],
+                pruned: 0,
                 theta: 0.0,
                 mean_square: [0.0; 2],
                 updates: 0,
@@ -94,7 +101,8 @@ impl Plasticity {
     /// Whether STDP takes part at all.
     #[must_use]
     pub fn mixes(&self) -> bool {
-        self.config.lambda.0 < 1.0
+        // as printed, the gradient's sign is wrong even without STDP
+        self.config.lambda.0 < 1.0 || self.config.mixing == Mixing::AsPrinted
     }
 
     fn prunes(&self) -> bool {
@@ -267,6 +275,7 @@ impl Plasticity {
             let weights = path.weights(network).clone();
             let (mask, theta) = (&mut path.mask, &mut path.theta);
             with_f32_mut(&weights, |w| prune::event(&c, &mut w[..count], mask, theta, &mut rng))?;
+            path.count_pruned();
         }
         Ok(())
     }
@@ -290,8 +299,7 @@ impl Plasticity {
     /// Number of pruned synapses; `None` where pruning is off.
     #[must_use]
     pub fn pruned(&self) -> Option<usize> {
-        let dead = |path: &Pathway| path.mask.iter().filter(|m| **m == 0.0).count();
-        self.prunes().then(|| self.pathways.iter().map(dead).sum())
+        self.prunes().then(|| self.pathways.iter().map(|p| p.pruned).sum())
     }
 
     /// Share of the plastic synapses that are pruned.
@@ -353,6 +361,7 @@ impl Plasticity {
             }
             let n = path.mask.len();
             with_f32(snapshot.moment(&format!("{name}.mask"), &[n])?, |v| path.mask.copy_from_slice(v))?;
+            path.count_pruned();
             with_f32(snapshot.moment(&format!("{name}.omega"), &[n])?, |v| path.omega.copy_from_slice(v))?;
             let scalars = snapshot.moment(&format!("{name}.statistics"), &[3])?.to_vec1::<f64>()?;
             (path.theta, path.mean_square) = (scalars[0], [scalars[1], scalars[2]]);
