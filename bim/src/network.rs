@@ -322,6 +322,25 @@ impl<T: Real> Network<T> {
 
     /// Adds the gradients of all parameters that the last reverse pass and the traces give.
     pub fn add_grads(&self, grads: &mut NetworkParams<Vec<T>>) {
+        self.add_grads_but(true, grads);
+    }
+
+    /// [`Network::add_grads`] and [`Network::finish`] in one: the largest traces are read once for both.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    pub fn add_grads_and_finish(&mut self, grads: &mut NetworkParams<Vec<T>>) -> Result<()> {
+        self.add_grads_but(false, grads);
+        self.end_chunk(true)?;
+        for (l, grads) in grads.blocks.iter_mut().enumerate() {
+            for group in &self.groups {
+                add(&group.blocks[l].step_credit, &mut grads.delta);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_grads_but(&self, with_steps: bool, grads: &mut NetworkParams<Vec<T>>) {
         let (groups, steps, io) = (&self.groups, self.steps, self.io);
         let NetworkParams { embedding, blocks, gain, head, head_bias } = grads;
         let ends = || {
@@ -339,7 +358,7 @@ impl<T: Real> Network<T> {
                         let mut dynamics = DynamicsGrads::zero(&first.blocks[l].spec.dims);
                         let mut credit = CreditGrads { projection, delta, dynamics: &mut dynamics };
                         for group in groups {
-                            group.blocks[l].synapse_grads(steps, &mut credit);
+                            group.blocks[l].synapse_grads(steps, with_steps, &mut credit);
                         }
                         add(&dynamics.bias, bias);
                         add(&dynamics.a_log, a_log);
@@ -380,10 +399,14 @@ impl<T: Real> Network<T> {
     /// # Errors
     /// If a parameter cannot be read.
     pub fn finish(&mut self) -> Result<()> {
+        self.end_chunk(false)
+    }
+
+    fn end_chunk(&mut self, with_credit: bool) -> Result<()> {
         let (groups, steps) = (&mut self.groups, self.steps);
         with_params(&self.params, |params| {
             groups.par_iter_mut().for_each(|g| {
-                g.blocks.par_iter_mut().zip(&params.blocks).for_each(|(block, p)| block.finish(p, steps));
+                g.blocks.par_iter_mut().zip(&params.blocks).for_each(|(block, p)| block.finish(p, steps, with_credit));
             });
         })
     }

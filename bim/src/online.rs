@@ -240,13 +240,10 @@ impl Learner for Bim {
         finite("loss", loss, update)?;
         self.network.reverse(Some(&self.d_logits), false)?;
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
-        self.network.add_grads(&mut self.grads);
-        let mut layers =
-            self.diagnoser.diagnose(self.membrane, &self.params.bound(), &self.d_logits, &self.grads, update)?;
-        if update.is_multiple_of(DIAGNOSE_EVERY) {
-            layers.extend(self.firing());
-        }
-        self.network.finish()?;
+        let mut layers = if update.is_multiple_of(DIAGNOSE_EVERY) { self.firing() } else { Vec::new() };
+        self.network.add_grads_and_finish(&mut self.grads)?;
+        let bound = self.params.bound();
+        layers.extend(self.diagnoser.diagnose(self.membrane, &bound, &self.d_logits, &self.grads, update)?);
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
         let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
@@ -279,6 +276,7 @@ impl Learner for Bim {
         self.adamw.save(&mut snapshot)?;
         self.plasticity.save(&mut snapshot)?;
         self.network.save(&mut snapshot)?;
+        self.diagnoser.save(&mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -287,6 +285,7 @@ impl Learner for Bim {
         self.adamw.load(snapshot)?;
         self.plasticity.load(snapshot)?;
         self.network.load(snapshot)?;
+        self.diagnoser.load(&self.network, &self.params.bound(), snapshot)?;
         self.pending = None;
         Ok(())
     }

@@ -274,16 +274,18 @@ fn plan(args: &PlanArgs) -> Result<u8> {
     for grid in &select.grids {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
         let run = select.out.join(&plan.experiment);
+        let settings = plan.settings();
         let rows = plan
             .cells
             .iter()
-            .filter(|c| c.selected)
-            .map(|c| Ok((c, known(&run, &c.id)?)))
+            .zip(&settings)
+            .filter(|(c, _)| c.selected)
+            .map(|(c, settings)| Ok((c, settings, known(&run, &c.id)?)))
             .collect::<Result<Vec<_>>>()?;
         if args.json {
             let cells: Vec<_> = rows
                 .iter()
-                .map(|(c, status)| {
+                .map(|(c, _, status)| {
                     serde_json::json!({
                         "id": c.id, "task": c.config.task_name, "model": c.config.model_name, "seed": c.config.seed,
                         "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
@@ -297,14 +299,17 @@ fn plan(args: &PlanArgs) -> Result<u8> {
         }
         println!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
         println!(
-            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  state",
-            "cell", "task model seed", "parameters", "seen", "memory"
+            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:11}  settings",
+            "cell", "task model seed", "parameters", "seen", "memory", "state"
         );
-        for (c, status) in rows {
+        for (c, settings, status) in rows {
             let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
             let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
             let state = status.map_or("to run", Outcome::name);
-            println!("{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state}", c.id, c.parameters, c.seen);
+            println!(
+                "{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state:11}  {settings}",
+                c.id, c.parameters, c.seen
+            );
         }
     }
     Ok(exit::DONE)

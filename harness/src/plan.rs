@@ -104,6 +104,30 @@ impl Plan {
         Ok(Self { schema: SCHEMA, experiment: grid.experiment, description: grid.description, scale, cells })
     }
 
+    /// What tells each cell from the others of its task and model: the settings that differ among them, as
+    /// `model.lambda=0.9`.
+    #[must_use]
+    pub fn settings(&self) -> Vec<String> {
+        let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+        for (i, c) in self.cells.iter().enumerate() {
+            groups.entry((&c.config.task_name, &c.config.model_name)).or_default().push(i);
+        }
+        let flat: Vec<_> = self.cells.iter().map(|c| c.config.flat()).collect();
+        let mut settings: Vec<Vec<String>> = vec![Vec::new(); self.cells.len()];
+        for members in groups.values() {
+            let keys: std::collections::BTreeSet<&String> = members.iter().flat_map(|&i| flat[i].keys()).collect();
+            let varied =
+                keys.into_iter().filter(|key| members.iter().any(|&i| flat[i].get(*key) != flat[members[0]].get(*key)));
+            for key in varied {
+                for &i in members {
+                    let value = flat[i].get(key).map_or("unset", String::as_str);
+                    settings[i].push(format!("{key}={value}"));
+                }
+            }
+        }
+        settings.into_iter().map(|s| s.join(" ")).collect()
+    }
+
     /// Writes `plan.json`. A different plan that is already there is kept under its own hash.
     ///
     /// # Errors

@@ -95,6 +95,7 @@ pub fn run_cell(
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
     let updates = updates_for(total, &*source);
+    bim::kernels::matmul::warm_up();
     let mut learner = config.model.build(io, &config.train, updates, config.seed, job.device)?;
     if let Some(snapshot) = start {
         learner.load(snapshot)?;

@@ -13,6 +13,7 @@
 mod adamw;
 pub mod ctc;
 mod error;
+mod exponential;
 mod host;
 mod loss;
 mod params;
@@ -21,6 +22,7 @@ mod snapshot;
 
 pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
+pub use exponential::exp_fast;
 pub use host::{read_f32, with_f32, with_f32_mut};
 pub use loss::{Targets, loss, loss_and_gradient};
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};

@@ -1,7 +1,7 @@
 use candle_core::{D, DType, Device, Tensor};
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Result, exp_fast};
 
 /// What a segment should have been mapped to.
 #[derive(Clone, Debug)]
@@ -186,7 +186,7 @@ pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> 
 fn softmax(z: &[f32], out: &mut [f32]) -> f64 {
     let max = z.iter().fold(f32::NEG_INFINITY, |m, &z| if z > m { z } else { m });
     for (o, &z) in out.iter_mut().zip(z) {
-        *o = exp(z - max);
+        *o = exp_fast(z - max);
     }
     let sum: f64 = out.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
     let inverse = (1.0 / sum) as f32;
@@ -194,22 +194,6 @@ fn softmax(z: &[f32], out: &mut [f32]) -> f64 {
         *o *= inverse;
     }
     f64::from(max) + sum.ln()
-}
-
-/// `e^x` for `x ≤ 0`, in a form that loops turn into vector code (Cephes; 2 units in the last place).
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "a call would keep the loop from becoming vector code")]
-#[allow(clippy::excessive_precision, reason = "the constants as published")]
-fn exp(x: f32) -> f32 {
-    let x = if x < -87.3 { -87.3 } else { x };
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = (-n).mul_add(-2.121_944_4e-4, (-n).mul_add(0.693_359_375, x));
-    let mut p = 1.987_569_15e-4_f32;
-    for c in [1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 0.5] {
-        p = p.mul_add(r, c);
-    }
-    let e = (p * r).mul_add(r, r) + 1.0;
-    e * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
 /// `log softmax` over the last dimension, differentiable.
