@@ -110,14 +110,21 @@ fn import_dataset(
             }
         }
     }
+    let archives: Vec<&str> = archive_names(dataset).collect();
     for root in roots(order.from, dataset) {
-        let files = files_of(&root, dataset)?;
+        let mut files = files_of(&root, dataset)?;
+        files.retain(|f| !archives.contains(&f.as_str()));
         if !files.is_empty() {
             import_tree(order, dataset, &root, files, &journal, transfer, report, outcome)?;
             return Ok(true);
         }
     }
     Ok(found)
+}
+
+fn archive_names(dataset: &Dataset) -> impl Iterator<Item = &str> {
+    let entries = dataset.forms.iter().flat_map(|form| &form.files);
+    entries.filter(|e| e.unpack.is_some()).map(|e| e.address().file_name())
 }
 
 /// Whether something was taken.
@@ -233,7 +240,7 @@ fn import_tree(
         if transfer.interrupt.load(Ordering::Relaxed) {
             return Err(FetchError::Interrupted);
         }
-        let to = dataset.folder.join(&file).map_err(|e| FetchError::Usage(e))?;
+        let to = dataset.folder.join(&file).map_err(FetchError::Usage)?;
         let known = expected.get(&to).copied().unwrap_or(Expected::UNKNOWN);
         let (name, place) = (file.to_string(), Place::File(to));
         let item = Item { dataset: dataset.name().to_owned(), name, sources: Vec::new(), expected: known, place };

@@ -16,6 +16,7 @@
 //! What no publisher states stays unknown in the lock. On first fetch or import the checksum is recorded, with a notice,
 //! and from then on the file is held against the record.
 
+pub mod address;
 pub mod checksum;
 pub mod client;
 pub mod error;

@@ -133,40 +133,39 @@ impl Transfer {
         if part.bytes() > 0 && !Self::may_continue(wanted, source, part) {
             part.restart(source, None)?;
         }
-        let complete = wanted.expected.bytes == Some(part.bytes()) && part.bytes() > 0;
-        if !complete {
-            let asked = self.client.ask(source, part.bytes(), part.validator_for(source));
-            match asked {
-                Ok(Asked::Bytes(answer)) => self.receive(wanted, source, part, answer)?,
-                // all of it was there already; the checksum below tells, if there is one
-                Ok(Asked::NothingThere(total)) if total == Some(part.bytes()) && part.bytes() > 0 => {}
-                Ok(Asked::NothingThere(total)) => {
-                    let length = total.map_or("has another length".into(), |t| format!("has {t} bytes"));
-                    let message = format!("the server's file {length}, and {} bytes are here", part.bytes());
-                    part.restart(source, None)?;
-                    return Err(FetchError::Network { url: source.into(), message, received_bytes: 0 });
-                }
-                // a range that was not asked for: once more, for the whole
-                Err(e @ FetchError::Answer { .. }) if part.bytes() > 0 => {
-                    part.restart(source, None)?;
-                    return Err(FetchError::Network { url: source.into(), message: e.to_string(), received_bytes: 0 });
-                }
-                Err(e) => return Err(e),
-            }
+        // what was whole already is not asked for again
+        if part.bytes() == 0 || wanted.expected.bytes != Some(part.bytes()) {
+            self.request(wanted, source, part)?;
         }
         let measured = part.hasher().measured();
-        let Err(error) =
-            wanted.expected.check(&measured, source, "report it if it stays so: the publisher's file may have changed")
-        else {
-            return Ok(measured);
-        };
-        let seams = part.has_seams;
-        part.restart(source, None)?;
-        if seams {
-            // Not the source's fault alone: the parts may be of different versions.
-            return Err(FetchError::Network { url: source.into(), message: error.to_string(), received_bytes: 0 });
+        let next = "report it if it stays so: the publisher's file may have changed";
+        match wanted.expected.check(&measured, source, next) {
+            Ok(()) => Ok(measured),
+            // not the source's fault alone: the parts may be of different versions
+            Err(e) if part.has_seams => Err(start_over(part, source, e.to_string())?),
+            Err(e) => {
+                part.restart(source, None)?;
+                Err(e)
+            }
         }
-        Err(error)
+    }
+
+    /// Asks for what is missing, and takes it.
+    fn request(&self, wanted: &Wanted, source: &str, part: &mut Partial) -> FetchResult<()> {
+        let held = part.bytes();
+        match self.client.ask(source, held, part.validator_for(source)) {
+            Ok(Asked::Bytes(answer)) => self.receive(wanted, source, part, answer),
+            // all of it was here; its checksum tells, if it has one
+            Ok(Asked::NothingThere(Some(total))) if total == held && held > 0 => Ok(()),
+            Ok(Asked::NothingThere(total)) => {
+                let length = total.map_or("another length".into(), |t| format!("{t} bytes"));
+                let message = format!("the server's file has {length}, and {held} bytes are here");
+                Err(start_over(part, source, message)?)
+            }
+            // a range that was not asked for: once more, for the whole
+            Err(e @ FetchError::Answer { .. }) if held > 0 => Err(start_over(part, source, e.to_string())?),
+            Err(e) => Err(e),
+        }
     }
 
     /// Whether the part can be the beginning of what `source` has.
@@ -189,14 +188,32 @@ impl Transfer {
             part.restart(source, validator)?;
         } else if another_version {
             // the server did not heed If-Range
-            part.restart(source, None)?;
-            let message = "the file changed on the server while it was fetched".into();
-            return Err(FetchError::Network { url: source.into(), message, received_bytes: 0 });
+            return Err(start_over(part, source, "the file changed on the server while it was fetched".into())?);
         } else {
             part.has_seams = true;
         }
         let total = wanted.expected.bytes.or(total);
         self.room.require(part.path(), total.map_or(0, |t| t.saturating_sub(part.bytes())))?;
+        self.pour(wanted, source, part, total, &mut body)?;
+        match total {
+            Some(t) if part.bytes() < t => Err(FetchError::Network {
+                url: source.into(),
+                message: format!("the connection ended at byte {} of {t}", part.bytes()),
+                received_bytes: part.bytes(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends what comes, to the end of the answer.
+    fn pour(
+        &self,
+        wanted: &Wanted,
+        source: &str,
+        part: &mut Partial,
+        total: Option<u64>,
+        body: &mut dyn Read,
+    ) -> FetchResult<()> {
         (wanted.progress)(part.bytes(), total);
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut until_check = CHECK_EVERY_BYTES;
@@ -204,17 +221,18 @@ impl Transfer {
             if self.interrupt.load(Ordering::Relaxed) {
                 return Err(FetchError::Interrupted);
             }
-            let broken =
-                |message: String, received_bytes| FetchError::Network { url: source.into(), message, received_bytes };
             let n = match body.read(&mut chunk) {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(n) => n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(broken(e.to_string(), part.bytes())),
+                Err(e) => {
+                    let (url, message, received_bytes) = (source.into(), e.to_string(), part.bytes());
+                    return Err(FetchError::Network { url, message, received_bytes });
+                }
             };
-            if total.is_some_and(|t| part.bytes() + n as u64 > t) {
-                let expected = format!("{} bytes", total.unwrap_or_default());
-                return Err(FetchError::Answer { url: source.into(), expected, got: "the answer goes on".into() });
+            if let Some(t) = total.filter(|&t| part.bytes() + n as u64 > t) {
+                let (expected, got) = (format!("{t} bytes"), "the answer goes on".into());
+                return Err(FetchError::Answer { url: source.into(), expected, got });
             }
             part.append(chunk.get(..n).unwrap_or_default())?;
             (wanted.progress)(part.bytes(), total);
@@ -223,14 +241,6 @@ impl Transfer {
                 until_check = CHECK_EVERY_BYTES;
                 self.room.require(part.path(), 0)?;
             }
-        }
-        match total {
-            Some(t) if part.bytes() < t => Err(FetchError::Network {
-                url: source.into(),
-                message: format!("the connection ended at byte {} of {t}", part.bytes()),
-                received_bytes: part.bytes(),
-            }),
-            _ => Ok(()),
         }
     }
 
@@ -252,6 +262,12 @@ impl Transfer {
         }
         Ok(())
     }
+}
+
+/// Throws the part away. The error lets the source be asked again.
+fn start_over(part: &mut Partial, source: &str, message: String) -> FetchResult<FetchError> {
+    part.restart(source, None)?;
+    Ok(FetchError::Network { url: source.to_owned(), message, received_bytes: 0 })
 }
 
 /// Sums up why each source failed. A part that nothing vouches for is not left behind.
