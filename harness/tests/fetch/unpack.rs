@@ -1,6 +1,12 @@
 //! Archives: unpacked whole or not at all, and never outside of their place.
 
+use std::sync::atomic::AtomicBool;
+
+use harness::fetch::lock::{Format, Unpack};
+use harness::fetch::members::Member;
+use harness::fetch::paths::SafePath;
 use harness::fetch::room::{RESERVE_BYTES, Room};
+use harness::fetch::unpack::{StagingFolder, unpack};
 use tar::EntryType;
 
 use crate::archives::{rename, tar_gz, tar_of, zip_of};
@@ -203,4 +209,37 @@ fn long_names_of_both_kinds_are_read() {
         &tar_gz(&[("././@LongLink", EntryType::GNULongName, &long), ("top/s/a", EntryType::Regular, b"")]),
     );
     assert!(reason.is_some_and(|r| r.contains("extended header of 100000 bytes")));
+}
+
+/// Whatever byte is wrong: refused with nothing left, or (where it says nothing, such as a time) unpacked as it was.
+#[test]
+fn every_flipped_byte_is_survived() {
+    let files: Vec<(&str, &[u8])> = vec![("top/s/a", b"some bytes"), ("top/s/b", b"more of them")];
+    let (interrupt, room) = (AtomicBool::new(false), Room::from_fn(|_| Ok(1 << 40)));
+    for (format, whole) in [(Format::TarGz, tar_of(&files)), (Format::Zip, zip_of(&files))] {
+        let (mut refused, dir) = (0, tempfile::tempdir().unwrap());
+        for at in 0..whole.len() {
+            for mask in [0x01, 0x80, 0xff] {
+                let mut body = whole.clone();
+                body[at] ^= mask;
+                let archive = dir.path().join("x.arc");
+                std::fs::write(&archive, body).unwrap();
+                let rules = Unpack { format, into: SafePath::new("d").unwrap(), creates: vec![], room_bytes: 10_000 };
+                let staging = StagingFolder::create(&dir.path().join("d"), "x.arc").unwrap();
+                let sums = |m: &[Member]| m.iter().map(|m| m.measured.sha256).collect::<Vec<_>>();
+                match unpack(&archive, &rules, &staging, &room, &interrupt) {
+                    Ok(members) => {
+                        let want: Vec<String> = files.iter().map(|(_, c)| sha256(c)).collect();
+                        let got: Vec<String> = sums(&members).iter().map(ToString::to_string).collect();
+                        assert_eq!(got, want, "{format:?} byte {at}");
+                    }
+                    Err(_) => refused += 1,
+                }
+                drop(staging);
+                assert!(!dir.path().join("d").exists());
+            }
+        }
+        // most bytes are content, names, lengths or checksums
+        assert!(refused > whole.len(), "{format:?}: {refused} of {}", 3 * whole.len());
+    }
 }
