@@ -1,5 +1,7 @@
 //! The command line.
 
+mod data;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -133,6 +135,14 @@ struct ReportArgs {
 
 #[derive(Subcommand)]
 enum DataCommand {
+    /// Show the datasets, their licences and sizes, and what of them is there
+    List(data::ListArgs),
+    /// Download what is missing: resumed, verified, unpacked
+    Fetch(data::FetchArgs),
+    /// Hold what is there against published and recorded checksums
+    Verify(data::VerifyArgs),
+    /// Take files that you already have into the data directory
+    Import(data::ImportArgs),
     /// Generate the tiny datasets that a grid file asks for
     Mini(Select),
 }
@@ -151,6 +161,10 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
         Command::Worker(args) => worker(args, mode),
+        Command::Data(DataCommand::List(args)) => data::list(args),
+        Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
+        Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),
+        Command::Data(DataCommand::Import(args)) => data::import(args, mode),
         Command::Data(DataCommand::Mini(select)) => mini(select),
     };
     match result {
