@@ -19,7 +19,8 @@ const SEED: u64 = 0;
 /// `scores[i][c]` ranks item `i` for class `c`, `labels[i][c]` is the truth; `resamples` is how often the items are drawn
 /// again for the intervals. An area is undefined (null) where the items have no positive (for the ROC also: no negative)
 /// or a score is not a number, and a macro average is undefined as soon as one of its classes is: leaving that class out
-/// would change the meaning of the number without a word.
+/// would change the meaning of the number without a word. Where that happens, `auc_roc_macro_present` and
+/// `auc_pr_macro_present` average the classes with both areas, and `classes_present` says how many they are.
 pub fn multi_label(scores: &[Vec<f64>], labels: &[Vec<bool>], classes: &[&str], resamples: usize) -> Vec<Metric> {
     let n = labels.len() as u64;
     let rankings: Vec<Option<Ranking>> = (0..classes.len())
@@ -51,8 +52,23 @@ pub fn multi_label(scores: &[Vec<f64>], labels: &[Vec<bool>], classes: &[&str], 
         with_interval("auc_roc_macro", macro_average(&rocs), n, intervals.roc),
         with_interval("auc_pr_macro", macro_average(&precisions), n, intervals.precision),
     ];
+    metrics.extend(macro_of_present(&rocs, &precisions, n));
     metrics.append(&mut per_class);
     metrics
+}
+
+/// Where some classes have no area, their number and the macro averages over the others, under names of their own.
+fn macro_of_present(rocs: &[Option<f64>], precisions: &[Option<f64>], n: u64) -> Vec<Metric> {
+    let present: Vec<(f64, f64)> = rocs.iter().zip(precisions).filter_map(|(r, p)| r.zip(*p)).collect();
+    if present.is_empty() || present.len() == rocs.len() {
+        return Vec::new();
+    }
+    let mean = |area: fn(&(f64, f64)) -> f64| present.iter().map(area).sum::<f64>() / present.len() as f64;
+    vec![
+        Metric::plain("auc_roc_macro_present", Some(mean(|p| p.0)), n),
+        Metric::plain("auc_pr_macro_present", Some(mean(|p| p.1)), n),
+        Metric::plain("classes_present", Some(present.len() as f64), rocs.len() as u64),
+    ]
 }
 
 /// Mean over classes; undefined if one of them is, or if there are none.
@@ -99,6 +115,8 @@ mod tests {
         assert_eq!(value(&m, "auc_roc_macro"), None);
         assert_eq!((m[0].low, m[0].high), (None, None));
         assert_eq!(value(&m, "prevalence_B"), Some(0.0));
+        assert_eq!(value(&m, "auc_roc_macro_present"), Some(1.0), "of A alone");
+        assert_eq!(value(&m, "classes_present"), Some(1.0));
     }
 
     #[test]
