@@ -1,7 +1,7 @@
 //! Records of several segments: fixed layout (all signals in each) and variable layout (a part of those that a layout
 //! header names, found by name, with gaps).
 
-use super::format::{Format, SUPPORTED};
+use super::format::{Format, SUPPORTED, Storage};
 use super::header::{Body, DEFAULT_RATE, Header, SegmentLine, SignalLine};
 use super::read::{NONE, piece, read_signals, usize_of, wrong};
 use super::{Channel, Piece, Record};
@@ -86,11 +86,11 @@ impl<'a> Joint<'a> {
                 }
                 if !*found {
                     *found = true;
-                    let format = Format::from_code(signal.format_code)
+                    let storage = Storage::from_code(signal.format_code)
                         .map_err(|got| wrong(segment, signal.line, SUPPORTED, got))?;
                     channel.units.clone_from(&signal.units);
                     (channel.gain, channel.baseline) = (signal.gain, signal.baseline);
-                    channel.pieces = vec![piece(signal, 0, format)];
+                    channel.pieces = vec![piece(signal, 0, storage.missing())];
                 } else if channel.units != signal.units {
                     let expected = format!("unit {}, as in an earlier segment", channel.units);
                     return Err(wrong(segment, signal.line, expected, signal.units.clone()));
@@ -186,6 +186,6 @@ fn empty_channel(signal: &SignalLine) -> Channel {
         baseline: signal.baseline,
         samples_per_frame: signal.samples_per_frame as usize,
         digital: Vec::new(),
-        pieces: vec![piece(signal, 0, Format::F16)],
+        pieces: vec![piece(signal, 0, Format::F16.missing())],
     }
 }

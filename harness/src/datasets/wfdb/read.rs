@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::format::{Format, SUPPORTED};
+use super::format::{Format, SUPPORTED, Storage};
 use super::header::{Body, DEFAULT_RATE, Header, SignalLine};
 use super::join::Joint;
 use super::{Channel, Piece, Record};
 use crate::datasets::error::{At, DataError, DataResult};
+use crate::datasets::flac;
 
 /// Name that stands for a gap (segment) or for "no file" (signal).
 pub(super) const NONE: &str = "~";
@@ -20,7 +21,7 @@ pub(super) const NONE: &str = "~";
 ///
 /// # Errors
 /// [`DataError::Missing`] for a file that is not there, [`DataError::Corrupt`] for a header or file that breaks the
-/// format, a checksum or initial value that differs, or a FLAC signal file; [`DataError::Io`] if the system refuses.
+/// format, or a checksum or initial value that differs; [`DataError::Io`] if the system refuses.
 pub fn read_record(header_path: &Path) -> DataResult<Record> {
     let header = Header::read(header_path)?;
     match &header.body {
@@ -60,8 +61,9 @@ pub(super) fn read_signals(header: &Header, signals: &[SignalLine]) -> DataResul
 /// The signals of one file.
 struct Group<'a> {
     path: PathBuf,
-    format: Format,
-    byte_offset: u64,
+    storage: Storage,
+    /// Where the samples start: a byte of the file, or a sample of each channel of a FLAC stream.
+    offset: u64,
     first: &'a SignalLine,
     /// With each signal's place in the record.
     signals: Vec<(usize, &'a SignalLine)>,
@@ -73,10 +75,10 @@ impl<'a> Group<'a> {
             let got = "a layout header, whose signals have no file";
             return Err(wrong(header, first.line, "a signal file (read the record whose layout this is)", got));
         }
-        let format = Format::from_code(first.format_code).map_err(|got| wrong(header, first.line, SUPPORTED, got))?;
+        let storage = Storage::from_code(first.format_code).map_err(|got| wrong(header, first.line, SUPPORTED, got))?;
         let path = header.path.with_file_name(&first.file);
-        let byte_offset = first.byte_offset.unwrap_or(0);
-        Ok(Self { path, format, byte_offset, first, signals: vec![(index, first)] })
+        let offset = first.byte_offset.unwrap_or(0);
+        Ok(Self { path, storage, offset, first, signals: vec![(index, first)] })
     }
 
     fn add(&mut self, header: &Header, index: usize, signal: &'a SignalLine) -> DataResult<()> {
@@ -84,9 +86,13 @@ impl<'a> Group<'a> {
             let expected = format!("format {}, as the other signals of {}", self.first.format_code, signal.file);
             return Err(wrong(header, signal.line, expected, format!("format {}", signal.format_code)));
         }
-        if let Some(offset) = signal.byte_offset.filter(|&offset| offset != self.byte_offset) {
-            let expected = format!("byte offset {}, as the other signals of {}", self.byte_offset, signal.file);
+        if let Some(offset) = signal.byte_offset.filter(|&offset| offset != self.offset) {
+            let expected = format!("byte offset {}, as the other signals of {}", self.offset, signal.file);
             return Err(wrong(header, signal.line, expected, offset.to_string()));
+        }
+        if matches!(self.storage, Storage::Flac { .. }) && signal.samples_per_frame != self.first.samples_per_frame {
+            let expected = format!("{} samples per frame, as the other channels", self.first.samples_per_frame);
+            return Err(wrong(header, signal.line, expected, signal.samples_per_frame.to_string()));
         }
         self.signals.push((index, signal));
         Ok(())
@@ -114,55 +120,105 @@ impl<'a> Group<'a> {
 
     /// For a header without a length: whole frames in the file.
     fn frames_in_file(&self) -> DataResult<u64> {
-        let (_, bytes) = self.open()?;
-        Ok(self.format.samples_in(bytes.saturating_sub(self.byte_offset)) / self.samples_per_frame())
+        match self.storage {
+            Storage::Packed(format) => {
+                let (_, bytes) = self.open()?;
+                Ok(format.samples_in(bytes.saturating_sub(self.offset)) / self.samples_per_frame())
+            }
+            Storage::Flac { bits } => {
+                let length = self.decode_flac(bits)?.first().map_or(0, Vec::len) as u64;
+                Ok(length.saturating_sub(self.offset) / u64::from(self.first.samples_per_frame))
+            }
+        }
     }
 
-    /// All samples, in file order; for format 8 the differences.
-    fn read_stored(&self, frames: u64) -> DataResult<Vec<i32>> {
+    /// The samples of each signal in a file of fixed places; for format 8 the differences.
+    fn unpack(&self, format: Format, frames: u64) -> DataResult<Vec<Vec<i32>>> {
         let (mut file, file_bytes) = self.open()?;
         let samples = frames.checked_mul(self.samples_per_frame());
-        let bytes = samples.and_then(|samples| self.format.bytes_for(samples));
-        let end = bytes.and_then(|bytes| bytes.checked_add(self.byte_offset));
+        let bytes = samples.and_then(|samples| format.bytes_for(samples));
+        let end = bytes.and_then(|bytes| bytes.checked_add(self.offset));
         let (Some(samples), Some(bytes)) = (samples, bytes.filter(|_| end.is_some_and(|end| end <= file_bytes))) else {
             let end = end.map_or("more than 2^64".into(), |end| end.to_string());
             let expected = format!("{end} bytes, for {frames} frames of {} samples", self.samples_per_frame());
             return Err(DataError::corrupt(&self.path, At::Byte(file_bytes), expected, "the file ends"));
         };
         let mut stored = Vec::new();
-        file.seek(SeekFrom::Start(self.byte_offset)).map_err(DataError::io(&self.path))?;
+        file.seek(SeekFrom::Start(self.offset)).map_err(DataError::io(&self.path))?;
         file.take(bytes).read_to_end(&mut stored).map_err(DataError::io(&self.path))?;
         // The file is at least as long as `bytes`, so these fit the memory that holds them.
-        let decoded = self.format.decode(&stored, samples as usize);
-        if decoded.len() as u64 == samples {
-            Ok(decoded)
-        } else {
-            let expected = format!("{bytes} bytes from byte {} on", self.byte_offset);
-            Err(DataError::corrupt(&self.path, At::File, expected, format!("{} bytes", stored.len())))
+        let decoded = format.decode(&stored, samples as usize);
+        if decoded.len() as u64 != samples {
+            let expected = format!("{bytes} bytes from byte {} on", self.offset);
+            return Err(DataError::corrupt(&self.path, At::File, expected, format!("{} bytes", stored.len())));
         }
+        let stride = self.samples_per_frame() as usize;
+        let mut start = 0;
+        let parts = self.signals.iter().map(|(_, signal)| {
+            let width = signal.samples_per_frame as usize;
+            let mut digital = Vec::with_capacity(decoded.len() / stride * width);
+            for frame in decoded.chunks_exact(stride) {
+                digital.extend_from_slice(frame.get(start..start + width).unwrap_or_default());
+            }
+            start += width;
+            digital
+        });
+        Ok(parts.collect())
+    }
+
+    /// All channels of a FLAC stream.
+    fn decode_flac(&self, bits: u32) -> DataResult<Vec<Vec<i32>>> {
+        let (mut file, _) = self.open()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(DataError::io(&self.path))?;
+        let audio = flac::decode(&bytes, &self.path, 0)?;
+        if audio.bits > bits || audio.channels.len() != self.signals.len() {
+            let expected = format!("{} channels of at most {bits} bits, as the header has", self.signals.len());
+            let got = format!("{} channels of {} bits", audio.channels.len(), audio.bits);
+            return Err(DataError::corrupt(&self.path, At::File, expected, got));
+        }
+        Ok(audio.channels)
+    }
+
+    /// The samples of each signal in a FLAC stream.
+    fn unflac(&self, bits: u32, frames: u64) -> DataResult<Vec<Vec<i32>>> {
+        let mut channels = self.decode_flac(bits)?;
+        let length = channels.first().map_or(0, Vec::len);
+        let samples = frames.checked_mul(u64::from(self.first.samples_per_frame));
+        let end = samples.and_then(|samples| samples.checked_add(self.offset));
+        let (Some(samples), Some(_)) = (samples, end.filter(|&end| end <= length as u64)) else {
+            let end = end.map_or("more than 2^64".into(), |end| end.to_string());
+            let expected = format!("{end} samples of each channel, for {frames} frames");
+            return Err(DataError::corrupt(&self.path, At::File, expected, format!("{length} samples")));
+        };
+        for channel in &mut channels {
+            // both are at most `length`
+            channel.drain(..self.offset as usize);
+            channel.truncate(samples as usize);
+        }
+        Ok(channels)
     }
 
     /// The channels, each with its place in the record.
     fn read(&self, header: &Header, frames: u64) -> DataResult<Vec<(usize, Channel)>> {
-        let stored = self.read_stored(frames)?;
-        let stride = self.samples_per_frame() as usize;
-        let mut start = 0;
-        let mut channels = Vec::with_capacity(self.signals.len());
-        for &(index, signal) in &self.signals {
-            let width = signal.samples_per_frame as usize;
-            let mut digital = Vec::with_capacity(stored.len() / stride * width);
-            for frame in stored.chunks_exact(stride) {
-                digital.extend_from_slice(frame.get(start..start + width).unwrap_or_default());
-            }
-            start += width;
-            if self.format == Format::F8 {
+        let parts = match self.storage {
+            Storage::Packed(format) => self.unpack(format, frames)?,
+            Storage::Flac { bits } => self.unflac(bits, frames)?,
+        };
+        let mut channels = Vec::with_capacity(parts.len());
+        for (&(index, signal), mut digital) in self.signals.iter().zip(parts) {
+            if self.is_differences() {
                 integrate(&mut digital, signal.initial.unwrap_or(0));
             }
             self.check(header, signal, &digital)?;
-            unskew(&mut digital, signal.skew, width, self.format.missing());
+            unskew(&mut digital, signal.skew, signal.samples_per_frame as usize, self.storage.missing());
             channels.push((index, self.channel(signal, digital)));
         }
         Ok(channels)
+    }
+
+    fn is_differences(&self) -> bool {
+        self.storage == Storage::Packed(Format::F8)
     }
 
     /// Compares with the header's checksum, or with its initial value if it gives no checksum: both are those of the
@@ -179,16 +235,11 @@ impl<'a> Group<'a> {
             return Ok(());
         }
         // The initial value of format 8 is the start of the sum, not a copy of the first sample.
-        let initial = signal.initial.filter(|_| self.format != Format::F8);
+        let initial = signal.initial.filter(|_| !self.is_differences());
         match (initial, digital.first()) {
             (Some(initial), Some(&first)) if initial != first => {
                 let expected = format!("first sample {initial} {whose}");
-                Err(DataError::corrupt(
-                    &self.path,
-                    At::Byte(self.byte_offset),
-                    expected,
-                    format!("first sample {first}"),
-                ))
+                Err(DataError::corrupt(&self.path, At::Byte(self.offset), expected, format!("first sample {first}")))
             }
             _ => Ok(()),
         }
@@ -202,7 +253,7 @@ impl<'a> Group<'a> {
             baseline: signal.baseline,
             samples_per_frame: signal.samples_per_frame as usize,
             digital,
-            pieces: vec![piece(signal, 0, self.format)],
+            pieces: vec![piece(signal, 0, self.storage.missing())],
         }
     }
 }
@@ -223,8 +274,8 @@ fn unskew(samples: &mut [i32], skew: u64, samples_per_frame: usize, missing: i32
     samples.iter_mut().rev().take(shift).for_each(|sample| *sample = missing);
 }
 
-pub(super) fn piece(signal: &SignalLine, start: usize, format: Format) -> Piece {
-    Piece { start, gain: signal.gain, baseline: signal.baseline, missing: format.missing() }
+pub(super) fn piece(signal: &SignalLine, start: usize, missing: i32) -> Piece {
+    Piece { start, gain: signal.gain, baseline: signal.baseline, missing }
 }
 
 pub(super) fn usize_of(header: &Header, frames: u64) -> DataResult<usize> {
