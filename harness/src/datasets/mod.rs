@@ -1,6 +1,7 @@
 //! Datasets in their publishers' layouts, and generators that write the same layouts.
 
 pub mod error;
+pub mod flac;
 pub mod mini;
 pub mod ptbxl;
 pub mod vocabulary;
