@@ -1,5 +1,7 @@
 //! The command line.
 
+mod inspect;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -133,6 +135,8 @@ struct ReportArgs {
 
 #[derive(Subcommand)]
 enum DataCommand {
+    /// Show what is in recordings and dataset folders, with digests of the decoded samples
+    Inspect(inspect::InspectArgs),
     /// Generate the tiny datasets that a grid file asks for
     Mini(Select),
 }
@@ -151,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
         Command::Worker(args) => worker(args, mode),
+        Command::Data(DataCommand::Inspect(args)) => inspect::run(args),
         Command::Data(DataCommand::Mini(select)) => mini(select),
     };
     match result {

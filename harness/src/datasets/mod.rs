@@ -3,6 +3,7 @@
 pub mod edf;
 pub mod error;
 pub mod flac;
+pub mod inspect;
 pub mod mini;
 pub mod ptbxl;
 pub mod vocabulary;

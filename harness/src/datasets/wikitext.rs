@@ -81,10 +81,7 @@ pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
     let tokens = root.join(format!("wiki.{}.tokens", split.name()));
     let bytes = if tokens.is_file() {
         let bytes = std::fs::read(&tokens).map_err(DataError::io(&tokens))?;
-        if let Err(error) = std::str::from_utf8(&bytes) {
-            let at = At::Byte(error.valid_up_to() as u64);
-            return Err(DataError::corrupt(&tokens, at, "UTF-8 text", "bytes that are not valid UTF-8"));
-        }
+        check_text(&tokens, &bytes)?;
         bytes
     } else {
         let mut text = String::new();
@@ -95,6 +92,17 @@ pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
     };
     let fingerprint = sha256_hex(&bytes);
     Ok(Text { bytes, fingerprint })
+}
+
+/// The bytes of a token file as text.
+///
+/// # Errors
+/// `Corrupt` with the byte offset of invalid UTF-8.
+pub fn check_text<'b>(path: &Path, bytes: &'b [u8]) -> DataResult<&'b str> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = At::Byte(error.valid_up_to() as u64);
+        DataError::corrupt(path, at, "UTF-8 text", "bytes that are not valid UTF-8")
+    })
 }
 
 /// The Hub's shards of a split in order, all of them.

@@ -1,13 +1,13 @@
 //! Joins header and signal files to a record. Every count is checked against the size of a file before memory is
 //! taken for it.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::files::{Disk, Files, Input};
 use super::format::{Format, SUPPORTED, Storage};
 use super::header::{Body, DEFAULT_RATE, Header, SignalLine};
-use super::join::Joint;
+use super::join::{Joint, empty_channel};
 use super::{Channel, Piece, Record};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::flac;
@@ -23,21 +23,49 @@ pub(super) const NONE: &str = "~";
 /// [`DataError::Missing`] for a file that is not there, [`DataError::Corrupt`] for a header or file that breaks the
 /// format, or a checksum or initial value that differs; [`DataError::Io`] if the system refuses.
 pub fn read_record(header_path: &Path) -> DataResult<Record> {
-    let header = Header::read(header_path)?;
+    read_record_from(&Disk, header_path)
+}
+
+/// [`read_record`] from any source of files.
+///
+/// # Errors
+/// As [`read_record`].
+pub fn read_record_from(files: &dyn Files, header_path: &Path) -> DataResult<Record> {
+    let header = Header::read(files, header_path)?;
     match &header.body {
-        Body::Signals(signals) => read_signals(&header, signals),
-        Body::Segments { signals, segments } => Joint::plan(&header, *signals, segments)?.read(&header),
+        Body::Signals(signals) => read_signals(files, &header, signals),
+        Body::Segments { signals, segments } => Joint::plan(files, &header, *signals, segments)?.read(&header),
     }
 }
 
+/// The signals of a layout header, which names those of a record of several segments and has no samples itself; `None`
+/// for any other header.
+///
+/// # Errors
+/// [`DataError::Missing`] if the header is not there, [`DataError::Corrupt`] if it breaks the format,
+/// [`DataError::Io`] if the system refuses.
+pub fn read_layout(header_path: &Path) -> DataResult<Option<Record>> {
+    let header = Header::read(&Disk, header_path)?;
+    let Body::Signals(signals) = &header.body else { return Ok(None) };
+    if signals.is_empty() || signals.iter().any(|signal| signal.file != NONE) {
+        return Ok(None);
+    }
+    Ok(Some(Record {
+        name: header.name.clone(),
+        frames_per_second: header.rate.unwrap_or(DEFAULT_RATE),
+        frames: 0,
+        channels: signals.iter().map(empty_channel).collect(),
+    }))
+}
+
 /// A record with signals of its own.
-pub(super) fn read_signals(header: &Header, signals: &[SignalLine]) -> DataResult<Record> {
+pub(super) fn read_signals(files: &dyn Files, header: &Header, signals: &[SignalLine]) -> DataResult<Record> {
     // A signal file holds the signals that name it, interleaved.
     let mut groups: Vec<Group> = Vec::new();
     for (index, signal) in signals.iter().enumerate() {
         match groups.iter_mut().find(|group| group.first.file == signal.file) {
             Some(group) => group.add(header, index, signal)?,
-            None => groups.push(Group::new(header, index, signal)?),
+            None => groups.push(Group::new(files, header, index, signal)?),
         }
     }
     let frames = match (header.frames, groups.first()) {
@@ -60,6 +88,7 @@ pub(super) fn read_signals(header: &Header, signals: &[SignalLine]) -> DataResul
 
 /// The signals of one file.
 struct Group<'a> {
+    files: &'a dyn Files,
     path: PathBuf,
     storage: Storage,
     /// Where the samples start: a byte of the file, or a sample of each channel of a FLAC stream.
@@ -70,7 +99,7 @@ struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn new(header: &Header, index: usize, first: &'a SignalLine) -> DataResult<Self> {
+    fn new(files: &'a dyn Files, header: &Header, index: usize, first: &'a SignalLine) -> DataResult<Self> {
         if first.file == NONE {
             let got = "a layout header, whose signals have no file";
             return Err(wrong(header, first.line, "a signal file (read the record whose layout this is)", got));
@@ -78,7 +107,7 @@ impl<'a> Group<'a> {
         let storage = Storage::from_code(first.format_code).map_err(|got| wrong(header, first.line, SUPPORTED, got))?;
         let path = header.path.with_file_name(&first.file);
         let offset = first.byte_offset.unwrap_or(0);
-        Ok(Self { path, storage, offset, first, signals: vec![(index, first)] })
+        Ok(Self { files, path, storage, offset, first, signals: vec![(index, first)] })
     }
 
     fn add(&mut self, header: &Header, index: usize, signal: &'a SignalLine) -> DataResult<()> {
@@ -102,13 +131,8 @@ impl<'a> Group<'a> {
         self.signals.iter().map(|(_, signal)| u64::from(signal.samples_per_frame)).sum()
     }
 
-    fn open(&self) -> DataResult<(File, u64)> {
-        let open = || {
-            let file = File::open(&self.path)?;
-            let bytes = file.metadata()?.len();
-            Ok((file, bytes))
-        };
-        open().map_err(|error: std::io::Error| match error.kind() {
+    fn open(&self) -> DataResult<(Box<dyn Input + '_>, u64)> {
+        self.files.open(&self.path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => DataError::Missing {
                 path: self.path.clone(),
                 expected: "the signal file that its header names".into(),
