@@ -90,6 +90,40 @@ mod tests {
         metrics.iter().find(|m| m.name == name).unwrap().value
     }
 
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        scores: Vec<Vec<f64>>,
+        labels: Vec<Vec<bool>>,
+        auc_roc: Vec<f64>,
+        auc_roc_macro: f64,
+        average_precision: Vec<f64>,
+        average_precision_macro: f64,
+    }
+
+    /// Values of scikit-learn's `roc_auc_score` and `average_precision_score`: see `multi_label.py` beside the file.
+    #[test]
+    fn equals_scikit_learn() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/multi_label.json")).unwrap();
+        assert!(cases.len() >= 9);
+        for c in cases {
+            let names: Vec<String> = (0..c.auc_roc.len()).map(|n| n.to_string()).collect();
+            let classes: Vec<&str> = names.iter().map(String::as_str).collect();
+            let m = multi_label(&c.scores, &c.labels, &classes, 2);
+            let mut expected = vec![
+                ("auc_roc_macro".to_owned(), c.auc_roc_macro),
+                ("auc_pr_macro".to_owned(), c.average_precision_macro),
+            ];
+            expected.extend(names.iter().zip(&c.auc_roc).map(|(n, &value)| (format!("auc_roc_{n}"), value)));
+            expected.extend(names.iter().zip(&c.average_precision).map(|(n, &value)| (format!("auc_pr_{n}"), value)));
+            for (name, expected) in expected {
+                let got = value(&m, &name).unwrap();
+                // sums of a few hundred f64: far above rounding, far below any difference of definition
+                assert!((got - expected).abs() < 1e-9, "{}: {name} {got}, expected {expected}", c.name);
+            }
+        }
+    }
+
     #[test]
     fn macro_is_the_mean_of_the_classes_beside_it() {
         let scores: Vec<Vec<f64>> = (0..8).map(|i| vec![f64::from(i), f64::from(7 - i), f64::from(i % 3)]).collect();
