@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::datasets::mini::ecg::{self, EcgSpec};
 use crate::datasets::mini::text;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
 use crate::models::ModelConfig;
 use crate::tasks::Task;
@@ -74,6 +74,7 @@ impl TaskConfig {
                 Arc::new(Language::open(c, &root)?)
             }
             Self::Cardio(c) => {
+                c.check().map_err(|e| Error::Usage(format!("task `cardio`: {e}")))?;
                 if let Some(records) = c.generate {
                     ecg::generate(&root, &EcgSpec { records, seed: 1, with_500_hz: c.rate.0 == 500 })?;
                 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod data;
+mod inspect;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -143,6 +144,8 @@ enum DataCommand {
     Verify(data::VerifyArgs),
     /// Take files that you already have into the data directory
     Import(data::ImportArgs),
+    /// Show what is in recordings and dataset folders, with digests of the decoded samples
+    Inspect(inspect::InspectArgs),
     /// Generate the tiny datasets that a grid file asks for
     Mini(Select),
 }
@@ -165,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
         Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),
         Command::Data(DataCommand::Import(args)) => data::import(args, mode),
+        Command::Data(DataCommand::Inspect(args)) => inspect::run(args),
         Command::Data(DataCommand::Mini(select)) => mini(select),
     };
     match result {

@@ -114,7 +114,11 @@ fn attempt(
     at: &mut Position,
 ) -> Result<Finished> {
     let task = open_task(open, &cell.config.task, context.data)?;
-    let meta = metadata(cell, provenance);
+    let mut meta = metadata(cell, provenance);
+    let outputs = task.outputs();
+    if !outputs.is_empty() {
+        meta.insert("outputs".to_owned(), serde_json::json!(outputs).to_string());
+    }
     let mut start = dir.load()?;
     let kept = start.as_ref().map_or(0, |(_, p)| p.parts);
     let mut sink = match PartWriter::open(&dir.path, kept, meta.clone()) {

@@ -1,6 +1,9 @@
 //! Datasets in their publishers' layouts, and generators that write the same layouts.
 
+pub mod edf;
 pub mod error;
+pub mod flac;
+pub mod inspect;
 pub mod mini;
 pub mod ptbxl;
 pub mod vocabulary;

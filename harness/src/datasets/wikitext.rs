@@ -81,10 +81,7 @@ pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
     let tokens = root.join(format!("wiki.{}.tokens", split.name()));
     let bytes = if tokens.is_file() {
         let bytes = std::fs::read(&tokens).map_err(DataError::io(&tokens))?;
-        if let Err(error) = std::str::from_utf8(&bytes) {
-            let at = At::Byte(error.valid_up_to() as u64);
-            return Err(DataError::corrupt(&tokens, at, "UTF-8 text", "bytes that are not valid UTF-8"));
-        }
+        check_text(&tokens, &bytes)?;
         bytes
     } else {
         let mut text = String::new();
@@ -95,6 +92,17 @@ pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
     };
     let fingerprint = sha256_hex(&bytes);
     Ok(Text { bytes, fingerprint })
+}
+
+/// The bytes of a token file as text.
+///
+/// # Errors
+/// `Corrupt` with the byte offset of invalid UTF-8.
+pub fn check_text<'b>(path: &Path, bytes: &'b [u8]) -> DataResult<&'b str> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = At::Byte(error.valid_up_to() as u64);
+        DataError::corrupt(path, at, "UTF-8 text", "bytes that are not valid UTF-8")
+    })
 }
 
 /// The Hub's shards of a split in order, all of them.
@@ -230,6 +238,10 @@ mod tests {
         assert_eq!(read_split(&hub, Split::Valid).unwrap(), want);
         assert_eq!(read_split(&hub.join(HUB_FOLDER), Split::Valid).unwrap(), want);
         assert_eq!(want.fingerprint, sha256_hex(&want.bytes));
+        let hub_text = read_split(&hub, Split::Valid).unwrap();
+        for vocabulary in [Vocabulary::byte(), Vocabulary::word(&want.bytes).unwrap()] {
+            assert_eq!(vocabulary.encode(&want.bytes).unwrap(), vocabulary.encode(&hub_text.bytes).unwrap());
+        }
 
         std::fs::remove_file(shard(0)).unwrap();
         let error = read_split(&hub, Split::Valid).unwrap_err().to_string();
@@ -280,6 +292,14 @@ mod tests {
             let encoded = vocabulary.encode(&text.bytes).unwrap();
             assert_eq!((encoded.words, encoded.ids.len() as u64, encoded.unknown), (words, words, 0));
             assert!(vocabulary.decode(&encoded.ids).unwrap() == text.bytes);
+        }
+        // 103 227 021 words of 267 735 types in the whole training text, `<unk>` and `<eos>` among them
+        if data.join("wikitext-103/wiki.train.tokens").is_file() {
+            let text = read_split(&data.join("wikitext-103"), Split::Train).unwrap();
+            assert_eq!(count_words(std::str::from_utf8(&text.bytes).unwrap()), 103_227_021);
+            assert_eq!(Vocabulary::word(&text.bytes).unwrap().size(), 267_735);
+        } else {
+            eprintln!("not checked: the training text, whose vocabulary is published, is not there");
         }
     }
 }

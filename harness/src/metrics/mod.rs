@@ -19,7 +19,8 @@ const SEED: u64 = 0;
 /// `scores[i][c]` ranks item `i` for class `c`, `labels[i][c]` is the truth; `resamples` is how often the items are drawn
 /// again for the intervals. An area is undefined (null) where the items have no positive (for the ROC also: no negative)
 /// or a score is not a number, and a macro average is undefined as soon as one of its classes is: leaving that class out
-/// would change the meaning of the number without a word.
+/// would change the meaning of the number without a word. Where that happens, `auc_roc_macro_present` and
+/// `auc_pr_macro_present` average the classes with both areas, and `classes_present` says how many they are.
 pub fn multi_label(scores: &[Vec<f64>], labels: &[Vec<bool>], classes: &[&str], resamples: usize) -> Vec<Metric> {
     let n = labels.len() as u64;
     let rankings: Vec<Option<Ranking>> = (0..classes.len())
@@ -51,8 +52,23 @@ pub fn multi_label(scores: &[Vec<f64>], labels: &[Vec<bool>], classes: &[&str], 
         with_interval("auc_roc_macro", macro_average(&rocs), n, intervals.roc),
         with_interval("auc_pr_macro", macro_average(&precisions), n, intervals.precision),
     ];
+    metrics.extend(macro_of_present(&rocs, &precisions, n));
     metrics.append(&mut per_class);
     metrics
+}
+
+/// Where some classes have no area, their number and the macro averages over the others, under names of their own.
+fn macro_of_present(rocs: &[Option<f64>], precisions: &[Option<f64>], n: u64) -> Vec<Metric> {
+    let present: Vec<(f64, f64)> = rocs.iter().zip(precisions).filter_map(|(r, p)| r.zip(*p)).collect();
+    if present.is_empty() || present.len() == rocs.len() {
+        return Vec::new();
+    }
+    let mean = |area: fn(&(f64, f64)) -> f64| present.iter().map(area).sum::<f64>() / present.len() as f64;
+    vec![
+        Metric::plain("auc_roc_macro_present", Some(mean(|p| p.0)), n),
+        Metric::plain("auc_pr_macro_present", Some(mean(|p| p.1)), n),
+        Metric::plain("classes_present", Some(present.len() as f64), rocs.len() as u64),
+    ]
 }
 
 /// Mean over classes; undefined if one of them is, or if there are none.
@@ -72,6 +88,40 @@ mod tests {
 
     fn value(metrics: &[Metric], name: &str) -> Option<f64> {
         metrics.iter().find(|m| m.name == name).unwrap().value
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        scores: Vec<Vec<f64>>,
+        labels: Vec<Vec<bool>>,
+        auc_roc: Vec<f64>,
+        auc_roc_macro: f64,
+        average_precision: Vec<f64>,
+        average_precision_macro: f64,
+    }
+
+    /// Values of scikit-learn's `roc_auc_score` and `average_precision_score`: see `multi_label.py` beside the file.
+    #[test]
+    fn equals_scikit_learn() {
+        let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/golden/multi_label.json")).unwrap();
+        assert!(cases.len() >= 9);
+        for c in cases {
+            let names: Vec<String> = (0..c.auc_roc.len()).map(|n| n.to_string()).collect();
+            let classes: Vec<&str> = names.iter().map(String::as_str).collect();
+            let m = multi_label(&c.scores, &c.labels, &classes, 2);
+            let mut expected = vec![
+                ("auc_roc_macro".to_owned(), c.auc_roc_macro),
+                ("auc_pr_macro".to_owned(), c.average_precision_macro),
+            ];
+            expected.extend(names.iter().zip(&c.auc_roc).map(|(n, &value)| (format!("auc_roc_{n}"), value)));
+            expected.extend(names.iter().zip(&c.average_precision).map(|(n, &value)| (format!("auc_pr_{n}"), value)));
+            for (name, expected) in expected {
+                let got = value(&m, &name).unwrap();
+                // sums of a few hundred f64: far above rounding, far below any difference of definition
+                assert!((got - expected).abs() < 1e-9, "{}: {name} {got}, expected {expected}", c.name);
+            }
+        }
     }
 
     #[test]
@@ -99,6 +149,8 @@ mod tests {
         assert_eq!(value(&m, "auc_roc_macro"), None);
         assert_eq!((m[0].low, m[0].high), (None, None));
         assert_eq!(value(&m, "prevalence_B"), Some(0.0));
+        assert_eq!(value(&m, "auc_roc_macro_present"), Some(1.0), "of A alone");
+        assert_eq!(value(&m, "classes_present"), Some(1.0));
     }
 
     #[test]

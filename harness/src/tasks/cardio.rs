@@ -1,7 +1,11 @@
-//! ECG classification on PTB-XL: five superclasses, several at once.
+//! ECG classification on PTB-XL: superclasses or another set of labels, several at once.
 //!
 //! A stream is one recording; a step is a frame of `frame` consecutive samples of all twelve leads. The recording's labels
 //! are the target of every step (or of the last), and a recording's score is the mean logit over its supervised steps.
+
+mod recordings;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -9,16 +13,14 @@ use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
 use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::ptbxl::{PtbXl, Rate, SUPERCLASSES};
+use crate::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use crate::event::PredictionRow;
 use crate::metrics;
+use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings};
 
-/// Leads of a standard ECG.
-const LEADS: usize = 12;
 /// Resamples for the interval over recordings.
 const RESAMPLES: usize = 1000;
 
@@ -43,6 +45,10 @@ pub struct CardioConfig {
     pub rate: Hertz,
     /// Samples per step.
     pub frame: Frame,
+    /// Which statements are the classes: superclass, subclass, diagnostic, form, rhythm or all.
+    pub labels: LabelSet,
+    /// Lowest likelihood, in percent, of a diagnostic statement that counts; 0 counts every statement present.
+    pub min_likelihood: Percent,
     /// Supervision.
     pub supervise: Supervise,
     /// `strat_fold`s to train on.
@@ -61,6 +67,8 @@ impl Default for CardioConfig {
             root: "ptb-xl".into(),
             rate: Hertz(100),
             frame: Frame(5),
+            labels: LabelSet::Superclass,
+            min_likelihood: Percent(0.0),
             supervise: Supervise::EveryStep,
             train_folds: (1..=8).collect(),
             valid_folds: vec![9],
@@ -107,95 +115,78 @@ impl From<Frame> for usize {
     }
 }
 
-struct Recording {
-    id: u32,
-    labels: [bool; SUPERCLASSES.len()],
-    /// `[steps, frame · LEADS]`, normalised.
-    frames: Vec<f32>,
+/// A share in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Percent(pub f64);
+
+impl TryFrom<f64> for Percent {
+    type Error = String;
+    fn try_from(percent: f64) -> Result<Self, String> {
+        let fits = (0.0..=100.0).contains(&percent);
+        if fits { Ok(Self(percent)) } else { Err(format!("expected a percentage from 0 to 100, got {percent}")) }
+    }
 }
 
-/// PTB-XL in memory, normalised by the training folds' statistics.
+impl From<Percent> for f64 {
+    fn from(percent: Percent) -> Self {
+        percent.0
+    }
+}
+
+impl CardioConfig {
+    /// What no key can tell alone.
+    ///
+    /// # Errors
+    /// What does not fit together, in words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.min_likelihood.0 > 0.0 && !self.labels.has_likelihoods() {
+            return Err("min_likelihood is for diagnostic statements: those on form and rhythm have 0, which means \
+                        \"not given\", so a threshold would drop nearly all of them; leave it out with these labels"
+                .into());
+        }
+        Ok(())
+    }
+
+    fn labelling(&self) -> Labelling {
+        Labelling { set: self.labels, min_likelihood: self.min_likelihood.0, ..Labelling::default() }
+    }
+
+    fn rate(&self) -> Rate {
+        if self.rate.0 == 500 { Rate::Hz500 } else { Rate::Hz100 }
+    }
+}
+
+/// PTB-XL, in memory or read as it is needed, normalised by the training folds' statistics.
 pub struct Cardio {
     config: CardioConfig,
-    parts: [Vec<Recording>; 3],
+    recordings: Recordings,
+    /// Steps of a recording; samples behind the last whole frame are left out.
     steps: usize,
-    fingerprint: String,
-    /// Recordings of the chosen folds without a signal file.
-    missing: u64,
 }
 
 impl Cardio {
-    /// Loads the folds that the configuration names.
+    /// Reads the folds that the configuration names.
     ///
     /// # Errors
     /// If files are missing or corrupt, or a part has no recording.
     pub fn open(config: &CardioConfig, root: &Path) -> DataResult<Self> {
-        let index = PtbXl::open(root)?;
-        let rate = if config.rate.0 == 500 { Rate::Hz500 } else { Rate::Hz100 };
-        let absent: std::collections::HashSet<usize> = index.missing(rate).into_iter().collect();
-        let mut parts: [Vec<Recording>; 3] = Default::default();
-        let mut missing = 0;
-        let mut digest = Sha256::new();
-        digest.update(index.fingerprint()?);
-        for (part, folds) in parts.iter_mut().zip([&config.train_folds, &config.valid_folds, &config.test_folds]) {
-            let listed = index.select(folds);
-            let chosen: Vec<usize> = listed.iter().copied().filter(|i| !absent.contains(i)).collect();
-            missing += (listed.len() - chosen.len()) as u64;
-            if chosen.is_empty() {
-                return Err(DataError::corrupt(
-                    &root.join("ptbxl_database.csv"),
-                    At::File,
-                    format!("recordings with strat_fold in {folds:?} and a signal file"),
-                    "none",
-                ));
-            }
-            for (&i, frames) in chosen.iter().zip(index.load_many(&chosen, rate)?) {
-                let entry = &index.entries()[i];
-                digest.update(entry.ecg_id.to_le_bytes());
-                for x in &frames {
-                    digest.update(x.to_le_bytes());
-                }
-                part.push(Recording { id: entry.ecg_id, labels: entry.labels, frames });
-            }
-        }
-        normalise(&mut parts);
-        let width = config.frame.0 * LEADS;
-        let steps = parts[0][0].frames.len() / width;
-        for r in parts.iter_mut().flatten() {
-            r.frames.truncate(steps * width);
-        }
-        let fingerprint = digest.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        Ok(Self { config: config.clone(), parts, steps, fingerprint, missing })
+        Self::open_holding(config, root, HELD_BYTES)
+    }
+
+    /// [`Cardio::open`] that holds the signals in memory if they take no more than so many bytes.
+    fn open_holding(config: &CardioConfig, root: &Path, held_bytes: usize) -> DataResult<Self> {
+        let folds = [&config.train_folds, &config.valid_folds, &config.test_folds];
+        let recordings = Recordings::open(root, config.labelling(), config.rate(), folds, held_bytes)?;
+        Ok(Self { config: config.clone(), recordings, steps: config.rate().samples() / config.frame.0 })
     }
 
     fn part(&self, part: Part) -> &[Recording] {
-        &self.parts[part as usize]
+        self.recordings.part(part)
     }
-}
 
-/// Zero mean and unit variance per lead, by the training part's statistics alone.
-fn normalise(parts: &mut [Vec<Recording>; 3]) {
-    let (mut sum, mut squares, mut n) = ([0f64; LEADS], [0f64; LEADS], 0f64);
-    for r in &parts[0] {
-        for row in r.frames.chunks_exact(LEADS) {
-            for (l, &x) in row.iter().enumerate() {
-                sum[l] += f64::from(x);
-                squares[l] += f64::from(x) * f64::from(x);
-            }
-            n += 1.0;
-        }
-    }
-    let mean = sum.map(|s| s / n);
-    let mut scale = [1f64; LEADS];
-    for l in 0..LEADS {
-        scale[l] = 1.0 / (squares[l] / n - mean[l] * mean[l]).sqrt().max(1e-6);
-    }
-    for r in parts.iter_mut().flatten() {
-        for row in r.frames.chunks_exact_mut(LEADS) {
-            for (l, x) in row.iter_mut().enumerate() {
-                *x = ((f64::from(*x) - mean[l]) * scale[l]) as f32;
-            }
-        }
+    fn classes(&self) -> &[String] {
+        self.recordings.classes()
     }
 }
 
@@ -206,6 +197,8 @@ struct CardioSource<'a> {
     segment: usize,
     /// Shuffled per epoch with this seed; in order and once if absent.
     seed: Option<u64>,
+    /// The recordings of the last group, which following segments continue.
+    loaded: Loaded,
 }
 
 impl CardioSource<'_> {
@@ -253,15 +246,20 @@ impl Source for CardioSource<'_> {
         let offset = piece * self.segment;
         let steps = self.segment.min(self.task.steps - offset);
         let width = self.task.config.frame.0 * LEADS;
-        let outputs = SUPERCLASSES.len();
+        let outputs = self.task.classes().len();
+        let members: Vec<Option<usize>> =
+            (0..self.streams).map(|b| order.get(group * self.streams + b).copied()).collect();
+        let chosen: Vec<&Recording> = members.iter().flatten().filter_map(|&i| self.recordings.get(i)).collect();
+        let ecgs = self.loaded.get(&self.task.recordings, &chosen)?;
+        let mut ecgs = ecgs.iter();
         let (mut input, mut label, mut weight) = (Vec::new(), Vec::new(), Vec::new());
         let mut items = Vec::with_capacity(self.streams);
-        for b in 0..self.streams {
-            let item = order.get(group * self.streams + b).copied();
+        for item in members {
             items.push(item);
-            if let Some(i) = item {
+            if let (Some(i), Some(ecg)) = (item, item.and_then(|_| ecgs.next())) {
                 let r = &self.recordings[i];
-                input.extend_from_slice(&r.frames[offset * width..][..steps * width]);
+                let frame = self.task.config.frame.0;
+                input.extend(self.task.recordings.normalised(ecg, offset * frame, steps * frame));
                 label.extend(r.labels.iter().map(|&l| f32::from(u8::from(l))));
                 weight.extend((offset..offset + steps).map(|t| match self.task.config.supervise {
                     Supervise::EveryStep => 1.0,
@@ -294,7 +292,7 @@ struct CardioScorer<'a> {
     task: &'a Cardio,
     part: Part,
     /// Sum of logits and of weights per recording.
-    sums: Vec<([f64; SUPERCLASSES.len()], f64)>,
+    sums: Vec<(Vec<f64>, f64)>,
 }
 
 impl Scorer for CardioScorer<'_> {
@@ -302,7 +300,7 @@ impl Scorer for CardioScorer<'_> {
         let steps = output.dim(1)?;
         let logits = learner::read_f32(output)?;
         let weights = learner::read_f32(segment.targets.weight())?;
-        let classes = SUPERCLASSES.len();
+        let classes = self.task.classes().len();
         for (b, item) in segment.items.iter().enumerate() {
             let Some(item) = *item else { continue };
             let (sum, total) = &mut self.sums[item];
@@ -320,11 +318,13 @@ impl Scorer for CardioScorer<'_> {
     fn finish(self: Box<Self>) -> Scores {
         let recordings = self.task.part(self.part);
         let seen: Vec<usize> = (0..recordings.len()).filter(|&i| self.sums[i].1 > 0.0).collect();
-        let scores: Vec<Vec<f64>> = seen.iter().map(|&i| self.sums[i].0.map(|s| s / self.sums[i].1).to_vec()).collect();
-        let labels: Vec<Vec<bool>> = seen.iter().map(|&i| recordings[i].labels.to_vec()).collect();
+        let mean = |(sum, weight): &(Vec<f64>, f64)| sum.iter().map(|s| s / weight).collect();
+        let scores: Vec<Vec<f64>> = seen.iter().map(|&i| mean(&self.sums[i])).collect();
+        let labels: Vec<Vec<bool>> = seen.iter().map(|&i| recordings[i].labels.clone()).collect();
+        let classes: Vec<&str> = self.task.classes().iter().map(String::as_str).collect();
         let nll: Vec<f64> = scores.iter().zip(&labels).map(|(s, l)| binary_nll(s, l)).collect();
         let n = seen.len() as u64;
-        let mut result = metrics::multi_label(&scores, &labels, &SUPERCLASSES, RESAMPLES);
+        let mut result = metrics::multi_label(&scores, &labels, &classes, RESAMPLES);
         result.push(Metric::plain("loss", (n > 0).then(|| nll.iter().sum::<f64>() / n as f64), n));
         let predictions = seen
             .iter()
@@ -333,7 +333,7 @@ impl Scorer for CardioScorer<'_> {
             .map(|((&i, scores), nll)| PredictionRow {
                 item: recordings[i].id.to_string(),
                 split: self.part.name().into(),
-                target: Some(class_names(&recordings[i].labels)),
+                target: Some(class_names(&classes, &recordings[i].labels)),
                 scores: scores.into_iter().map(|z| 1.0 / (1.0 + (-z).exp())).collect(),
                 hypothesis: None,
                 nll: Some(nll),
@@ -350,8 +350,8 @@ fn binary_nll(logits: &[f64], labels: &[bool]) -> f64 {
     each.sum::<f64>() / logits.len() as f64
 }
 
-fn class_names(labels: &[bool]) -> String {
-    let names: Vec<&str> = SUPERCLASSES.iter().zip(labels).filter(|(_, l)| **l).map(|(n, _)| *n).collect();
+fn class_names(classes: &[&str], labels: &[bool]) -> String {
+    let names: Vec<&str> = classes.iter().zip(labels).filter(|(_, l)| **l).map(|(n, _)| *n).collect();
     names.join("+")
 }
 
@@ -360,7 +360,7 @@ impl Task for Cardio {
         let segment = segment.min(self.steps);
         Io {
             input: InputKind::Frames { width: self.config.frame.0 * LEADS },
-            outputs: SUPERCLASSES.len(),
+            outputs: self.classes().len(),
             streams,
             segment,
         }
@@ -377,7 +377,14 @@ impl Task for Cardio {
             ));
         }
         let segment = segment.min(self.steps);
-        Ok(Box::new(CardioSource { task: self, recordings, streams, segment, seed: Some(seed) }))
+        Ok(Box::new(CardioSource {
+            task: self,
+            recordings,
+            streams,
+            segment,
+            seed: Some(seed),
+            loaded: Loaded::default(),
+        }))
     }
 
     fn evaluation(
@@ -390,11 +397,18 @@ impl Task for Cardio {
         let all = self.part(part);
         let keep = limit.map_or(all.len(), |l| ((l as usize).div_ceil(self.steps)).clamp(1, all.len()));
         let segment = segment.min(self.steps);
-        Ok(Box::new(CardioSource { task: self, recordings: &all[..keep], streams, segment, seed: None }))
+        Ok(Box::new(CardioSource {
+            task: self,
+            recordings: &all[..keep],
+            streams,
+            segment,
+            seed: None,
+            loaded: Loaded::default(),
+        }))
     }
 
     fn scorer(&self, part: Part, _: usize, _: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
-        let sums = vec![([0.0; SUPERCLASSES.len()], 0.0); self.part(part).len()];
+        let sums = vec![(vec![0.0; self.classes().len()], 0.0); self.part(part).len()];
         Ok(Box::new(CardioScorer { task: self, part, sums }))
     }
 
@@ -403,13 +417,17 @@ impl Task for Cardio {
     }
 
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        self.recordings.fingerprint()
     }
 
     fn facts(&self) -> Vec<Metric> {
         // a partly downloaded dataset is used as far as it goes, and the results say so
-        let loaded = self.parts.iter().map(Vec::len).sum::<usize>() as u64;
-        let missing = Metric::plain("recordings_missing", Some(self.missing as f64), loaded + self.missing);
-        Some(missing).filter(|_| self.missing > 0).into_iter().collect()
+        let (there, missing) = (self.recordings.len() as u64, self.recordings.missing());
+        let fact = Metric::plain("recordings_missing", Some(missing as f64), there + missing);
+        Some(fact).filter(|_| missing > 0).into_iter().collect()
+    }
+
+    fn outputs(&self) -> Vec<String> {
+        self.classes().to_vec()
     }
 }

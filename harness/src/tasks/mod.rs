@@ -145,4 +145,8 @@ pub trait Task: Send + Sync {
     fn fingerprint(&self) -> &str;
     /// Facts about the data worth a row in the results (name, value), such as an entropy floor.
     fn facts(&self) -> Vec<Metric>;
+    /// Names of the outputs, where they have names: the order of scores in `predictions.parquet`.
+    fn outputs(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

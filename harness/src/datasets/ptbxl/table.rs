@@ -1,6 +1,7 @@
 //! Rows of the publisher's tables, with errors that name file and line.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,13 +10,13 @@ use csv::StringRecord;
 use crate::datasets::error::{At, DataError, DataResult};
 
 /// A CSV file with a header row.
-pub(super) struct Table {
+pub(super) struct Table<R> {
     path: PathBuf,
-    reader: csv::Reader<File>,
+    reader: csv::Reader<R>,
     names: StringRecord,
 }
 
-impl Table {
+impl Table<File> {
     pub(super) fn open(path: &Path) -> DataResult<Self> {
         let file = File::open(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => DataError::Missing {
@@ -25,7 +26,14 @@ impl Table {
             },
             _ => DataError::io(path)(error),
         })?;
-        let mut reader = csv::Reader::from_reader(file);
+        Self::parse(path, file)
+    }
+}
+
+impl<R: Read> Table<R> {
+    /// A table from what `path` holds.
+    pub(super) fn parse(path: &Path, content: R) -> DataResult<Self> {
+        let mut reader = csv::Reader::from_reader(content);
         let names = reader.headers().map_err(|error| csv_error(path, &error))?.clone();
         Ok(Self { path: path.to_owned(), reader, names })
     }

@@ -26,27 +26,49 @@ pub(super) enum Format {
 }
 
 /// What a header must name, for error messages.
-pub(super) const SUPPORTED: &str = "one of the formats 8, 16, 24, 32, 61, 80, 160, 212, 310, 311";
+pub(super) const SUPPORTED: &str = "one of the formats 8, 16, 24, 32, 61, 80, 160, 212, 310, 311, 508, 516, 524";
 
-impl Format {
-    /// The format of a header's number; otherwise what is wrong with it.
+/// How the samples of a signal file are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In fixed places.
+    Packed(Format),
+    /// As a FLAC stream of at most so many bits, with a channel for each signal.
+    Flac {
+        /// 8, 16 or 24.
+        bits: u32,
+    },
+}
+
+impl Storage {
+    /// The storage of a header's number; otherwise what is wrong with it.
     pub(super) fn from_code(code: u32) -> Result<Self, String> {
-        Ok(match code {
-            8 => Self::F8,
-            16 => Self::F16,
-            24 => Self::F24,
-            32 => Self::F32,
-            61 => Self::F61,
-            80 => Self::F80,
-            160 => Self::F160,
-            212 => Self::F212,
-            310 => Self::F310,
-            311 => Self::F311,
-            508 | 516 | 524 => return Err(format!("signal format {code} (FLAC) is not supported yet")),
+        Ok(Self::Packed(match code {
+            8 => Format::F8,
+            16 => Format::F16,
+            24 => Format::F24,
+            32 => Format::F32,
+            61 => Format::F61,
+            80 => Format::F80,
+            160 => Format::F160,
+            212 => Format::F212,
+            310 => Format::F310,
+            311 => Format::F311,
+            508 | 516 | 524 => return Ok(Self::Flac { bits: code - 500 }),
             other => return Err(format!("unknown signal format {other}")),
-        })
+        }))
     }
 
+    /// Value that stands for a missing sample: the lowest of the format.
+    pub(super) fn missing(self) -> i32 {
+        match self {
+            Self::Packed(format) => format.missing(),
+            Self::Flac { bits } => -1 << (bits - 1),
+        }
+    }
+}
+
+impl Format {
     /// Samples and bytes of the smallest group of whole bytes.
     fn block(self) -> (u64, u64) {
         match self {
@@ -212,9 +234,10 @@ mod tests {
     }
 
     #[test]
-    fn flac_and_unknown_formats_are_named() {
-        assert!(Format::from_code(516).unwrap_err().contains("516"));
-        assert!(Format::from_code(516).unwrap_err().contains("not supported yet"));
-        assert!(Format::from_code(7).unwrap_err().contains('7'));
+    fn codes_are_those_of_the_manual() {
+        assert_eq!(Storage::from_code(212), Ok(Storage::Packed(Format::F212)));
+        assert_eq!(Storage::from_code(516).map(Storage::missing), Ok(-32768));
+        assert_eq!(Storage::from_code(508).map(Storage::missing), Ok(-128));
+        assert!(Storage::from_code(7).unwrap_err().contains('7'));
     }
 }

@@ -1,8 +1,10 @@
 //! The text header of a record (header(5)): read line by line, nothing of the signal files touched.
 
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::files::Files;
 use crate::datasets::error::{At, DataError, DataResult};
 
 /// Longest header that is read. Real ones have a line per signal or segment; week-long records stay below 1 MB.
@@ -80,16 +82,17 @@ pub(super) struct SegmentLine {
 
 impl Header {
     /// Reads and checks a header file.
-    pub(super) fn read(path: &Path) -> DataResult<Self> {
-        let bytes = match std::fs::metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing_header(path)),
-            Err(error) => return Err(DataError::io(path)(error)),
-            Ok(meta) if !meta.is_file() || meta.len() > MAX_HEADER_BYTES => {
-                let expected = format!("a WFDB header: a text file of at most {MAX_HEADER_BYTES} bytes");
-                return Err(DataError::corrupt(path, At::File, expected, format!("{} bytes", meta.len())));
-            }
-            Ok(_) => std::fs::read(path).map_err(DataError::io(path))?,
-        };
+    pub(super) fn read(files: &dyn Files, path: &Path) -> DataResult<Self> {
+        let (file, length) = files.open(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing_header(path),
+            _ => DataError::io(path)(error),
+        })?;
+        if length > MAX_HEADER_BYTES {
+            let expected = format!("a WFDB header: a text file of at most {MAX_HEADER_BYTES} bytes");
+            return Err(DataError::corrupt(path, At::File, expected, format!("{length} bytes")));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_HEADER_BYTES).read_to_end(&mut bytes).map_err(DataError::io(path))?;
         // Comments may be in any encoding; in the lines that matter a wrong byte shows in the message.
         Self::parse(path, &String::from_utf8_lossy(&bytes))
     }

@@ -1,7 +1,8 @@
 //! Records of several segments: fixed layout (all signals in each) and variable layout (a part of those that a layout
 //! header names, found by name, with gaps).
 
-use super::format::{Format, SUPPORTED};
+use super::files::Files;
+use super::format::{Format, SUPPORTED, Storage};
 use super::header::{Body, DEFAULT_RATE, Header, SegmentLine, SignalLine};
 use super::read::{NONE, piece, read_signals, usize_of, wrong};
 use super::{Channel, Piece, Record};
@@ -12,6 +13,7 @@ use crate::datasets::error::{At, DataError, DataResult};
 const MAX_JOINED_SAMPLES: u64 = 1 << 30;
 /// A record of several segments: what its channels are, known before any signal file is opened.
 pub(super) struct Joint<'a> {
+    files: &'a dyn Files,
     frames: usize,
     /// As they will be, still without samples: `pieces` holds the scale and missing-mark of gaps.
     channels: Vec<Channel>,
@@ -22,7 +24,12 @@ pub(super) struct Joint<'a> {
 }
 
 impl<'a> Joint<'a> {
-    pub(super) fn plan(header: &Header, signals: usize, lines: &'a [SegmentLine]) -> DataResult<Self> {
+    pub(super) fn plan(
+        files: &'a dyn Files,
+        header: &Header,
+        signals: usize,
+        lines: &'a [SegmentLine],
+    ) -> DataResult<Self> {
         let total = lines.iter().try_fold(0_u64, |sum, line| sum.checked_add(line.frames));
         let frames = header.frames.or(total).unwrap_or(u64::MAX);
         if total != Some(frames) {
@@ -36,7 +43,7 @@ impl<'a> Joint<'a> {
         }
         let mut segments = Vec::with_capacity(lines.len());
         for line in lines {
-            segments.push((line, read_segment_header(header, line)?));
+            segments.push((line, read_segment_header(files, header, line)?));
         }
         // A first segment of length 0 is the layout: it names the signals, of which a segment may have a part.
         let by_name = lines.first().is_some_and(|line| line.frames == 0);
@@ -59,7 +66,7 @@ impl<'a> Joint<'a> {
             ));
         }
         let channels: Vec<Channel> = named.iter().map(empty_channel).collect();
-        let mut joint = Self { frames: usize_of(header, frames)?, channels, segments, by_name };
+        let mut joint = Self { frames: usize_of(header, frames)?, channels, segments, by_name, files };
         joint.take_scales(header)?;
         Ok(joint)
     }
@@ -86,11 +93,11 @@ impl<'a> Joint<'a> {
                 }
                 if !*found {
                     *found = true;
-                    let format = Format::from_code(signal.format_code)
+                    let storage = Storage::from_code(signal.format_code)
                         .map_err(|got| wrong(segment, signal.line, SUPPORTED, got))?;
                     channel.units.clone_from(&signal.units);
                     (channel.gain, channel.baseline) = (signal.gain, signal.baseline);
-                    channel.pieces = vec![piece(signal, 0, format)];
+                    channel.pieces = vec![piece(signal, 0, storage.missing())];
                 } else if channel.units != signal.units {
                     let expected = format!("unit {}, as in an earlier segment", channel.units);
                     return Err(wrong(segment, signal.line, expected, signal.units.clone()));
@@ -111,7 +118,7 @@ impl<'a> Joint<'a> {
         for (line, segment) in &self.segments {
             let mut parts: Vec<Option<Channel>> = channels.iter().map(|_| None).collect();
             if let Some(segment) = segment.as_ref().filter(|_| line.frames > 0) {
-                let record = read_signals(segment, signals_of(segment).unwrap_or_default())?;
+                let record = read_signals(self.files, segment, signals_of(segment).unwrap_or_default())?;
                 if record.frames as u64 != line.frames {
                     let expected = format!("{} frames, as `{}` has", record.frames, line.name);
                     return Err(wrong(header, line.line, expected, line.frames.to_string()));
@@ -153,11 +160,11 @@ fn append(channel: &mut Channel, template: &Channel, part: Option<Channel>, fram
     }
 }
 
-fn read_segment_header(header: &Header, line: &SegmentLine) -> DataResult<Option<Header>> {
+fn read_segment_header(files: &dyn Files, header: &Header, line: &SegmentLine) -> DataResult<Option<Header>> {
     if line.name == NONE {
         return Ok(None);
     }
-    let segment = Header::read(&header.path.with_file_name(format!("{}.hea", line.name)))?;
+    let segment = Header::read(files, &header.path.with_file_name(format!("{}.hea", line.name)))?;
     if signals_of(&segment).is_none() {
         return Err(wrong(header, line.line, "a segment without segments", format!("`{}`", line.name)));
     }
@@ -178,7 +185,7 @@ fn signals_of(header: &Header) -> Option<&[SignalLine]> {
 }
 
 /// A channel that no segment has yet described: its samples, if any, are gaps marked as in format 16.
-fn empty_channel(signal: &SignalLine) -> Channel {
+pub(super) fn empty_channel(signal: &SignalLine) -> Channel {
     Channel {
         name: signal.name.clone(),
         units: signal.units.clone(),
@@ -186,6 +193,6 @@ fn empty_channel(signal: &SignalLine) -> Channel {
         baseline: signal.baseline,
         samples_per_frame: signal.samples_per_frame as usize,
         digital: Vec::new(),
-        pieces: vec![piece(signal, 0, Format::F16)],
+        pieces: vec![piece(signal, 0, Format::F16.missing())],
     }
 }

@@ -4,6 +4,8 @@
 //! A *frame* holds one sample of every signal, or several of those sampled faster. Samples are kept as the stored
 //! integers ("digital"); `Channel::physical` turns them into the header's units.
 
+mod annotation;
+mod files;
 mod format;
 mod header;
 mod join;
@@ -12,7 +14,9 @@ mod read;
 mod read_tests;
 mod write;
 
-pub use read::read_record;
+pub use annotation::{ANNOTATORS, Annotation, parse_annotations, read_annotations};
+pub use files::{Files, Input};
+pub use read::{read_layout, read_record, read_record_from};
 pub use write::{ChannelToWrite, write_record};
 
 use sha2::{Digest, Sha256};

@@ -92,7 +92,7 @@ fn layout_proportions_and_folds_are_like_the_publishers() {
     assert_eq!(entries[0].filename_lr, "records100/00000/00001_lr");
     assert!(data.missing(Rate::Hz100).is_empty());
     assert_eq!(data.missing(Rate::Hz500).len(), 400);
-    let count = |wanted: &dyn Fn(&[bool; 5]) -> bool| entries.iter().filter(|entry| wanted(&entry.labels)).count();
+    let count = |wanted: &dyn Fn(&[bool]) -> bool| entries.iter().filter(|entry| wanted(&entry.labels)).count();
     let norm = count(&|labels| labels[0]);
     let two = count(&|labels| labels.iter().filter(|&&label| label).count() == 2);
     assert!((144..=176).contains(&norm), "{norm}");
@@ -143,7 +143,9 @@ fn classes_are_separable_by_shape_and_not_by_offset() {
     let features = |indices: &[usize], feature: &dyn Fn(&[f32]) -> Vec<f64>| -> Vec<Vec<f64>> {
         data.load_many(indices, Rate::Hz100).unwrap().iter().map(|record| feature(record)).collect()
     };
-    let labels = |indices: &[usize]| -> Vec<[bool; 5]> { indices.iter().map(|&i| data.entries()[i].labels).collect() };
+    let labels = |indices: &[usize]| -> Vec<[bool; 5]> {
+        indices.iter().map(|&i| data.entries()[i].labels.as_slice().try_into().unwrap()).collect()
+    };
     let aucs = |feature: &dyn Fn(&[f32]) -> Vec<f64>| -> Vec<f64> {
         let scores = ridge(&features(&train, feature), &labels(&train), &features(&test, feature));
         (0..5)

@@ -1,0 +1,30 @@
+//! A WFDB record: its header, a signal file, a second header that may be a segment, another signal file. The parts are
+//! separated by zero bytes, so that headers can be long and the last file holds any bytes.
+#![no_main]
+
+use std::path::Path;
+
+use harness_fuzz::{Memory, datasets::wfdb, let_readers_catch, split};
+use libfuzzer_sys::fuzz_target;
+
+/// Samples per byte that a record may have: FLAC's silence, and gaps, which take none. Beyond what is kept in memory at
+/// once, a record says too much.
+const SAMPLES: usize = 1 << 24;
+
+fuzz_target!(|data: &[u8]| {
+    let_readers_catch();
+    // no gap of gigabytes: they are allowed (see the reader's own limit) and only cost time here
+    if data.split(|byte| !byte.is_ascii_digit()).any(|digits| (8..18).contains(&digits.len())) {
+        return;
+    }
+    let files = ["r.hea", "b.dat", "s.hea", "a.dat"].into_iter().zip(split(data, 4)).collect();
+    let Ok(record) = wfdb::read_record_from(&Memory(files), Path::new("r.hea")) else { return };
+    let mut all = 0;
+    for channel in &record.channels {
+        assert_eq!(channel.digital.len(), record.frames * channel.samples_per_frame);
+        assert_eq!(channel.physical().count(), channel.digital.len());
+        all += channel.digital.len();
+    }
+    assert!(all <= SAMPLES.max(data.len() * 1024) || record.channels.is_empty() || all <= 1 << 30);
+    assert_eq!(wfdb::digest(&record).len(), 64);
+});
