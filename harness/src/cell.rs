@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::datasets::mini::ecg::{self, EcgSpec};
 use crate::datasets::mini::eeg::{self, EegSpec};
 use crate::datasets::mini::text;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
 use crate::models::ModelConfig;
 use crate::tasks::Task;
@@ -91,6 +91,9 @@ impl TaskConfig {
                 Arc::new(Cardio::open(c, &root)?)
             }
             Self::Seizure(c) => {
+                c.check().map_err(|(expected, got)| {
+                    Error::Usage(format!("task `seizure`: {got}\n  expected: {expected}"))
+                })?;
                 if let Some(g) = c.generate {
                     let (patients, recordings, seconds) = (g.patients.0, g.recordings.0, g.seconds.0);
                     eeg::generate(&root, &EegSpec { patients, recordings, seconds, seed: 1 })?;

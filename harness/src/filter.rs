@@ -100,7 +100,7 @@ mod tests {
         output: Vec<f64>,
     }
 
-    /// Values of SciPy's `sosfilt(butter(…), …)`: see `filter.py` beside the file.
+    /// Values of `scipy.signal.sosfilt(butter(…), …)`: see `filter.py` beside the file.
     #[test]
     fn butterworth_filters_are_scipys() {
         let cases: Vec<Case> = serde_json::from_str(include_str!("../tests/golden/filter.json")).unwrap();

@@ -1,9 +1,11 @@
-//! CHB-MIT (Shoeb, 2009; PhysioNet, 10.13026/C2K01R): scalp EEG of children with epilepsy, in the publisher's layout:
+//! CHB-MIT (Shoeb, 2009; doi 10.13026/C2K01R): scalp EEG of children with epilepsy, in the publisher's layout:
 //! `RECORDS`, `chbNN/chbNN-summary.txt`, `chbNN/*.edf` and, for recordings with seizures, `*.edf.seizures`.
 
 pub mod annotations;
 pub mod montage;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -142,10 +144,7 @@ impl ChbMit {
         };
         let rate_hz = check(&header, &derivations)?;
         let annotated = path.with_file_name(format!("{}.seizures", path.file_name().unwrap_or_default().display()));
-        let annotated = match annotated.is_file() {
-            true => Some(annotations::read(&annotated, rate_hz)?),
-            false => None,
-        };
+        let annotated = if annotated.is_file() { Some(annotations::read(&annotated, rate_hz)?) } else { None };
         let listed = listed.map(|listed| listed.seizures.clone());
         if let (Some(a), Some(b)) = (&annotated, &listed)
             && !agree(a, b)

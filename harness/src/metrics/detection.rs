@@ -53,7 +53,9 @@ impl Events {
     /// The sum of several recordings.
     pub fn sum(all: &[Self]) -> Self {
         let mut sum = Self::default();
-        all.iter().for_each(|one| sum.add(one, 1));
+        for one in all {
+            sum.add(one, 1);
+        }
         sum
     }
 }

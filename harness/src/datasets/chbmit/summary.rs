@@ -76,10 +76,9 @@ pub(super) fn parse(path: &Path, text: &str) -> DataResult<Vec<Listed>> {
             channels.push(label.to_owned());
         } else if let Some(open) = &mut open {
             match entry(key, value, open) {
-                Some(true) => {}
                 Some(false) => return wrong("a time `h:m:s`, a number of seizures, or whole seconds"),
                 None if key.contains("seizure") => return wrong("a seizure's start or end after its file's name"),
-                None => {}
+                _ => {}
             }
         } else if key.contains("seizure") || key.starts_with("file ") {
             return wrong("`File Name:` before what is said of a file");

@@ -78,7 +78,9 @@ impl Planned {
     fn labels(&self, spec: &EegSpec) -> Vec<&'static str> {
         let mut labels = CHANNELS.to_vec();
         if self.has_dummies(spec) {
-            DUMMIES.iter().for_each(|&place| labels.insert(place, "-"));
+            for place in DUMMIES {
+                labels.insert(place, "-");
+            }
         }
         labels
     }
@@ -122,7 +124,7 @@ pub fn generate(root: &Path, spec: &EegSpec) -> DataResult<()> {
         write(&format!("{name}/{name}-summary.txt"), summary(case, spec).as_bytes())?;
     }
     let lines = |list: &mut dyn Iterator<Item = &Planned>| -> String {
-        list.map(|planned| format!("{}/{}\n", planned.case(), planned.file())).collect()
+        list.flat_map(|planned| [planned.case(), "/".into(), planned.file(), "\n".into()]).collect()
     };
     write("RECORDS", lines(&mut plan.iter()).as_bytes())?;
     let with = lines(&mut plan.iter().filter(|planned| !planned.seizures.is_empty()));
@@ -149,11 +151,13 @@ fn info(spec: &EegSpec) -> String {
 
 /// Whether `root` holds this dataset: whole if it is there at all. An empty folder counts as nothing.
 fn is_there(root: &Path, spec: &EegSpec) -> DataResult<bool> {
-    match std::fs::read_dir(root) {
+    let mut inside = match std::fs::read_dir(root) {
+        Ok(inside) => inside,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(DataError::io(root)(error)),
-        Ok(mut inside) if inside.next().is_none() => return Ok(false),
-        Ok(_) => {}
+    };
+    if inside.next().is_none() {
+        return Ok(false);
     }
     if std::fs::read_to_string(root.join(INFO)).is_ok_and(|found| found == info(spec)) {
         return Ok(true);

@@ -20,7 +20,7 @@ pub enum Split {
 }
 
 /// Size of a generated dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateEeg {
     /// Patients, 1 to 20.
@@ -117,7 +117,10 @@ const LOWEST_CORNER_HZ: f64 = 0.1;
 
 impl SeizureConfig {
     /// Checks what no single key can know.
-    pub(super) fn check(&self) -> Result<(), Problem> {
+    ///
+    /// # Errors
+    /// What was expected and what there is.
+    pub fn check(&self) -> Result<(), (String, String)> {
         let (low, high, highest) = (self.low_hz.0, self.high_hz.0, HIGHEST_CORNER * self.rate.0 as f64 / 2.0);
         if low < LOWEST_CORNER_HZ || low >= high || high > highest {
             let expected = format!("{LOWEST_CORNER_HZ} <= low_hz < high_hz <= {highest} (of rate: {})", self.rate.0);

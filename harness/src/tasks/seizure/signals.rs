@@ -29,10 +29,13 @@ const LOW_PASS_PAIRS: usize = 4;
 const NOTCH_QUALITY: f64 = 30.0;
 /// Normalised values beyond are cut off there: electrodes that lose contact jump by a hundred times the EEG.
 const LARGEST: f32 = 20.0;
+/// A channel that is quieter throughout is not connected, and is not to be blown up.
+const QUIETEST_UV: f64 = 0.1;
 /// Blocks of the training part that its statistics come from, evenly spaced: 17 hours of recording.
 const STATISTICS_BLOCKS: usize = 1000;
 
-/// From recorded to prepared samples.
+/// From recorded to prepared samples; all in Hz, as the names say.
+#[allow(clippy::struct_field_names)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Preparation {
     /// Samples per second afterwards.
@@ -207,11 +210,9 @@ impl Signals {
         }
         let n = f64::max(n, 1.0);
         let mean = total.map(|[sum, _]| sum / n);
-        /// Microvolts: a channel that is quieter throughout is not connected, and is not to be blown up.
-        const QUIETEST: f64 = 0.1;
         let mut scale = [1.0; WIDTH];
         for ((scale, [_, squares]), mean) in scale.iter_mut().zip(total).zip(mean) {
-            *scale = 1.0 / (squares / n - mean * mean).max(0.0).sqrt().max(QUIETEST);
+            *scale = 1.0 / (squares / n - mean * mean).max(0.0).sqrt().max(QUIETEST_UV);
         }
         Ok(Normalisation { mean: mean.map(|x| x as f32), scale: scale.map(|x: f64| x as f32) })
     }

@@ -95,7 +95,9 @@ fn a_chronological_split_keeps_the_order_of_time() {
     let config = SeizureConfig { valid_share: Share(0.2), test_share: Share(0.2), ..config };
     // four equal recordings in one case: middles at 1/8, 3/8, 5/8, 7/8
     let mut four = data.recordings().to_vec();
-    four.iter_mut().for_each(|r| r.case = "chb01".into());
+    for recording in &mut four {
+        recording.case = "chb01".into();
+    }
     let config = SeizureConfig { cases: cases(&["chb01"]), ..config };
     assert_eq!(config.parts(&four).unwrap(), [vec![0, 1], vec![2], vec![3]]);
 }
@@ -202,10 +204,9 @@ fn blocks_join_without_a_seam() {
     let mut filter =
         crate::filter::Filter::high_pass(1, 0.5, 256.0).then(crate::filter::Filter::low_pass(4, 24.0, 256.0));
     let whole: Vec<f64> = channel.iter().map(|x| filter.next(x - channel[0])).step_by(4).collect();
-    let mut raw =
+    let raw =
         Signals::new(vec![recording], Preparation { rate_hz: 64, low_hz: 0.5, high_hz: 24.0, notch_hz: None }, &[])
             .unwrap();
-    let _ = &mut raw;
     let mut samples = Vec::new();
     raw.append(0, 0..4480, &mut samples).unwrap();
     // without training recordings the mean is 0 and the scale that of a silent channel: 10 per microvolt, cut off at 20
@@ -232,7 +233,9 @@ fn scores_are_those_of_a_known_detector() {
             let logits = candle_core::Tensor::stack(&[on.zeros_like().unwrap(), on], 2).unwrap();
             scorer.observe(&s, &logits).unwrap();
         }
-        calibration.into_iter().for_each(|on| scorer.calibrate(on));
+        if let Some(on) = calibration {
+            scorer.calibrate(on);
+        }
         scorer.finish()
     };
     let value = |scores: &Scores, name: &str| scores.metrics.iter().find(|m| m.name == name).unwrap().value;

@@ -154,7 +154,7 @@ impl Brain {
         for (i, at) in potentials.iter_mut().enumerate().take(to).skip(from) {
             let t = (i - from) as f64 / rate;
             let share = t / seconds;
-            if (i - from) % RATE_HZ == 0 {
+            if (i - from).is_multiple_of(RATE_HZ) {
                 spread = reach(self.focus, 0.4 + 0.7 * share);
             }
             phase += (begin_hz + (end_hz - begin_hz) * share + 0.6 * normal(rng)) / rate;
