@@ -59,10 +59,16 @@ pub(super) fn caption(part: &Part) -> String {
 /// On which data a section trains and evaluates, in whole sentences.
 pub(super) fn data(part: &Part) -> String {
     let dataset = catalogue::dataset(part.family);
-    let owner = if part.generated() { "its".to_owned() } else { format!("{dataset}'s") };
+    let elsewhere = other_folder(part);
+    let own = part.generated() || elsewhere.is_some();
+    let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
     let origin = if part.generated() {
         format!(
             "Generated data in the file format of {dataset}, not {dataset}: no number here compares with a published one. "
+        )
+    } else if let Some(folder) = elsewhere {
+        format!(
+            "Data in the folder `{folder}`, not {dataset} as published: no number here compares with a published one. "
         )
     } else {
         String::new()
@@ -86,6 +92,12 @@ pub(super) fn place(part: &Part, role: &str) -> String {
     }
     let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(str::to_owned));
     format!("{} split", if chosen.is_empty() { role } else { &chosen })
+}
+
+/// The folder, where seizure detection reads another than the dataset's.
+pub(super) fn other_folder(part: &Part) -> Option<String> {
+    let root = join(part.config("task.root").into_iter().map(str::to_owned));
+    (part.family == "seizure" && !root.is_empty() && root != "chb-mit").then_some(root)
 }
 
 /// Cases of CHB-MIT that play a role.

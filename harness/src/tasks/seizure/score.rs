@@ -78,7 +78,8 @@ impl Scorer for SeizureScorer {
     }
 
     fn finish(self: Box<Self>) -> Scores {
-        let seen: Vec<usize> = (0..self.windows.len()).filter(|&r| !self.windows[r].is_empty()).collect();
+        let seen: Vec<usize> =
+            self.windows.iter().enumerate().filter(|(_, windows)| !windows.is_empty()).map(|(r, _)| r).collect();
         let windows: Vec<Vec<Window>> = seen.iter().map(|&r| self.windows_of(r)).collect();
         let all = || windows.iter().flatten();
         let scores: Vec<f64> = all().map(|window| window.score).collect();
