@@ -55,7 +55,9 @@ impl Filter {
 
     /// Removes one frequency; `quality` is that frequency by the width of what is removed (−3 dB).
     pub fn notch(frequency_hz: f64, quality: f64, rate_hz: f64) -> Self {
-        let (cos, alpha) = angle(frequency_hz, quality, rate_hz);
+        let (cos, _) = angle(frequency_hz, quality, rate_hz);
+        // the width, too, is kept through the transform, as `scipy.signal.iirnotch` does
+        let alpha = (PI * frequency_hz / quality / rate_hz).tan();
         Self { sections: vec![Section::new([1.0, -2.0 * cos, 1.0], [1.0 + alpha, -2.0 * cos, 1.0 - alpha])] }
     }
 

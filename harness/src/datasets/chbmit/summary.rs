@@ -188,7 +188,7 @@ mod tests {
             ("File Name: chb99_01.edf\n", "", 9),
             ("chb99_01.edf", "../chb99_01.edf", 9),
             ("Channel 2: F7", "Channel two: F7", 7),
-            ("Seizure 1 Start Time:", "Seizure one Start:", 22),
+            ("Seizure 1 Start Time:", "Seizure one Start:", 23),
         ] {
             let error = read(&TWO_FORMS.replacen(wrong, with, 1)).unwrap_err();
             assert!(error.starts_with(&format!("chb99-summary.txt:{line}: ")), "{wrong} -> {with}: {error}");
