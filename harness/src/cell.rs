@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::datasets::mini::ecg::{self, EcgSpec};
+use crate::datasets::mini::eeg::{self, EegSpec};
 use crate::datasets::mini::text;
 use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
@@ -16,10 +17,11 @@ use crate::tasks::Task;
 use crate::tasks::cardio::{Cardio, CardioConfig};
 use crate::tasks::language::{Language, LanguageConfig};
 use crate::tasks::recall::{Recall, RecallConfig};
+use crate::tasks::seizure::{Seizure, SeizureConfig};
 use crate::train::TrainConfig;
 
 /// Tasks that a grid file may name.
-pub const TASKS: [&str; 3] = ["language", "cardio", "recall"];
+pub const TASKS: [&str; 4] = ["language", "cardio", "seizure", "recall"];
 
 /// A task with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub enum TaskConfig {
     Language(LanguageConfig),
     /// PTB-XL.
     Cardio(CardioConfig),
+    /// CHB-MIT.
+    Seizure(SeizureConfig),
     /// A generated test of long-range credit.
     Recall(RecallConfig),
 }
@@ -56,6 +60,13 @@ impl TaskConfig {
                 Some(n) => generated(format!("ecg-v{}-{n}-{}", ecg::GENERATOR_VERSION, c.rate.0), &c.root),
                 None => data.join(&c.root),
             },
+            Self::Seizure(c) => match c.generate {
+                Some(g) => {
+                    let size = format!("{}-{}-{}", g.patients.0, g.recordings.0, g.seconds.0);
+                    generated(format!("eeg-v{}-{size}", eeg::GENERATOR_VERSION), &c.root)
+                }
+                None => data.join(&c.root),
+            },
             Self::Recall(_) => data.join("generated"), // nothing is stored
         }
     }
@@ -79,6 +90,16 @@ impl TaskConfig {
                     ecg::generate(&root, &EcgSpec { records, seed: 1, with_500_hz: c.rate.0 == 500 })?;
                 }
                 Arc::new(Cardio::open(c, &root)?)
+            }
+            Self::Seizure(c) => {
+                c.check().map_err(|(expected, got)| {
+                    Error::Usage(format!("task `seizure`: {got}\n  expected: {expected}"))
+                })?;
+                if let Some(g) = c.generate {
+                    let (patients, recordings, seconds) = (g.patients.0, g.recordings.0, g.seconds.0);
+                    eeg::generate(&root, &EegSpec { patients, recordings, seconds, seed: 1 })?;
+                }
+                Arc::new(Seizure::open(c, &root)?)
             }
             Self::Recall(c) => Arc::new(Recall::new(c)?),
         })

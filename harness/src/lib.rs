@@ -11,6 +11,7 @@ pub mod datasets;
 pub mod error;
 pub mod event;
 pub mod fetch;
+pub mod filter;
 pub mod grid;
 pub mod jobs;
 pub mod measure;

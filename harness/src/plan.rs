@@ -152,6 +152,7 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
     let task = match kind.as_str() {
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
         "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+        "seizure" => TaskConfig::Seizure(read_as(&keys, "task `seizure`", sources)?),
         _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
     };
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;

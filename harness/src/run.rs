@@ -151,13 +151,14 @@ pub fn run_loop(
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
         if is_curve_point(at.segment, total, train.curve_points) {
-            let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit)?;
+            let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit, None)?;
             push_evals(sink, at, job.task.curve_part(), scores.metrics);
         }
     }
     // what follows is made again after a kill, so its rows must lie behind the checkpoint
     checkpoint(job, learner, sink, at)?;
-    let mut scores = evaluate(job, learner, Part::Test, None)?;
+    let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
+    let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
     push_evals(sink, at, Part::Test, scores.metrics.clone());
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row));
@@ -178,7 +179,13 @@ fn to(device: &Device, t: &Tensor) -> Result<Tensor> {
 }
 
 /// Runs a part through the learner's weights and scores it.
-fn evaluate(job: &mut Job<'_>, learner: &dyn Learner, part: Part, limit: Option<u64>) -> Result<Scores> {
+fn evaluate(
+    job: &mut Job<'_>,
+    learner: &dyn Learner,
+    part: Part,
+    limit: Option<u64>,
+    calibrated: Option<&Scores>,
+) -> Result<Scores> {
     let streams = job.config.train.eval_streams.0;
     let source = job.task.evaluation(part, streams, learner.segment_len(), limit)?;
     let mut scorer = job.task.scorer(part, streams, limit)?;
@@ -190,6 +197,9 @@ fn evaluate(job: &mut Job<'_>, learner: &dyn Learner, part: Part, limit: Option<
         }
         scorer.observe(&segment, &predictor.predict(&to(job.device, &segment.input)?)?)?;
         (job.progress)(Progress { done: index, total: source.segments(), loss: None, rate: 0.0, phase: "evaluating" });
+    }
+    if let Some(on) = calibrated {
+        scorer.calibrate(on);
     }
     Ok(scorer.finish())
 }

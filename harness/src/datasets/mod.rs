@@ -1,5 +1,6 @@
 //! Datasets in their publishers' layouts, and generators that write the same layouts.
 
+pub mod chbmit;
 pub mod edf;
 pub mod error;
 pub mod flac;

@@ -36,7 +36,7 @@ pub(super) fn main_metrics(task: &str) -> &'static [&'static str] {
     match task {
         "language" => &["bits_per_byte", "perplexity_per_word", "perplexity", "oov_rate"],
         "cardio" => &["auc_roc_macro", "auc_pr_macro"],
-        "seizure" => &["auc_roc", "auc_pr", "event_sensitivity", "false_alarms_per_hour"],
+        "seizure" => &["auc_roc", "auc_pr", "prevalence", "event_sensitivity", "false_alarms_per_hour"],
         "speech" => &["word_error_rate", "character_error_rate"],
         "recall" => &["accuracy", "loss"],
         _ => &[],
@@ -59,6 +59,8 @@ pub(super) fn metric(name: &str) -> MetricInfo {
         "auc_pr" => ("AUC-PR", Some(Higher), Digits::After(3)),
         "event_sensitivity" => ("event sensitivity", Some(Higher), Digits::After(3)),
         "false_alarms_per_hour" => ("false alarms per hour", Some(Lower), Digits::Significant(3)),
+        "prevalence" => ("prevalence", None, Digits::After(3)),
+        "scored_hours" => ("hours scored", None, Digits::Significant(3)),
         "word_error_rate" => ("word error rate", Some(Lower), Digits::After(4)),
         "character_error_rate" => ("character error rate", Some(Lower), Digits::After(4)),
         _ => match name.split_once('_') {

@@ -107,6 +107,7 @@ fn extent(part: &Part, loaded: &Loaded, metric: &str, split: &str) -> Option<Str
     let unit = match (metric, part.family) {
         ("bits_per_byte", _) => "bytes",
         (_, "cardio") => "recordings",
+        (_, "seizure") => "windows",
         _ => return None,
     };
     let rows = part.runs().filter_map(|run| loaded.evals.get(&run.head.cell)).flatten();

@@ -5,6 +5,7 @@
 pub mod cardio;
 pub mod language;
 pub mod recall;
+pub mod seizure;
 
 use candle_core::Tensor;
 use learner::{Io, Targets};
@@ -110,6 +111,8 @@ pub trait Scorer {
     /// # Errors
     /// If the tensor cannot be read.
     fn observe(&mut self, segment: &Segment, output: &Tensor) -> learner::Result<()>;
+    /// Takes what the same weights scored on [`Task::calibration_part`], before the end.
+    fn calibrate(&mut self, _on: &Scores) {}
     /// The metrics.
     fn finish(self: Box<Self>) -> Scores;
 }
@@ -141,6 +144,11 @@ pub trait Task: Send + Sync {
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>>;
     /// Part whose metric is plotted during training.
     fn curve_part(&self) -> Part;
+    /// Part that the final evaluation is calibrated on, such as the threshold of an alarm: evaluated first and given to
+    /// [`Scorer::calibrate`].
+    fn calibration_part(&self) -> Option<Part> {
+        None
+    }
     /// Digest of the data that is used: part of every cell's id.
     fn fingerprint(&self) -> &str;
     /// Facts about the data worth a row in the results (name, value), such as an entropy floor.
