@@ -15,6 +15,7 @@ pub mod ctc;
 mod error;
 mod host;
 mod loss;
+pub mod operations;
 mod params;
 mod schedule;
 mod snapshot;
@@ -23,6 +24,7 @@ pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
 pub use host::{read_f32, with_f32, with_f32_mut};
 pub use loss::{Targets, loss, loss_and_gradient};
+pub use operations::OpCounts;
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
 pub use schedule::{Decay, Schedule};
 pub use snapshot::Snapshot;
@@ -131,23 +133,6 @@ pub struct Activity {
     pub connection_sparsity: Option<f64>,
     /// Share of the connections that a pruning rule may remove that it has removed.
     pub pruned_share: Option<f64>,
-}
-
-/// Exact operation counts of one step. Every field is a sum over what actually passed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpCounts {
-    /// Multiply–accumulates of the forward pass with a non-zero weight and a non-zero, non-spike input.
-    pub macs_forward: u64,
-    /// Accumulates of the forward pass: non-zero weight, spike input.
-    pub acs_forward: u64,
-    /// Multiply–accumulates of learning.
-    pub macs_learning: u64,
-    /// Accumulates of learning.
-    pub acs_learning: u64,
-    /// What a dense forward pass would need.
-    pub macs_dense: u64,
-    /// Operations that were seen but not understood.
-    pub unknown: u64,
 }
 
 /// One diagnostic value of one layer.
