@@ -237,8 +237,10 @@ impl Tally {
             if layer.neurons > 0 {
                 put("spike_sparsity", 1.0 - layer.fired as f64 / layer.neurons as f64);
             }
-            put("synaptic_acs", layer.synaptic.acs as f64 / rows.max(1) as f64);
-            put("synaptic_macs", layer.synaptic.macs as f64 / rows.max(1) as f64);
+            if layer.values > 0 {
+                put("synaptic_acs", layer.synaptic.acs as f64 / rows.max(1) as f64);
+                put("synaptic_macs", layer.synaptic.macs as f64 / rows.max(1) as f64);
+            }
         }
         values
     }
