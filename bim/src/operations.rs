@@ -11,7 +11,7 @@ use learner::{InputKind, Result};
 use crate::block::{Block, BlockParams, Spec};
 use crate::config::{BimConfig, DeltaInput, Levels, NeuronConfig};
 use crate::kernels::{Decay, Dims};
-use crate::network::{Network, NetworkParams, with_params};
+use crate::network::{Group, Network, NetworkParams, with_params};
 use crate::plasticity::{Plasticity, Site};
 
 /// Leak, drive and reset of a neuron: three products, two sums.
@@ -150,7 +150,7 @@ impl Counter<'_> {
             InputKind::Frames { width: frame } => {
                 let fan = Fan::of_columns(params.embedding, frame);
                 let see = |seen: Seen, frames: &[f32]| seen.and(fan.see(frames, Source::Values));
-                let seen = self.network.groups.iter().map(|g| g.inputs()).fold(Seen::NOTHING, see);
+                let seen = self.network.groups.iter().map(Group::inputs).fold(Seen::NOTHING, see);
                 self.tally.product(Product::new(Source::Values, &fan, seen).of_data());
             }
         }
