@@ -290,3 +290,6 @@ pub(crate) fn mamba(watches: [Option<Watch>; 4], taps: Product, rows: usize, sha
 pub(crate) fn unknown(dense: usize) {
     with(|t| t.unknown(dense as u64));
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,6 +153,10 @@ pub struct PredictionRow {
 
 /// Everything a cell may emit.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all events are steps, and each goes straight into its sink's buffer"
+)]
 pub enum Event {
     /// An update.
     Step(StepRow),
