@@ -202,10 +202,8 @@ fn spiking_layers_pay_for_spikes() -> Result<()> {
             .collect();
         assert!(fired[0] > 0 && fired[1] > 0, "silent: the test would be empty");
         assert_eq!((c.neuron_updates, c.forward.macs), (3 * pairs, pairs * h), "the embedding is no spike");
-        let between = match residual {
-            false => fired[0] + fired[1],
-            true => fired[0] + (fired[0] + fired[1]), // the third layer reads the sum of both: each spike of it counts
-        };
+        // with a residual the third layer reads the sum of both: each spike of it counts
+        let between = fired[0] + fired[1] + if residual { fired[0] } else { 0 };
         if recurrent {
             assert!(c.forward.acs > between * h, "their own spikes come on top");
         } else {

@@ -101,6 +101,13 @@ impl Bim {
         })
     }
 
+    /// Counts the chunk last run once more, to measure what that costs.
+    #[cfg(test)]
+    pub(crate) fn count_again(&self) -> Result<u64> {
+        let tally = operations::count(&self.config, &self.network, &self.plasticity, true)?;
+        Ok(tally.counts.forward.operations())
+    }
+
     /// Spikes per neuron and step of the chunk last run, for each layer and end.
     fn firing(&self) -> Vec<LayerValue> {
         let steps = self.network.steps();

@@ -4,7 +4,7 @@
 
 use learner::operations::{
     Fan, LOSS_ELEMENTWISE, Product, SIGMOID_ELEMENTWISE, SILU_ELEMENTWISE, SILU_REVERSE_ELEMENTWISE,
-    SOFTPLUS_ELEMENTWISE, Seen, Source, Tally, Work,
+    SOFTPLUS_ELEMENTWISE, Seen, Source, Tally, Work, nonzero,
 };
 use learner::{InputKind, Result};
 
@@ -358,9 +358,9 @@ fn contraction(dims: &Dims, membrane: bool) -> u64 {
     (of_states + of_membrane) as u64
 }
 
-/// How many values, and how many of them are not zero.
+/// How many neurons and steps, and in how many of them a spike.
 fn spikes(values: &[f32]) -> Seen {
-    pairing(values, Source::Values)
+    Seen { values: values.len() as u64, nonzero: nonzero(values), ..Seen::NOTHING }
 }
 
 fn pairing(values: &[f32], source: Source) -> Seen {

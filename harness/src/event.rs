@@ -32,7 +32,7 @@ pub struct StepRow {
     pub spike_sparsity: Option<f64>,
     /// Share of exact zeros entering a weight product.
     pub activation_sparsity: Option<f64>,
-    /// Share of weights exactly zero.
+    /// Share of weights exactly zero; biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
     /// Multiply–accumulates of the forward pass.
     pub macs_forward: Option<u64>,

@@ -129,7 +129,7 @@ pub struct Activity {
     pub spike_sparsity: Option<f64>,
     /// Share of exact zeros among the values that entered a weight product.
     pub activation_sparsity: Option<f64>,
-    /// Share of weights that are exactly zero, biases left out.
+    /// Share of weights that are exactly zero. Biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
     /// Share of the connections that a pruning rule may remove that it has removed.
     pub pruned_share: Option<f64>,
