@@ -34,7 +34,7 @@ fn nothing_is_counted_where_nobody_asks() -> Result<()> {
     let w = values("w", &[3, 3], 0)?;
     assert!(!active() && Watch::new(&[1.0], 1, Source::Values).is_none());
     linear(&w, &w, Source::Values, true, false);
-    let (_, tally) = during(|| ());
+    let ((), tally) = during(|| ());
     assert_eq!(tally.counts, OpCounts::default());
     Ok(())
 }
