@@ -109,12 +109,13 @@ impl AddAssign for Synaptic {
 /// The same forward weight products as other tools count them. None counts attention, scans or element-wise work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conventions {
-    /// `NeuroBench`: `[w ≠ 0]·[x ≠ 0]`; accumulates where every value of an input tensor is −1, 0 or 1, whatever made it.
+    /// `NeuroBench` (`SynapticOperations`): `[w ≠ 0]·[x ≠ 0]`; accumulates where every value of an input tensor is −1, 0 or
+    /// 1, whatever made it. What it adds for the gates of recurrent cells is left out.
     pub neurobench: Synaptic,
-    /// `SpikingJelly`: where every value is 0 or 1, an accumulate for each 1 and each weight, zero or not; else the dense
+    /// `SpikingJelly` (`SynOpCounter` and `MACCounter`): where every value is 0 or 1, an accumulate for each 1 and each weight, zero or not; else the dense
     /// number of multiply–accumulates.
     pub spikingjelly: Synaptic,
-    /// `syops-counter`: where every value is 0 or 1, the dense number with biases times the rate of ones, rounded down;
+    /// `syops-counter` (its hooks of linear and convolution layers): where every value is 0 or 1, the dense number with biases times the rate of ones, rounded down;
     /// else the dense number with biases.
     pub syops: Synaptic,
 }
