@@ -68,8 +68,8 @@ fn every_model_is_counted_whole_and_the_prices_are_named() {
         assert_eq!(layers.iter().any(|l| l.quantity == "spike_sparsity"), spiking, "{kind}");
         // the results' figure is the mean over the last fifth of the segments
         let tail = &steps[steps.len() - steps.len().div_ceil(5)..];
-        let seen = steps.last().expect("steps").seen
-            - (steps.len() > tail.len()).then(|| steps[steps.len() - tail.len() - 1].seen).unwrap_or(0);
+        let before = steps.iter().rev().nth(tail.len()).map_or(0, |row| row.seen);
+        let seen = steps.last().expect("steps").seen - before;
         let mean = tail.iter().filter_map(|s| s.energy_forward_pj).sum::<f64>() / seen as f64;
         let stored = of_kind.iter().find(|r| r.metric.as_deref() == Some("energy_forward_pj")).expect("a row");
         assert_eq!(stored.split.as_deref(), Some("train"));
