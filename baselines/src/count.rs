@@ -130,10 +130,12 @@ pub(crate) fn residual(x: &Tensor) {
 }
 
 /// The product of a layer's input `[B, K, I]`, and that of its own outputs `y` `[B, K, H]` of the step before, whose first are
-/// `before` `[B, H]`, with the rows of `w` behind the input's.
+/// `before` `[B, H]`, with the rows of `w` behind the input's. The input's has a bias.
 fn layer_products(x: (&Tensor, Source), w: &Tensor, own: Option<(&Tensor, Source, &Tensor)>) {
     let inputs = x.0.dims().last().copied().unwrap_or(0);
-    let from_input = product(x.0, w, 0, inputs, |fan, values| Product::new(x.1, fan, fan.see(values, x.1)));
+    let (rows, outputs) = ((x.0.elem_count() / inputs.max(1)) as u64, w.dims().last().copied().unwrap_or(0) as u64);
+    let from_input =
+        product(x.0, w, 0, inputs, |fan, values| Product::new(x.1, fan, fan.see(values, x.1)).biased(rows, outputs));
     let from_own = own.and_then(|(y, source, before)| {
         let (steps, width) = (y.dim(1).ok()?, y.dim(2).ok()?);
         let first = slice(before, <[f32]>::to_vec).unwrap_or_default();
@@ -145,8 +147,8 @@ fn layer_products(x: (&Tensor, Source), w: &Tensor, own: Option<(&Tensor, Source
     with(|t| [from_input, from_own].into_iter().flatten().for_each(|p| t.product(p)));
 }
 
-/// Three logistic functions, two tanh, `f·c + i·g`, `o·tanh c`, four biases; back: what `step_backward` does.
-const LSTM: (u64, u64) = (3 * SIGMOID_ELEMENTWISE + 2 + 3 + 1 + 4, 28);
+/// Three logistic functions, two tanh, `f·c + i·g`, `o·tanh c`; back: what `step_backward` does.
+const LSTM: (u64, u64) = (3 * SIGMOID_ELEMENTWISE + 2 + 3 + 1, 24);
 
 /// An LSTM layer: `x` `[B, K, I]`, `w` `[I + H, 4H]`, `y` `[B, K, H]`, `hidden` before the segment.
 pub(crate) fn lstm(x: &Tensor, w: &Tensor, y: &Tensor, hidden: &Tensor) {
@@ -162,10 +164,10 @@ pub(crate) fn lstm(x: &Tensor, w: &Tensor, y: &Tensor, hidden: &Tensor) {
     });
 }
 
-/// Two logistic functions, tanh, `n + r·u`, the mean of two, four biases; back: what `GruBack` does.
-const GRU: (u64, u64) = (2 * SIGMOID_ELEMENTWISE + 1 + 2 + 3 + 4, 22);
-/// tanh and bias; back `dh (1 − h²)`, sum of gradients, bias.
-const VANILLA: (u64, u64) = (2, 5);
+/// Two logistic functions, tanh, `n + r·u`, the mean of two, a bias of its own; back: what `GruBack` does.
+const GRU: (u64, u64) = (2 * SIGMOID_ELEMENTWISE + 1 + 2 + 3 + 1, 19);
+/// tanh; back `dh (1 − h²)` and the sum of gradients.
+const VANILLA: (u64, u64) = (1, 4);
 
 /// A recurrent layer: shapes as of [`lstm`].
 pub(crate) fn rnn(x: &Tensor, w: &Tensor, y: &Tensor, hidden: &Tensor, cell: Cell) {
@@ -184,8 +186,8 @@ pub(crate) fn rnn(x: &Tensor, w: &Tensor, y: &Tensor, hidden: &Tensor, cell: Cel
     });
 }
 
-/// Leak, current, reset (2), threshold and comparison, bias; back: surrogate (3), sums and quotient (4), leak (2), bias.
-const LIF: (u64, u64) = (7, 10);
+/// Leak, current, reset (2), threshold and comparison; back: surrogate (3), sums and quotient (4), leak (2).
+const LIF: (u64, u64) = (6, 9);
 /// Adaptive thresholds: `ρ a + s`, `ϑ + k a`; back the same the other way.
 const ADAPTIVE: (u64, u64) = (4, 3);
 
@@ -271,7 +273,9 @@ pub(crate) fn mamba(watches: [Option<Watch>; 4], taps: Product, rows: usize, sha
     let MambaShape { width, channels, states, taps: w, .. } = shape;
     let [r, d, h, n, w] = [rows, width, channels, states, w].map(|n| n as u64);
     with(|t| {
-        watches.into_iter().flatten().for_each(|watch| t.product(watch.product()));
+        let [input, selected, step, output] = watches.map(|watch| watch.map(Watch::product));
+        let step = step.map(|product| product.biased(r, h));
+        [input, selected, step, output].into_iter().flatten().for_each(|product| t.product(product));
         let taps = taps.biased(r, h).keeping(r * h);
         // the reverse pass convolves once more
         t.counts.reverse.macs += taps.seen.synaptic;
@@ -281,8 +285,8 @@ pub(crate) fn mamba(watches: [Option<Watch>; 4], taps: Product, rows: usize, sha
         t.activations(2 * r * h * n, 7 * r * h * n);
         // per state: Δ A, its exponential, B Δu; back these and two more
         let per_state = (3, 5);
-        // per channel: Δ, Δu, skip, SiLU of convolution and gate, the step's bias, the gate
-        let per_channel = SOFTPLUS_ELEMENTWISE + 1 + 2 + 2 * SILU_ELEMENTWISE + 1 + 1;
+        // per channel: Δ, Δu, skip, SiLU of convolution and gate, the gate
+        let per_channel = SOFTPLUS_ELEMENTWISE + 1 + 2 + 2 * SILU_ELEMENTWISE + 1;
         let back = SOFTPLUS_ELEMENTWISE + SIGMOID_ELEMENTWISE + 2 * SILU_REVERSE_ELEMENTWISE + 14;
         t.elementwise(r * (h * (n * per_state.0 + per_channel) + d), r * h * (n * per_state.1 + back));
         // states read and written, the convolution's window; kept: both halves of the input, u, steps, outputs
