@@ -325,6 +325,24 @@ impl<T: Real> Block<T> {
         &self.psi[self.spec.membrane.lag() * row..][..steps * row]
     }
 
+    /// `ψ` of the history in front of the chunk `[lag, streams, J]`.
+    #[must_use]
+    pub fn psi_before_chunk(&self) -> &[T] {
+        &self.psi[..self.spec.membrane.lag() * self.spec.streams() * self.spec.dims.inputs]
+    }
+
+    /// `ψ` of the first `steps` steps of the window `[steps, streams, J]`, over which the traces advance.
+    #[must_use]
+    pub fn psi_of_window(&self, steps: usize) -> &[T] {
+        &self.psi[..steps * self.spec.streams() * self.spec.dims.inputs]
+    }
+
+    /// Postsynaptic spikes of the chunk `[K, streams, D]`.
+    #[must_use]
+    pub fn spikes_out(&self, steps: usize) -> &[T] {
+        &self.s[..steps * self.spec.streams() * self.spec.dims.channels]
+    }
+
     /// Membrane potentials after the chunk `[streams, D]`.
     #[must_use]
     pub fn last_potentials(&self, steps: usize) -> &[T] {

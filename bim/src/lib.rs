@@ -35,6 +35,7 @@ pub mod diagnose;
 pub mod kernels;
 pub mod network;
 pub mod online;
+mod operations;
 pub mod plasticity;
 
 pub use config::BimConfig;

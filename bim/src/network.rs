@@ -97,7 +97,10 @@ pub struct Network<T> {
 }
 
 /// Calls `f` with the numbers of all parameters, held for reading meanwhile.
-fn with_params<T: Real, R>(params: &NetworkParams<Tensor>, f: impl FnOnce(&NetworkParams<&[T]>) -> R) -> Result<R> {
+pub(crate) fn with_params<T: Real, R>(
+    params: &NetworkParams<Tensor>,
+    f: impl FnOnce(&NetworkParams<&[T]>) -> R,
+) -> Result<R> {
     let held: Vec<_> = params.iter().map(Tensor::storage_and_layout).collect();
     let mut slices: Vec<&[T]> = Vec::with_capacity(held.len());
     for (storage, layout) in &held {
@@ -483,6 +486,22 @@ impl<T: Real> Network<T> {
 }
 
 impl<T: Real> Group<T> {
+    /// What the linear map of frames read `[K, streams, F]`; empty for tokens.
+    #[must_use]
+    pub fn inputs(&self) -> &[T] {
+        &self.frames
+    }
+
+    /// What the output layer read `[K, streams, width]`.
+    #[must_use]
+    pub fn head_inputs(&self, steps: usize) -> &[T] {
+        &self.x[..steps * self.streams * self.width()]
+    }
+
+    fn width(&self) -> usize {
+        self.blocks.first().map_or(0, |b| b.spec.encode.channels)
+    }
+
     fn new(spec: Spec<T>, layers: usize, io: &Io, first: usize) -> Self {
         let streams = spec.encode.streams;
         let (rows, width) = (io.segment * streams, spec.encode.channels);

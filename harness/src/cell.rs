@@ -12,6 +12,7 @@ use crate::datasets::mini::eeg::{self, EegSpec};
 use crate::datasets::mini::text;
 use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
+use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::tasks::Task;
 use crate::tasks::cardio::{Cardio, CardioConfig};
@@ -123,6 +124,9 @@ pub struct CellConfig {
     pub model: ModelConfig,
     /// Training.
     pub train: TrainConfig,
+    /// Prices of operations.
+    #[serde(default)]
+    pub energy: CostModel,
     /// Seed of weights, order and everything else that is drawn.
     pub seed: u64,
 }
@@ -137,6 +141,7 @@ impl CellConfig {
             "model": self.model,
             "train": self.train,
             "seed": self.seed,
+            "energy": self.energy.key(),
             "data": data_fingerprint,
             "code": [self.model.code_version(), crate::run::CODE_VERSION],
         });
@@ -146,7 +151,7 @@ impl CellConfig {
     /// `model.lambda → 0.95` and so on, for the configuration columns of the results.
     #[must_use]
     pub fn flat(&self) -> BTreeMap<String, String> {
-        let mut out = BTreeMap::new();
+        let mut out = BTreeMap::from([("energy".to_owned(), self.energy.name.clone())]);
         for (name, value) in [
             ("task", serde_json::to_value(&self.task)),
             ("model", serde_json::to_value(&self.model)),

@@ -76,6 +76,9 @@ struct Select {
     /// Run a part of the cells, such as model=bim|lstm,seed=1
     #[arg(long, value_name = "EXPR")]
     only: Option<String>,
+    /// Prices of operations: a known list such as horowitz-2014-fp32 or loihi-2018, or a .yaml file
+    #[arg(long, value_name = "NAME|FILE")]
+    cost_model: Option<String>,
     /// Named scale of the grid file
     #[arg(long, value_name = "NAME")]
     scale: Option<String>,
@@ -182,7 +185,12 @@ pub fn main() -> ExitCode {
 
 impl Select {
     fn selection(&self) -> Selection {
-        Selection { scale: self.scale.clone(), set: self.set.clone(), only: self.only.clone() }
+        Selection {
+            scale: self.scale.clone(),
+            set: self.set.clone(),
+            only: self.only.clone(),
+            cost_model: self.cost_model.clone(),
+        }
     }
 
     fn device(&self) -> Result<Device> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{CellConfig, TASKS, TaskConfig};
 use crate::error::{Error, Result};
 use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
+use crate::measure::energy::CostModel;
 use crate::models::{KINDS, ModelConfig};
 use crate::run::{segments_for, updates_for};
 use crate::store::{read_json, write_json};
@@ -87,13 +88,15 @@ impl Plan {
         open: &mut OpenTasks,
     ) -> Result<Self> {
         let mut sources = Sources::default();
-        let grid = Grid::load(grid, &mut sources)?;
+        let file = grid;
+        let grid = Grid::load(file, &mut sources)?;
+        let energy = cost_model(&grid, file, selection, &sources)?;
         let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
         // by name, not by node: each expansion registers its `--set` texts as sources of their own
         let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
         let chosen: Vec<_> = grid.cells(selection, &mut sources)?.iter().map(key).collect();
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
-        let typed = all.iter().map(|raw| typed(raw, &sources)).collect::<Result<Vec<_>>>()?;
+        let typed = all.iter().map(|raw| typed(raw, &energy, &sources)).collect::<Result<Vec<_>>>()?;
         let mut cells = Vec::with_capacity(all.len());
         for (raw, config) in all.iter().zip(typed) {
             let mut cell = plan_cell(config, data, device, open)?;
@@ -146,8 +149,24 @@ impl Plan {
     }
 }
 
+/// The price list of the command line, of the grid, or the default.
+fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources) -> Result<CostModel> {
+    if let Some(name) = &selection.cost_model {
+        return CostModel::find(name, Path::new(""));
+    }
+    let Some(node) = &grid.energy else { return Ok(CostModel::default()) };
+    let Some(name) = node.scalar() else {
+        let message = format!("`energy`: expected the name of a cost model, got {}", node.describe());
+        return Err(sources.error(node.origin, message).expected_one_of("", &CostModel::names()).into());
+    };
+    CostModel::find(name, file.parent().unwrap_or(Path::new(""))).map_err(|e| match e {
+        Error::Usage(problem) => sources.error(node.origin, problem).into(),
+        other => other,
+    })
+}
+
 /// Typed configuration of a cell, every value checked.
-fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
+fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellConfig> {
     let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
     let task = match kind.as_str() {
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
@@ -173,6 +192,7 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
         model_name: raw.model_name().to_owned(),
         model,
         train: read_as(&raw.train, "`train`", sources)?,
+        energy: energy.clone(),
         seed: raw.seed,
     })
 }

@@ -4,19 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use learner::{Learner, Predictor, Update};
+use learner::{Learner, OpCounts, Predictor, Update};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
 use crate::event::{EvalRow, Event, LayerRow, StepRow};
 use crate::measure::allocator;
+use crate::measure::energy::Sizes;
 use crate::measure::resident::Resident;
 use crate::sinks::parquet::PartWriter;
 use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
 
 /// Raise when the loop would give other numbers for the same cell.
-pub const CODE_VERSION: u32 = 1;
+pub const CODE_VERSION: u32 = 2;
 
 /// Wall-clock time between checkpoints: what a kill loses at most.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -147,7 +148,13 @@ pub fn run_loop(
         let update = step(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
-        record(sink, at, &segment, update, learner.cost().state_bytes, &resident);
+        record(
+            sink,
+            at,
+            &segment,
+            update,
+            &Recorder { config: job.config, cost: learner.cost(), resident: &resident, total },
+        );
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
         if is_curve_point(at.segment, total, train.curve_points) {
@@ -224,14 +231,59 @@ fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Met
     }
 }
 
-fn record(
-    sink: &mut PartWriter,
-    at: &mut Position,
-    segment: &Segment,
-    update: Update,
-    state_bytes: u64,
-    resident: &Resident,
-) {
+/// What the rows of a cell need beside the update.
+struct Recorder<'a> {
+    config: &'a CellConfig,
+    cost: learner::Cost,
+    resident: &'a Resident,
+    /// Segments of the whole run.
+    total: u64,
+}
+
+impl Recorder<'_> {
+    /// The columns of operations and energy.
+    fn operations(&self, counts: &OpCounts) -> StepRow {
+        let [forward, learning] = self.config.energy.energies(counts, Sizes::of(&self.cost));
+        let (work, learned, tools) = (counts.forward, counts.learning(), counts.conventions);
+        StepRow {
+            macs_forward: Some(work.macs),
+            acs_forward: Some(work.acs),
+            macs_learning: Some(learned.macs),
+            acs_learning: Some(learned.acs),
+            macs_dense: Some(counts.macs_dense),
+            op_coverage: Some(counts.coverage()),
+            energy_forward_pj: Some(forward.arithmetic_pj),
+            energy_learning_pj: Some(learning.arithmetic_pj),
+            elementwise_forward: Some(work.elementwise),
+            elementwise_learning: Some(learned.elementwise),
+            activation_macs_forward: Some(work.activation_macs),
+            activation_macs_learning: Some(learned.activation_macs),
+            neuron_updates: Some(counts.neuron_updates),
+            weight_words_forward: Some(work.weight_words),
+            weight_words_learning: Some(learned.weight_words),
+            state_words_forward: Some(work.state_words),
+            state_words_learning: Some(learned.state_words),
+            operations_reverse: Some(counts.reverse.operations()),
+            operations_traces: Some(counts.traces.operations()),
+            operations_stdp: Some(counts.stdp.operations()),
+            operations_pruning: Some(counts.pruning.operations()),
+            operations_optimizer: Some(counts.optimizer.operations()),
+            energy_forward_with_traffic_pj: forward.with_traffic_pj,
+            energy_learning_with_traffic_pj: learning.with_traffic_pj,
+            energy_coverage_forward: Some(forward.coverage),
+            energy_coverage_learning: Some(learning.coverage),
+            neurobench_macs: Some(tools.neurobench.macs),
+            neurobench_acs: Some(tools.neurobench.acs),
+            spikingjelly_macs: Some(tools.spikingjelly.macs),
+            spikingjelly_acs: Some(tools.spikingjelly.acs),
+            syops_macs: Some(tools.syops.macs),
+            syops_acs: Some(tools.syops.acs),
+            ..StepRow::default()
+        }
+    }
+}
+
+fn record(sink: &mut PartWriter, at: &mut Position, segment: &Segment, update: Update, recorder: &Recorder<'_>) {
     at.segment += 1;
     at.step += 1;
     at.seen += segment.seen;
@@ -241,6 +293,9 @@ fn record(
         at.sparsity = (at.sparsity.0 + s, at.sparsity.1 + 1);
     }
     at.pruned_share = update.activity.pruned_share;
+    if let Some(counts) = update.operations {
+        at.operations.add(counts, segment.seen, at.segment, recorder.total);
+    }
     sink.push(Event::Step(StepRow {
         step: at.step,
         seen: at.seen,
@@ -249,15 +304,14 @@ fn record(
         learning_rate: update.learning_rate,
         grad_norm: update.grad_norm,
         update_norm: update.update_norm,
-        state_bytes: Some(state_bytes),
+        state_bytes: Some(recorder.cost.state_bytes),
         live_bytes: counted.then(allocator::live_bytes),
         peak_bytes: counted.then(allocator::peak_bytes),
-        rss_bytes: resident.bytes(),
+        rss_bytes: recorder.resident.bytes(),
         spike_sparsity: update.activity.spike_sparsity,
         activation_sparsity: update.activity.activation_sparsity,
         connection_sparsity: update.activity.connection_sparsity,
-        // operations and energy are not counted yet: null
-        ..StepRow::default()
+        ..update.operations.map_or_else(StepRow::default, |counts| recorder.operations(&counts))
     }));
     for v in update.layers {
         let row = LayerRow { step: at.step, layer: v.layer, quantity: v.quantity.to_owned(), value: v.value };

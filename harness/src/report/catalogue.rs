@@ -180,6 +180,20 @@ pub(super) fn bytes(value: f64) -> String {
     if unit == "B" { format!("{scaled:.0} B") } else { format!("{} {unit}", significant(scaled, 3)) }
 }
 
+/// Picojoules with a unit.
+pub(super) fn energy(picojoules: f64) -> String {
+    const UNITS: [&str; 5] = ["nJ", "µJ", "mJ", "J", "kJ"];
+    let mut scaled = picojoules;
+    let mut unit = "pJ";
+    for next in UNITS {
+        if scaled < 1000.0 {
+            break;
+        }
+        (scaled, unit) = (scaled / 1000.0, next);
+    }
+    format!("{} {unit}", significant(scaled, 3))
+}
+
 /// Seconds as a reader would say them.
 pub(super) fn duration(seconds: f64) -> String {
     if seconds < 59.95 {
