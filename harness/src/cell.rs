@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::datasets::mini::ecg::{self, EcgSpec};
+use crate::datasets::mini::speech::{self, SpeechSpec};
 use crate::datasets::mini::text;
 use crate::error::Result;
 use crate::grid::{canonical_json, short_id};
@@ -16,10 +17,11 @@ use crate::tasks::Task;
 use crate::tasks::cardio::{Cardio, CardioConfig};
 use crate::tasks::language::{Language, LanguageConfig};
 use crate::tasks::recall::{Recall, RecallConfig};
+use crate::tasks::speech::{Speech, SpeechConfig};
 use crate::train::TrainConfig;
 
 /// Tasks that a grid file may name.
-pub const TASKS: [&str; 3] = ["language", "cardio", "recall"];
+pub const TASKS: [&str; 4] = ["language", "cardio", "speech", "recall"];
 
 /// A task with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub enum TaskConfig {
     Language(LanguageConfig),
     /// PTB-XL.
     Cardio(CardioConfig),
+    /// `LibriSpeech`.
+    Speech(Box<SpeechConfig>),
     /// A generated test of long-range credit.
     Recall(RecallConfig),
 }
@@ -56,6 +60,10 @@ impl TaskConfig {
                 Some(n) => generated(format!("ecg-v{}-{n}-{}", ecg::GENERATOR_VERSION, c.rate.0), &c.root),
                 None => data.join(&c.root),
             },
+            Self::Speech(c) => match c.generate {
+                Some(n) => generated(format!("speech-v{}-{n}", speech::GENERATOR_VERSION), &c.root),
+                None => data.join(&c.root),
+            },
             Self::Recall(_) => data.join("generated"), // nothing is stored
         }
     }
@@ -78,6 +86,12 @@ impl TaskConfig {
                     ecg::generate(&root, &EcgSpec { records, seed: 1, with_500_hz: c.rate.0 == 500 })?;
                 }
                 Arc::new(Cardio::open(c, &root)?)
+            }
+            Self::Speech(c) => {
+                if let Some(utterances) = c.generate {
+                    speech::generate(&root, &SpeechSpec { utterances, seed: 1 })?;
+                }
+                Arc::new(Speech::open(c, &root, &data.join("cache").join("logmel"))?)
             }
             Self::Recall(c) => Arc::new(Recall::new(c)?),
         })

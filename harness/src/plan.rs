@@ -11,7 +11,7 @@ use crate::cell::{CellConfig, TASKS, TaskConfig};
 use crate::error::{Error, Result};
 use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
 use crate::models::{KINDS, ModelConfig};
-use crate::run::{segments_for, updates_for};
+use crate::run::{build, segments_for};
 use crate::store::{read_json, write_json};
 use crate::tasks::Task;
 
@@ -128,6 +128,7 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
     let task = match kind.as_str() {
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
         "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+        "speech" => TaskConfig::Speech(Box::new(read_as(&keys, "task `speech`", sources)?)),
         _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
     };
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
@@ -167,8 +168,7 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
     let total = segments_for(&config, &*source);
     // building it finds settings that do not fit together
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
-    let cost =
-        config.model.build(io, &config.train, updates_for(total, &*source), config.seed, device).map_err(named)?.cost();
+    let cost = build(&config, &*task, io, &*source, total, device).map_err(named)?.cost();
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
     Ok(PlannedCell {

@@ -18,6 +18,7 @@ mod loss;
 mod params;
 mod schedule;
 mod snapshot;
+mod two_pass;
 
 pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
@@ -26,6 +27,7 @@ pub use loss::{Targets, loss, loss_and_gradient};
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
 pub use schedule::{Decay, Schedule};
 pub use snapshot::Snapshot;
+pub use two_pass::TwoPass;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -148,6 +150,17 @@ pub struct OpCounts {
     pub macs_dense: u64,
     /// Operations that were seen but not understood.
     pub unknown: u64,
+}
+
+impl std::ops::AddAssign for OpCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.macs_forward += other.macs_forward;
+        self.acs_forward += other.acs_forward;
+        self.macs_learning += other.macs_learning;
+        self.acs_learning += other.acs_learning;
+        self.macs_dense += other.macs_dense;
+        self.unknown += other.unknown;
+    }
 }
 
 /// One diagnostic value of one layer.

@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod flac;
+pub mod librispeech;
 pub mod mini;
 pub mod ptbxl;
 pub mod vocabulary;
