@@ -346,4 +346,34 @@ mod tests {
         claim[22..26].fill(0xFF);
         assert!(decode(&claim, Path::new("x"), 0).is_err());
     }
+
+    /// Every FLAC line of `EXPECTED.tsv` in the folder that `HARNESS_REAL_DATA` names, as decoded by libsndfile.
+    #[test]
+    fn real_files_decode_as_libsndfile_does() {
+        use sha2::{Digest, Sha256};
+        let Some(root) = std::env::var_os("HARNESS_REAL_DATA") else {
+            println!("skipped: HARNESS_REAL_DATA is not set");
+            return;
+        };
+        let root = Path::new(&root);
+        let table = std::fs::read_to_string(root.join("EXPECTED.tsv")).unwrap();
+        let rows = table.lines().map(|line| line.split('\t').collect::<Vec<_>>()).filter(|row| row[1] == "flac");
+        let mut decoded = 0;
+        for row in rows {
+            let path = root.join(row[0]);
+            let (audio, info) = (read(&path).unwrap(), info(&path).unwrap());
+            let shape = format!("{}x{}", audio.channels.len(), audio.channels[0].len());
+            assert_eq!((shape.as_str(), audio.rate_hz.to_string().as_str()), (row[2], row[3]), "{}", row[0]);
+            assert_eq!(
+                (info.channels as usize, info.samples as usize),
+                (audio.channels.len(), audio.channels[0].len())
+            );
+            let mut hash = Sha256::new();
+            audio.channels.iter().flatten().for_each(|sample| hash.update(sample.to_le_bytes()));
+            assert_eq!(crate::datasets::wfdb::hex(&hash.finalize()), row[4], "{}", row[0]);
+            decoded += 1;
+        }
+        println!("{decoded} decoded as expected");
+        assert!(decoded > 0);
+    }
 }

@@ -201,6 +201,8 @@ mod tests {
         assert_ne!(Split::open(dir.path(), "dev-clean").unwrap().fingerprint(), before);
     }
 
+    type Change<'a> = &'a dyn Fn(&Path);
+
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         let message = |change: &dyn Fn(&Path)| {
@@ -210,7 +212,6 @@ mod tests {
         };
         let transcripts =
             |text: &'static str| move |c: &Path| std::fs::write(c.join("12-345.trans.txt"), text).unwrap();
-        type Change<'a> = &'a dyn Fn(&Path);
         let cases: [(Change, &str); 9] = [
             (&|c| std::fs::remove_file(c.join("12-345-0001.flac")).unwrap(), "12-345-0001.flac: not found"),
             (&|c| std::fs::remove_file(c.join("12-345.trans.txt")).unwrap(), "12-345.trans.txt: not found"),

@@ -179,6 +179,8 @@ mod tests {
         inside(folder).iter().flat_map(|p| inside(p)).collect()
     }
 
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
     #[test]
     fn computes_once_and_again_where_damaged() {
         let dir = tempfile::tempdir().unwrap();
@@ -191,7 +193,6 @@ mod tests {
         assert_eq!(cache.computed(), (1, 0));
         let [file] = files(&folder).try_into().unwrap();
         let whole = std::fs::read(&file).unwrap();
-        type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
         let damage: [Damage; 5] =
             [&|b| b[100] ^= 1, &|b| b.truncate(50), &|b| b.clear(), &|b| b[8] = 0xFF, &|b| b.extend([0; 16])];
         for (i, damage) in damage.iter().enumerate() {

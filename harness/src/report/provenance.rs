@@ -153,7 +153,12 @@ fn scored(part: &Part) -> String {
         }
         parts.extend(text(amounts("scored_bytes"), "bytes"));
     } else {
-        parts.extend(text(items(), if part.family == "cardio" { "recordings" } else { "items" }));
+        let what = match part.family {
+            "cardio" => "recordings",
+            "speech" => "words",
+            _ => "items",
+        };
+        parts.extend(text(items(), what));
     }
     parts.join(", ")
 }

@@ -41,7 +41,8 @@ fn batches_are_alike_in_length_padded_and_seeded() {
         assert_eq!(segment.seen, steps.iter().sum::<usize>() as u64);
         let input = segment.input.to_vec3::<f32>().unwrap();
         for (b, &length) in steps.iter().enumerate() {
-            assert!(weight[b][..length].iter().all(|w| *w == 1.0) && weight[b][length..].iter().all(|w| *w == 0.0));
+            let expected: Vec<f32> = (0..longest).map(|t| f32::from(u8::from(t < length))).collect();
+            assert_eq!(weight[b], expected);
             assert!(input[b][length..].iter().flatten().all(|x| *x == 0.0));
             assert!(input[b][..length].iter().all(|row| row.iter().any(|x| *x != 0.0)));
             padded += (longest - length) as f64;
