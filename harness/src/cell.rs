@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::datasets::mini::ecg::{self, EcgSpec};
 use crate::datasets::mini::eeg::{self, EegSpec};
+use crate::datasets::mini::speech::{self, SpeechSpec};
 use crate::datasets::mini::text;
 use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
@@ -19,10 +20,11 @@ use crate::tasks::cardio::{Cardio, CardioConfig};
 use crate::tasks::language::{Language, LanguageConfig};
 use crate::tasks::recall::{Recall, RecallConfig};
 use crate::tasks::seizure::{Seizure, SeizureConfig};
+use crate::tasks::speech::{Speech, SpeechConfig};
 use crate::train::TrainConfig;
 
 /// Tasks that a grid file may name.
-pub const TASKS: [&str; 4] = ["language", "cardio", "seizure", "recall"];
+pub const TASKS: [&str; 5] = ["language", "cardio", "seizure", "speech", "recall"];
 
 /// A task with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +36,8 @@ pub enum TaskConfig {
     Cardio(CardioConfig),
     /// CHB-MIT.
     Seizure(SeizureConfig),
+    /// `LibriSpeech`.
+    Speech(Box<SpeechConfig>),
     /// A generated test of long-range credit.
     Recall(RecallConfig),
 }
@@ -66,6 +70,10 @@ impl TaskConfig {
                     let size = format!("{}-{}-{}", g.patients.0, g.recordings.0, g.seconds.0);
                     generated(format!("eeg-v{}-{size}", eeg::GENERATOR_VERSION), &c.root)
                 }
+                None => data.join(&c.root),
+            },
+            Self::Speech(c) => match c.generate {
+                Some(n) => generated(format!("speech-v{}-{n}", speech::GENERATOR_VERSION), &c.root),
                 None => data.join(&c.root),
             },
             Self::Recall(_) => data.join("generated"), // nothing is stored
@@ -101,6 +109,12 @@ impl TaskConfig {
                     eeg::generate(&root, &EegSpec { patients, recordings, seconds, seed: 1 })?;
                 }
                 Arc::new(Seizure::open(c, &root)?)
+            }
+            Self::Speech(c) => {
+                if let Some(utterances) = c.generate {
+                    speech::generate(&root, &SpeechSpec { utterances, seed: 1 })?;
+                }
+                Arc::new(Speech::open(c, &root, &data.join("cache").join("logmel"))?)
             }
             Self::Recall(c) => Arc::new(Recall::new(c)?),
         })

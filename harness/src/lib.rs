@@ -10,6 +10,7 @@ pub mod cli;
 pub mod datasets;
 pub mod error;
 pub mod event;
+pub mod features;
 pub mod fetch;
 pub mod filter;
 pub mod grid;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
 use crate::measure::energy::CostModel;
 use crate::models::{KINDS, ModelConfig};
-use crate::run::{segments_for, updates_for};
+use crate::run::{build, segments_for};
 use crate::store::{read_json, write_json};
 use crate::tasks::Task;
 
@@ -172,6 +172,7 @@ fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellCon
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
         "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
         "seizure" => TaskConfig::Seizure(read_as(&keys, "task `seizure`", sources)?),
+        "speech" => TaskConfig::Speech(Box::new(read_as(&keys, "task `speech`", sources)?)),
         _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
     };
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
@@ -212,8 +213,7 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
     let total = segments_for(&config, &*source);
     // building it finds settings that do not fit together
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
-    let cost =
-        config.model.build(io, &config.train, updates_for(total, &*source), config.seed, device).map_err(named)?.cost();
+    let cost = build(&config, &*task, io, &*source, total, device).map_err(named)?.cost();
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
     Ok(PlannedCell {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use learner::{Learner, OpCounts, Predictor, Update};
+use learner::{Io, Learner, OpCounts, Predictor, TwoPass, Update};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
@@ -95,13 +95,36 @@ pub fn run_cell(
     let io = job.task.io(config.train.streams.0, segment);
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
-    let updates = updates_for(total, &*source);
     bim::kernels::matmul::warm_up();
-    let mut learner = config.model.build(io, &config.train, updates, config.seed, job.device)?;
+    let mut learner = build(config, job.task, io, &*source, total, job.device)?;
     if let Some(snapshot) = start {
         learner.load(snapshot)?;
     }
     run_loop(job, &*source, total, &mut *learner, sink, at)
+}
+
+/// Builds a cell's learner for `total` segments of `source`: as it is where its segments hold those of the task, otherwise
+/// in two passes.
+///
+/// # Errors
+/// If settings do not fit together or the device cannot run the model.
+pub fn build(
+    config: &CellConfig,
+    task: &dyn Task,
+    io: Io,
+    source: &dyn Source,
+    total: u64,
+    device: &Device,
+) -> learner::Result<Box<dyn Learner>> {
+    let model = |updates| config.model.build(io, &config.train, updates, config.seed, device);
+    match task.longest().filter(|longest| io.segment < *longest) {
+        None => model(updates_for(total, source)),
+        Some(longest) => {
+            let chunks = u128::from(total) * u128::from(source.chunks(io.segment));
+            let updates = (chunks / u128::from(source.segments().max(1))).max(1) as u64;
+            Ok(Box::new(TwoPass::new(model(updates)?, io.streams, longest)?))
+        }
+    }
 }
 
 /// Updates in `total` segments: those with a supervised step.

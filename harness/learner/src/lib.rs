@@ -20,6 +20,7 @@ pub mod operations;
 mod params;
 mod schedule;
 mod snapshot;
+mod two_pass;
 
 pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
@@ -30,6 +31,7 @@ pub use operations::OpCounts;
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
 pub use schedule::{Decay, Schedule};
 pub use snapshot::Snapshot;
+pub use two_pass::TwoPass;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ pub mod edf;
 pub mod error;
 pub mod flac;
 pub mod inspect;
+pub mod librispeech;
 pub mod mini;
 pub mod ptbxl;
 pub mod vocabulary;

@@ -1,10 +1,12 @@
 //! Numbers that say how well a model does, as functions of scores and labels or of summed log-likelihoods.
 
 pub mod detection;
+pub mod edit;
 pub mod interval;
 pub mod language;
 pub mod ranking;
 
+pub use self::edit::error_rates;
 pub use self::interval::{block_interval, macro_intervals};
 pub use self::language::{bits_per_byte, perplexity};
 pub use self::ranking::{Ranking, auc_roc, average_precision};

@@ -37,7 +37,7 @@ pub(super) fn main_metrics(task: &str) -> &'static [&'static str] {
         "language" => &["bits_per_byte", "perplexity_per_word", "perplexity", "oov_rate"],
         "cardio" => &["auc_roc_macro", "auc_pr_macro"],
         "seizure" => &["auc_roc", "auc_pr", "prevalence", "event_sensitivity", "false_alarms_per_hour"],
-        "speech" => &["word_error_rate", "character_error_rate"],
+        "speech" => &["word_error_rate_percent", "character_error_rate_percent"],
         "recall" => &["accuracy", "loss"],
         _ => &[],
     }
@@ -61,8 +61,8 @@ pub(super) fn metric(name: &str) -> MetricInfo {
         "false_alarms_per_hour" => ("false alarms per hour", Some(Lower), Digits::Significant(3)),
         "prevalence" => ("prevalence", None, Digits::After(3)),
         "scored_hours" => ("hours scored", None, Digits::Significant(3)),
-        "word_error_rate" => ("word error rate", Some(Lower), Digits::After(4)),
-        "character_error_rate" => ("character error rate", Some(Lower), Digits::After(4)),
+        "word_error_rate_percent" => ("WER (%)", Some(Lower), Digits::After(2)),
+        "character_error_rate_percent" => ("CER (%)", Some(Lower), Digits::After(2)),
         _ => match name.split_once('_') {
             Some(("auc", rest)) => {
                 let label = rest.replacen("roc_", "AUC-ROC ", 1).replacen("pr_", "AUC-PR ", 1);

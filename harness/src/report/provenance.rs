@@ -189,6 +189,7 @@ fn scored(part: &Part) -> String {
         let what = match part.family {
             "cardio" => "recordings",
             "seizure" => "windows",
+            "speech" => "words",
             _ => "items",
         };
         parts.extend(text(items(), what));

@@ -6,6 +6,7 @@ pub mod cardio;
 pub mod language;
 pub mod recall;
 pub mod seizure;
+pub mod speech;
 
 use candle_core::Tensor;
 use learner::{Io, Targets};
@@ -62,6 +63,11 @@ pub trait Source: Send {
     /// Segments of an epoch with at least one supervised step: those that make an update.
     fn supervised(&self) -> u64 {
         self.segments()
+    }
+    /// Updates of an epoch where each segment is worked off in chunks of at most `length` steps; about, if epochs differ.
+    fn chunks(&self, length: usize) -> u64 {
+        let _ = length;
+        self.supervised()
     }
     /// Steps that count in an epoch.
     fn seen_per_epoch(&self) -> u64;
@@ -121,6 +127,11 @@ pub trait Scorer {
 pub trait Task: Send + Sync {
     /// Shapes a learner must have for this task.
     fn io(&self, streams: usize, segment: usize) -> Io;
+    /// Steps of the longest segment where the loss needs whole segments, whatever a learner's own length; learners of
+    /// shorter ones then take two passes.
+    fn longest(&self) -> Option<usize> {
+        None
+    }
     /// Endless training segments, in an order that depends on `seed` alone.
     ///
     /// # Errors

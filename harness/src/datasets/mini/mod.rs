@@ -2,4 +2,5 @@
 
 pub mod ecg;
 pub mod eeg;
+pub mod speech;
 pub mod text;
