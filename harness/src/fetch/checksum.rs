@@ -126,6 +126,12 @@ impl Expected {
         self.sha256.is_some() || self.md5.is_some()
     }
 
+    /// What to record as the basis of a file that was held against this: without a checksum, the record is the first.
+    #[must_use]
+    pub fn record_basis(&self) -> Basis {
+        if self.has_checksum() { self.basis } else { Basis::Recorded }
+    }
+
     /// Compares; `name` and `next` are for the message.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use super::archive::Archive;
 use super::checksum::{Basis, CHUNK_BYTES, Expected, Hasher, Measured, Sha256Sum, measure};
 use super::error::{FetchError, FetchResult};
 use super::lock::{Dataset, Form, Lock};
@@ -15,7 +16,7 @@ use super::plan::{self, Item, Place};
 use super::record::{Journal, Records, file_record, lock_data};
 use super::report::Report;
 use super::transfer::Transfer;
-use super::work::{Archive, is_recorded, read_list};
+use super::work::{is_recorded, read_list};
 
 /// Deepest folder looked into below a dataset's root; the datasets themselves need four. It also ends loops of links.
 const DEPTH_MAX: usize = 8;
@@ -283,7 +284,11 @@ fn expectations(
                 break;
             }
             if list.is_none() {
-                report.notice(&format!("{}: no {}; its files cannot be verified", dataset.name(), rules.to.name()));
+                report.notice(&format!(
+                    "{}: no {}; the files it names cannot be verified",
+                    dataset.name(),
+                    rules.to.name()
+                ));
             }
         }
         for item in plan::items(dataset, form, list.as_deref(), records)? {
@@ -325,7 +330,7 @@ fn import_file(
     } else {
         bring(order.manner, from, &target, &measured, transfer)?;
     }
-    let basis = if item.expected.has_checksum() { item.expected.basis } else { Basis::Recorded };
+    let basis = item.expected.record_basis();
     journal.file(file_record(order.data, path, &measured, basis, &from.display().to_string())?)?;
     Ok(if before { Taken::Before } else { Taken::Now })
 }

@@ -17,6 +17,7 @@
 //! and from then on the file is held against the record.
 
 pub mod address;
+pub mod archive;
 pub mod checksum;
 pub mod client;
 pub mod error;

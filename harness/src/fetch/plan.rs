@@ -116,26 +116,35 @@ pub fn items(
             dataset: dataset.name().to_owned(),
             name: path.as_str().to_owned(),
             sources: rules.bases.iter().map(|base| base.below(path)).collect(),
-            expected: Expected { sha256: Some(*sha256), ..Expected::UNKNOWN },
+            expected: Expected { sha256: Some(*sha256), basis: list_basis(rules), ..Expected::UNKNOWN },
             place: Place::File(to),
         });
     }
     Ok(items)
 }
 
+/// A list that the lock file does not vouch for is only as good as what was recorded when it came.
+fn list_basis(rules: &List) -> Basis {
+    if rules.sha256.is_some() { Basis::Published } else { Basis::Recorded }
+}
+
 /// The lock file and the publisher's list must not contradict each other.
 fn agree(item: &mut Item, listed: Sha256Sum, rules: &List) -> FetchResult<()> {
     match item.expected.sha256 {
-        Some(locked) if locked != listed => Err(FetchError::Checksum(Box::new(Mismatch {
-            path: item.name.clone(),
-            kind: "sha256",
-            expected: locked.to_string(),
-            basis: "the lock file".into(),
-            got: format!("{listed} (in {})", rules.to),
-            next: "the publisher may have changed the file without a new version; report it".into(),
-        }))),
+        Some(locked) if locked != listed && item.expected.basis == Basis::Published => {
+            Err(FetchError::Checksum(Box::new(Mismatch {
+                path: item.name.clone(),
+                kind: "sha256",
+                expected: locked.to_string(),
+                basis: "the lock file".into(),
+                got: format!("{listed} (in {})", rules.to),
+                next: "the publisher may have changed the file without a new version; report it".into(),
+            })))
+        }
         _ => {
-            (item.expected.sha256, item.expected.basis) = (Some(listed), Basis::Published);
+            let locked = item.expected.sha256.is_some() && item.expected.basis == Basis::Published;
+            let basis = if locked { Basis::Published } else { list_basis(rules) };
+            (item.expected.sha256, item.expected.basis) = (Some(listed), basis);
             Ok(())
         }
     }

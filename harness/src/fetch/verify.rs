@@ -13,7 +13,7 @@ use super::list::{Presence, known_items, presence};
 use super::lock::{Dataset, Form, Lock};
 use super::paths::{PathPattern, SafePath};
 use super::plan::{self, Item, Place};
-use super::record::Records;
+use super::record::{FOLDER, Records};
 
 /// What was found out about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +139,8 @@ fn verify_form(
         files.retain(|path, _| form.list.as_ref().is_none_or(|l| l.to != *path));
     }
     // files that came by `import` and belong to no item of the form
-    for record in records.files.values().filter(|r| r.archive.is_none()) {
+    let own = |path: &SafePath| path.as_str().starts_with(FOLDER);
+    for record in records.files.values().filter(|r| r.archive.is_none() && !own(&r.path)) {
         let fits = question.only.is_empty() || question.only.iter().any(|p| p.matches(record.path.as_str()));
         if fits {
             let known =

@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::checksum::{Basis, Expected, Measured, measure};
+use super::archive::Archive;
+use super::checksum::{Basis, Measured, measure};
 use super::error::{FetchError, FetchResult};
-use super::lock::{Dataset, Form, Lock, Unpack};
+use super::lock::{Dataset, Form, Lock};
+use super::partial::with_suffix;
 use super::paths::{PathPattern, SafePath};
-use super::place;
 use super::plan::{self, Item, Place};
-use super::record::{ArchiveRecord, Journal, Records, file_record, lock_data, now_s};
+use super::record::{Journal, Records, file_record, lock_data};
 use super::report::{Report, human_bytes};
 use super::sums::LIST_BYTES_MAX;
 use super::transfer::{Transfer, Wanted};
-use super::unpack::{StagingFolder, unpack};
 
 /// What to fetch, and where to.
 pub struct Order<'a> {
@@ -91,7 +91,7 @@ pub fn fetch(order: &Order, transfer: &Transfer, report: &Report) -> FetchResult
     }
     let missing: Vec<&Item> = parts.iter().flat_map(|p| &p.missing).collect();
     report.intent(&describe(&missing, outcome.present));
-    transfer.room.require(order.data, room_bytes(&missing, order.jobs))?;
+    transfer.room.require(order.data, room_bytes(order.data, &missing, order.jobs))?;
     work(order, &parts, transfer, report, &mut outcome)?;
     Ok(outcome)
 }
@@ -197,16 +197,12 @@ fn state(
     let measured = measure(&present, &transfer.interrupt)?;
     let next = "move it away, or choose another data directory with --data; it was not changed";
     item.expected.check(&measured, &present.display().to_string(), next)?;
-    let basis = basis(&item.expected);
+    let basis = item.expected.record_basis();
     if !item.expected.has_checksum() {
         report.notice(&unknown_sum(item, &measured, "was there already"));
     }
     journal.file(file_record(data, path, &measured, basis, &present.display().to_string())?)?;
     Ok(State::Present)
-}
-
-fn basis(expected: &Expected) -> Basis {
-    if expected.has_checksum() { expected.basis } else { Basis::Recorded }
 }
 
 fn unknown_sum(item: &Item, measured: &Measured, how: &str) -> String {
@@ -226,12 +222,13 @@ fn describe(missing: &[&Item], present: usize) -> String {
     format!("{} to fetch ({sizes}), {present} there already", missing.len())
 }
 
-/// Most room that the items take at any moment: everything unpacked, and the archives that are in work at once.
-fn room_bytes(missing: &[&Item], jobs: usize) -> u64 {
+/// Most room that the items take at any moment beyond what is here: everything unpacked, and the archives that are in work
+/// at once.
+fn room_bytes(data: &Path, missing: &[&Item], jobs: usize) -> u64 {
     let mut archives = Vec::new();
     let mut stays = 0_u64;
     for item in missing {
-        let bytes = item.expected.bytes.unwrap_or(0);
+        let bytes = item.expected.bytes.unwrap_or(0).saturating_sub(held_bytes(data, item));
         match &item.place {
             Place::File(_) => stays = stays.saturating_add(bytes),
             Place::Archive(rules) => {
@@ -242,6 +239,13 @@ fn room_bytes(missing: &[&Item], jobs: usize) -> u64 {
     }
     archives.sort_unstable_by(|a, b| b.cmp(a));
     archives.iter().take(jobs).fold(stays, |sum, bytes| sum.saturating_add(*bytes))
+}
+
+/// Bytes of an item that an earlier command has downloaded.
+fn held_bytes(data: &Path, item: &Item) -> u64 {
+    let Ok(target) = item.target().map(|t| t.below(data)) else { return 0 };
+    let length = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
+    length(&target).max(length(&with_suffix(&target, ".part")))
 }
 
 /// Works off the missing items on `jobs` threads.
@@ -285,13 +289,17 @@ fn one(
     let target = item.target()?.below(order.data);
     let bar = report.bar(item);
     let result = (|| {
-        let (measured, source) = bring(item, &target, transfer, &bar)?;
+        let (measured, source) = bring(item, &target, records, transfer, &bar)?;
+        if !item.expected.has_checksum() && matches!(item.place, Place::Archive(_)) {
+            // should unpacking fail, the record vouches for the archive the next time
+            journal.file(file_record(order.data, &item.target()?, &measured, Basis::Recorded, &source)?)?;
+        }
         if !item.expected.has_checksum() {
             report.notice(&unknown_sum(item, &measured, "was fetched for the first time"));
         }
         match &item.place {
             Place::File(path) => {
-                journal.file(file_record(order.data, path, &measured, basis(&item.expected), &source)?)?;
+                journal.file(file_record(order.data, path, &measured, item.expected.record_basis(), &source)?)?;
                 Ok(format!("{}, sha256 {}", human_bytes(measured.bytes), measured.sha256))
             }
             Place::Archive(rules) => {
@@ -314,12 +322,14 @@ fn one(
 fn bring(
     item: &Item,
     target: &Path,
+    records: &Records,
     transfer: &Transfer,
     bar: &indicatif::ProgressBar,
 ) -> FetchResult<(Measured, String)> {
     if matches!(item.place, Place::Archive(_)) && target.is_file() {
         let measured = measure(target, &transfer.interrupt)?;
-        if item.expected.has_checksum() && item.expected.check(&measured, &item.name, "").is_ok() {
+        let known = records.files.get(&item.target()?).is_some_and(|r| r.sha256 == measured.sha256);
+        if (known || item.expected.has_checksum()) && item.expected.check(&measured, &item.name, "").is_ok() {
             return Ok((measured, item.sources.first().cloned().unwrap_or_default()));
         }
         // it cannot be vouched for, and it is ours to fetch again
@@ -335,62 +345,4 @@ fn bring(
     let wanted = Wanted { name: &name, sources: &item.sources, expected: item.expected, target, progress: &progress };
     let fetched = transfer.download(&wanted)?;
     Ok((fetched.measured, fetched.source))
-}
-
-/// A whole archive that was verified as far as that is possible.
-pub struct Archive<'a> {
-    /// What it is.
-    pub item: &'a Item,
-    /// How it is unpacked.
-    pub rules: &'a Unpack,
-    /// Where it lies.
-    pub path: &'a Path,
-    /// What it measures.
-    pub measured: Measured,
-    /// Address or path it came from.
-    pub source: String,
-}
-
-impl Archive<'_> {
-    /// Unpacks it beside its place, moves the members there and records them. Returns their number.
-    ///
-    /// # Errors
-    /// If it is damaged, holds what it must not, does not fit, or other content is in the way; then nothing was changed.
-    pub fn into_place(
-        self,
-        data: &Path,
-        records: &Records,
-        journal: &Journal,
-        transfer: &Transfer,
-        report: &Report,
-    ) -> FetchResult<u64> {
-        let into = self.rules.into.below(data);
-        let staging = StagingFolder::create(&into, &self.item.name)?;
-        let members = unpack(self.path, self.rules, &staging, &transfer.room, &transfer.interrupt)?;
-        let basis = basis(&self.item.expected);
-        let archive = (self.item.name.as_str(), basis);
-        let placed = place::place(data, self.rules, archive, staging.path(), members, &transfer.interrupt)?;
-        // several archives bring the same licence; that theirs differ is worth a word, not an error
-        for path in placed
-            .kept
-            .iter()
-            .filter(|p| records.files.get(p).is_none_or(|r| r.archive.as_deref() != Some(&self.item.name)))
-        {
-            report.notice(&format!("{path}: kept; {} has another version of it", self.item.name));
-        }
-        let files = placed.records.len() as u64;
-        let m = self.measured;
-        let record = ArchiveRecord {
-            archive: self.item.name.clone(),
-            bytes: m.bytes,
-            sha256: m.sha256,
-            md5: m.md5,
-            basis,
-            source: self.source,
-            files,
-            at_s: now_s(),
-        };
-        journal.archive(placed.records, record)?;
-        Ok(files)
-    }
 }

@@ -158,6 +158,26 @@ fn an_archive_completes_what_is_there_and_overwrites_nothing() {
 }
 
 #[test]
+fn an_archive_without_a_published_checksum_is_not_fetched_twice() {
+    let (server, bench) = (Server::new(), Bench::new());
+    let url = server.put("/x.arc", Page::of(&tar_of(&[("top/s/a", b"aaa")])));
+    let lock = lock(&archive(&url, "tar.gz", "d/s", ""));
+    std::fs::create_dir_all(bench.data().join("d/s")).unwrap();
+    std::fs::write(bench.data().join("d/s/a"), "mine").unwrap();
+    assert!(bench.failure(&lock).contains("other content"));
+    std::fs::remove_file(bench.data().join("d/s/a")).unwrap();
+    assert_eq!(bench.fetch(&lock).unwrap().fetched, 1);
+    assert_eq!((server.ranges("/x.arc").len(), bench.files()), (1, vec!["d/s/a".to_owned()]));
+    // but one that changed under way is: nobody vouches for it
+    std::fs::remove_file(bench.data().join("d/s/a")).unwrap();
+    let left = bench.data().join(".fetched/archives/d/x.arc");
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    std::fs::write(left, "half an archive").unwrap();
+    assert_eq!(bench.fetch(&lock).unwrap().fetched, 1);
+    assert_eq!(server.ranges("/x.arc").len(), 2);
+}
+
+#[test]
 fn archives_stay_on_request_and_debris_goes() {
     let (server, mut bench) = (Server::new(), Bench::new());
     bench.keep_archives = true;

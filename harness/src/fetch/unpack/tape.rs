@@ -57,7 +57,8 @@ fn member<R: Read>(
 ) -> FetchResult<()> {
     let name = long_name.unwrap_or_else(|| entry.path_bytes().into_owned());
     match kind {
-        EntryType::Directory => sink.folder(&name),
+        EntryType::Directory if entry.size() == 0 => sink.folder(&name),
+        EntryType::Directory => Err(sink.refuse(&name, "a folder with content")),
         EntryType::Regular | EntryType::Continuous => {
             let size_bytes = entry.size();
             sink.file(&name, size_bytes, entry)

@@ -32,6 +32,10 @@ pub fn read(archive: &Path, sink: &mut Staging) -> FetchResult<()> {
         let name = path.as_bytes();
         let kind = entry.mode().value() & MODE_TYPE;
         if entry.is_dir() || kind == MODE_FOLDER {
+            // one damaged attribute must not make a file disappear
+            if !name.ends_with(b"/") || entry.uncompressed_size_hint() > 0 {
+                return Err(sink.refuse(name, "a folder by its attributes, a file by its name or content"));
+            }
             sink.folder(name)?;
             continue;
         }
