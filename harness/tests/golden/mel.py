@@ -10,6 +10,7 @@ import torch
 torch.version.cuda = None  # a torchaudio built for another CUDA refuses to load; nothing here runs on a GPU
 import torchaudio
 
+torch.set_default_dtype(torch.float64)
 RATE = 16000
 
 
@@ -24,13 +25,11 @@ def samples(n):
 
 
 def mel(n, bands):
-    wave = torch.tensor(samples(n), dtype=torch.float64) / 32768
+    wave = torch.tensor(samples(n), dtype=torch.get_default_dtype()) / 32768
     transform = torchaudio.transforms.MelSpectrogram(
         sample_rate=RATE, n_fft=400, win_length=400, hop_length=160, f_min=0.0, f_max=8000.0, n_mels=bands,
         window_fn=torch.hann_window, power=2.0, center=True, pad_mode="reflect", norm=None, mel_scale="htk",
-        wkwargs={"dtype": torch.float64},
     )
-    transform.mel_scale.fb = torchaudio.functional.melscale_fbanks(201, 0.0, 8000.0, bands, RATE).double()
     return transform(wave).T.tolist()  # [frames, bands]
 
 

@@ -221,7 +221,8 @@ mod tests {
             let mut rng = seeded_rng(1, "vowel");
             let mut mouth = Mouth::new(&voice);
             mouth.speak(&sound(letter).unwrap(), &mut rng);
-            let band = |hz: f64| (-3..=3).map(|k| power(&mouth.samples, hz + 50.0 * f64::from(k))).sum::<f64>();
+            // finer than the spectral lines of 0.3 s, so that no harmonic is missed
+            let band = |hz: f64| (-75..=75).map(|k| power(&mouth.samples, hz + 2.0 * f64::from(k))).sum::<f64>();
             assert!(band(strong) > 3.0 * band(weak), "{letter}: {} {}", band(strong), band(weak));
         }
     }
