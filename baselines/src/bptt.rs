@@ -1,10 +1,15 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{
-    Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot,
-    Targets, Update, global_norm, loss,
+    AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot, Targets,
+    Update, global_norm, loss,
 };
 
-use crate::{BpttConfig, State};
+use learner::operations::{LOSS_ELEMENTWISE, Tally};
+
+use crate::{BpttConfig, State, count};
+
+/// Updates between rows of layer diagnostics.
+const DIAGNOSE_EVERY: u64 = 100;
 
 /// A model over segments. Built from new parameters it is trained, from [`learner::Bound`] ones it only predicts.
 pub trait SequenceModel: Send + Sized + 'static {
@@ -35,11 +40,6 @@ pub trait SequenceModel: Send + Sized + 'static {
         let _ = name;
         by_rank
     }
-
-    /// What the neurons did in the last forward pass; nothing is measured unless a model says so.
-    fn activity(&self) -> Activity {
-        Activity::default()
-    }
 }
 
 /// Truncated backpropagation through time (Werbos 1990; Williams & Peng 1990): the state is carried from segment to
@@ -50,8 +50,8 @@ pub struct BpttLearner<M: SequenceModel> {
     params: Params,
     optimizer: AdamW,
     runner: Runner<M>,
-    /// Outputs of the last prediction, with their graph.
-    pending: Option<Tensor>,
+    /// Outputs of the last prediction, with their graph, and what was counted on the way.
+    pending: Option<(Tensor, Tally)>,
 }
 
 /// A model and its streams.
@@ -161,21 +161,23 @@ impl<M: SequenceModel> Predictor for BpttLearner<M> {
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         self.pending = None; // frees the old graph before the new one grows
-        let outputs = self.runner.predict(x)?;
+        let (outputs, tally) = count::during(|| self.runner.predict(x));
+        let outputs = outputs?;
         let detached = outputs.detach();
-        self.pending = Some(outputs);
+        self.pending = Some((outputs, tally));
         Ok(detached)
     }
 }
 
 impl<M: SequenceModel> Learner for BpttLearner<M> {
     fn learn(&mut self, y: &Targets) -> Result<Update> {
-        let Some(outputs) = self.pending.take() else {
+        let Some((outputs, tally)) = self.pending.take() else {
             return Err(Error::shape("learn", "a prediction before it", "none"));
         };
         let learning_rate = self.train.schedule.at(self.optimizer.updates());
         let Some(loss) = loss(&outputs, y)? else {
-            return Ok(Update { learning_rate, activity: self.runner.model.activity(), ..Update::default() });
+            let operations = Some(tally.counts.without_learning());
+            return Ok(Update { learning_rate, activity: tally.activity(), operations, ..Update::default() });
         };
         let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         if !value.is_finite() {
@@ -189,8 +191,21 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         if !update_norm.is_finite() {
             return Err(self.diverged("update norm", update_norm, None));
         }
-        let activity = self.runner.model.activity();
-        Ok(Update { loss: Some(value), learning_rate, grad_norm, update_norm, activity, ..Update::default() })
+        let mut operations = tally.counts;
+        operations.reverse.elementwise += LOSS_ELEMENTWISE * outputs.elem_count() as u64;
+        operations.add_adamw(self.params.count());
+        let rows = outputs.elem_count() / self.runner.io.outputs;
+        // the update just made was counted already
+        let diagnosed = (self.optimizer.updates() - 1).is_multiple_of(DIAGNOSE_EVERY);
+        Ok(Update {
+            loss: Some(value),
+            learning_rate,
+            grad_norm,
+            update_norm,
+            activity: tally.activity(),
+            operations: Some(operations),
+            layers: if diagnosed { tally.layer_values(rows as u64) } else { Vec::new() },
+        })
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {

@@ -3,6 +3,7 @@ use learner::{Error, Init, InputKind, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
+use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{Before, Conv, Edge, Pool, Prepare, conv, pool, rms_norm_slow};
 use crate::{SequenceModel, State};
@@ -186,7 +187,9 @@ impl SequenceModel for Cnn {
         match &self.body {
             Body::Causal { input, layers, .. } => {
                 let mut x = input.forward(x)?; // [B, K, D]
-                for block in layers {
+                for (i, block) in layers.iter().enumerate() {
+                    count::layer(&format!("layers.{i}"));
+                    count::residual(&x);
                     let inner = block.first.forward(&x, state, &mut next)?;
                     x = (block.second.forward(&inner, state, &mut next)? + x)?;
                 }
@@ -209,6 +212,10 @@ impl SequenceModel for Cnn {
         }
     }
 }
+
+/// Per value of what is left of a recording: norm (3), relu, sum of its mean, comparison of its maximum; back their
+/// gradients.
+const POOLED_ELEMENTWISE: (u64, u64) = (6, 9);
 
 /// Name of the steps of a recording that a resnet has seen, `u32` `[B]`.
 const SEEN: &str = "seen";
@@ -378,14 +385,18 @@ impl Resnet {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut lengths = lengths(x)?;
         let mut x = x.clone();
+        count::layer("stem");
         for c in &self.stem {
             x = c.forward(&x, &mut lengths)?;
         }
+        count::elementwise(&x, 1, 1);
         x = pool(&x, &lengths, Pool::Max)?;
         lengths = lengths.iter().map(|n| n.div_ceil(2)).collect();
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
+            count::layer(&format!("blocks.{i}"));
             x = block.forward(&x, &mut lengths)?;
         }
+        count::elementwise(&x, POOLED_ELEMENTWISE.0, POOLED_ELEMENTWISE.1);
         // what is not there is zero, which neither adds to a sum nor is above a maximum of what a relu left
         let x = rms_norm_slow(&x)?.relu()?; // [B, K', C]
         let share: Vec<f32> = lengths.iter().map(|&n| 1.0 / n.max(1) as f32).collect();
@@ -432,6 +443,7 @@ impl Block {
         let mut beside = x.clone();
         let mut beside_lengths = lengths.clone();
         if self.halves {
+            count::elementwise(x, 1, 1);
             beside = pool(x, lengths, Pool::Mean)?;
             beside_lengths = lengths.iter().map(|n| n.div_ceil(2)).collect();
         }
@@ -442,6 +454,7 @@ impl Block {
         for c in &self.branch {
             x = c.forward(&x, lengths)?;
         }
+        count::residual(&x);
         Ok((x + beside)?)
     }
 }

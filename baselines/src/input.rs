@@ -1,6 +1,8 @@
 use candle_core::Tensor;
+use learner::operations::Source;
 use learner::{Init, InputKind, Io, ParamSource, Result};
 
+use crate::count;
 use crate::ops::{Prepare, linear};
 
 /// What turns segments into channels: a table for tokens, a linear map for frames.
@@ -27,12 +29,17 @@ impl Input {
 
     /// `[B, K]` or `[B, K, F]` → `[B, K, D]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        count::layer("input");
         Ok(match self {
             Self::Table(table) => {
                 let (b, k) = x.dims2()?;
+                count::lookup(x, table.dim(1)?);
                 table.index_select(&x.contiguous()?.flatten_all()?, 0)?.reshape((b, k, table.dim(1)?))?
             }
-            Self::Map(w, b) => linear(x, w, b, Prepare::Nothing)?,
+            Self::Map(w, b) => {
+                count::linear(x, w, Source::Values, false, true);
+                linear(x, w, b, Prepare::Nothing)?
+            }
         })
     }
 }
@@ -42,17 +49,26 @@ pub(crate) struct Output {
     weight: Tensor,
     bias: Tensor,
     prepare: Prepare,
+    source: Source,
 }
 
 impl Output {
     /// Starts at zero: the first prediction is uniform, whatever the body does.
     pub fn new(io: &Io, width: usize, prepare: Prepare, source: &mut dyn ParamSource) -> Result<Self> {
         let weight = source.get("output.weight", &[width, io.outputs], Init::Constant(0.0))?;
-        Ok(Self { weight, bias: source.get("output.bias", &[io.outputs], Init::Constant(0.0))?, prepare })
+        let bias = source.get("output.bias", &[io.outputs], Init::Constant(0.0))?;
+        Ok(Self { weight, bias, prepare, source: Source::Values })
+    }
+
+    /// The same behind spiking neurons.
+    pub fn of_spikes(self) -> Self {
+        Self { source: Source::Spikes, ..self }
     }
 
     /// `[B, K, D]` → `[B, K, O]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        count::layer("output");
+        count::linear(x, &self.weight, self.source, self.prepare == Prepare::Norm, false);
         Ok(linear(x, &self.weight, &self.bias, self.prepare)?)
     }
 }

@@ -26,6 +26,7 @@
 mod bptt;
 mod cnn;
 mod config;
+mod count;
 mod input;
 mod kernels;
 mod lstm;

@@ -3,6 +3,7 @@ use learner::{Init, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Width, whole};
+use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{Prepare, lstm};
 use crate::{SequenceModel, State};
@@ -41,6 +42,7 @@ struct Layer {
     weight: Tensor,
     /// `[4H]`: input, forget, candidate, output gate.
     bias: Tensor,
+    name: String,
     /// Names in the state.
     hidden: String,
     cell: String,
@@ -54,6 +56,7 @@ impl Layer {
         Ok(Self {
             weight: source.get(&name("weight"), &[2 * width, 4 * width], Init::fan_in(2 * width))?,
             bias: source.get(&name("bias"), &[4 * width], Init::Values(bias))?,
+            name: format!("layers.{index}"),
             hidden: name("hidden"),
             cell: name("cell"),
         })
@@ -89,6 +92,11 @@ impl SequenceModel for Lstm {
         for (i, layer) in self.layers.iter().enumerate() {
             let (hidden, cell) =
                 lstm(&x, &layer.weight, &layer.bias, state.get(&layer.hidden)?, state.get(&layer.cell)?)?;
+            count::layer(&layer.name);
+            count::lstm(&x, &layer.weight, &hidden, state.get(&layer.hidden)?);
+            if self.residual && i > 0 {
+                count::residual(&x);
+            }
             next.set(layer.hidden.clone(), &hidden.detach().narrow(1, last, 1)?.squeeze(1)?.contiguous()?);
             next.set(layer.cell.clone(), &cell);
             x = if self.residual && i > 0 { (x + hidden)? } else { hidden };

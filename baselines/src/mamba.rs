@@ -3,6 +3,7 @@ use learner::{Group, Init, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
+use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{MambaShape, MambaState, MambaWeights, Prepare, mamba};
 use crate::{SequenceModel, State};
@@ -59,6 +60,7 @@ pub struct Mamba {
 
 struct Layer {
     weights: MambaWeights,
+    name: String,
     /// Names in the state.
     inputs: String,
     hidden: String,
@@ -85,6 +87,7 @@ impl Layer {
                 skip: source.get(&name("skip"), &[channels], Init::Constant(1.0))?,
                 output: source.get(&name("output.weight"), &[channels, width], residual)?,
             },
+            name: format!("layers.{index}"),
             inputs: name("inputs"),
             hidden: name("hidden"),
         })
@@ -140,6 +143,7 @@ impl SequenceModel for Mamba {
         let mut x = self.input.forward(x)?; // [B, K, D]
         let mut next = State::new();
         for layer in &self.layers {
+            count::layer(&layer.name);
             let before =
                 MambaState { inputs: state.get(&layer.inputs)?.clone(), hidden: state.get(&layer.hidden)?.clone() };
             let (y, after) = mamba(&x, &layer.weights, &before, self.shape)?;

@@ -3,6 +3,7 @@ use learner::{Init, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Width, whole};
+use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{Cell, Prepare, rnn};
 use crate::{SequenceModel, State};
@@ -45,6 +46,7 @@ struct Layer {
     weight: Tensor,
     /// `[S·H]`.
     bias: Tensor,
+    name: String,
     /// Name in the state.
     hidden: String,
 }
@@ -58,6 +60,7 @@ impl Layer {
         Ok(Self {
             weight: source.get(&name("weight"), &[2 * width, cell.columns() * width], Init::fan_in(2 * width))?,
             bias: source.get(&name("bias"), &[cell.sums() * width], Init::Values(bias))?,
+            name: format!("layers.{index}"),
             hidden: name("hidden"),
         })
     }
@@ -92,6 +95,11 @@ impl SequenceModel for Rnn {
         let mut next = State::new();
         for (i, layer) in self.layers.iter().enumerate() {
             let hidden = rnn(&x, &layer.weight, &layer.bias, state.get(&layer.hidden)?, self.cell)?;
+            count::layer(&layer.name);
+            count::rnn(&x, &layer.weight, &hidden, state.get(&layer.hidden)?, self.cell);
+            if self.residual && i > 0 {
+                count::residual(&x);
+            }
             next.set(layer.hidden.clone(), &hidden.detach().narrow(1, last, 1)?.squeeze(1)?.contiguous()?);
             x = if self.residual && i > 0 { (x + hidden)? } else { hidden };
         }

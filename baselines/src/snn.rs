@@ -1,10 +1,10 @@
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use candle_core::{DType, Device, Tensor};
-use learner::{Activity, Init, Io, ParamSource, Result, with_f32};
+use learner::operations::Source;
+use learner::{Init, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Positive, Share, Width, positive, share, whole};
+use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{LifState, Neuron, Prepare, Threshold, lif};
 use crate::{SequenceModel, State};
@@ -77,8 +77,7 @@ impl SnnConfig {
     }
 }
 
-/// Layers of leaky integrate-and-fire neurons, trained through a surrogate of their derivative. Reports the share of
-/// (neuron, step) pairs without a spike.
+/// Layers of leaky integrate-and-fire neurons, trained through a surrogate of their derivative.
 pub struct Snn {
     input: Input,
     layers: Vec<Layer>,
@@ -86,17 +85,8 @@ pub struct Snn {
     neuron: Neuron,
     residual: bool,
     width: usize,
-    fired: Fired,
     device: Device,
     dtype: DType,
-}
-
-/// What was counted in the last segment.
-#[derive(Default)]
-struct Fired {
-    spikes: AtomicU64,
-    /// (neuron, step) pairs.
-    pairs: AtomicU64,
 }
 
 struct Layer {
@@ -104,6 +94,7 @@ struct Layer {
     weight: Tensor,
     /// `[H]`.
     bias: Tensor,
+    name: String,
     /// Names in the state.
     membrane: String,
     adaptation: String,
@@ -117,6 +108,7 @@ impl Layer {
         Ok(Self {
             weight: source.get(&name("weight"), &[rows, width], Init::fan_in(rows))?,
             bias: source.get(&name("bias"), &[width], Init::Constant(0.0))?,
+            name: format!("layers.{index}"),
             membrane: name("membrane"),
             adaptation: name("adaptation"),
         })
@@ -131,11 +123,10 @@ impl SequenceModel for Snn {
         Ok(Self {
             input: Input::new(io, width, EMBEDDING_STD, source)?,
             layers: (0..config.layers.get()).map(|i| Layer::new(i, config, source)).collect::<Result<_>>()?,
-            output: Output::new(io, width, Prepare::Nothing, source)?,
+            output: Output::new(io, width, Prepare::Nothing, source)?.of_spikes(),
             neuron: config.neuron(),
             residual: config.residual,
             width,
-            fired: Fired::default(),
             device: source.device().clone(),
             dtype: source.dtype(),
         })
@@ -155,7 +146,6 @@ impl SequenceModel for Snn {
     fn forward(&self, x: &Tensor, state: &State) -> Result<(Tensor, State)> {
         let mut x = self.input.forward(x)?; // [B, K, H]
         let mut next = State::new();
-        let (mut fired, mut pairs) = (0, 0);
         for (i, layer) in self.layers.iter().enumerate() {
             let adaptation = match self.neuron.adaptive {
                 Some(_) => Some(state.get(&layer.adaptation)?.clone()),
@@ -167,20 +157,28 @@ impl SequenceModel for Snn {
             if let Some(a) = &after.adaptation {
                 next.set(layer.adaptation.clone(), a);
             }
-            fired += with_f32(&spikes.detach(), |s| s.iter().filter(|&&s| s > 0.0).count() as u64)?;
-            pairs += spikes.elem_count() as u64;
+            let connected = layer.weight.dim(0)? > self.width;
+            let fired_before = if connected && count::active() { Some(fired(&before, self.neuron)?) } else { None };
+            // what the first layer reads is no spike; what the others read are spikes, or counts of them
+            let source = if i == 0 { Source::Values } else { Source::Spikes };
+            count::layer(&layer.name);
+            count::lif((&x, source), &layer.weight, &spikes, fired_before.as_ref(), self.neuron);
+            if self.residual && i > 0 {
+                count::residual(&x);
+            }
             x = if self.residual && i > 0 { (x + spikes)? } else { spikes };
         }
-        self.fired.spikes.store(fired, Ordering::Relaxed);
-        self.fired.pairs.store(pairs, Ordering::Relaxed);
         Ok((self.output.forward(&x)?, next))
     }
+}
 
-    fn activity(&self) -> Activity {
-        let (spikes, pairs) = (self.fired.spikes.load(Ordering::Relaxed), self.fired.pairs.load(Ordering::Relaxed));
-        let spike_sparsity = (pairs > 0).then(|| 1.0 - spikes as f64 / pairs as f64);
-        Activity { spike_sparsity, ..Activity::default() }
-    }
+/// Spikes of the step before the segment.
+fn fired(before: &LifState, neuron: Neuron) -> Result<Tensor> {
+    let threshold = match (&before.adaptation, neuron.adaptive) {
+        (Some(a), Some(t)) => a.affine(f64::from(t.strength), f64::from(neuron.threshold))?,
+        _ => Tensor::full(neuron.threshold, before.membrane.dims(), before.membrane.device())?,
+    };
+    Ok(before.membrane.gt(&threshold.to_dtype(before.membrane.dtype())?)?.to_dtype(before.membrane.dtype())?)
 }
 
 /// Standard deviation of the input's channels: with it and weights of unit gain about a fifth of the neurons fire, in

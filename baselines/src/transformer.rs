@@ -5,6 +5,7 @@ use learner::{Error, Init, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
+use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{AttentionShape, Prepare, Rotary, attention, mlp};
 use crate::{SequenceModel, State};
@@ -55,6 +56,7 @@ struct Layer {
     up: Tensor,
     /// `[F, D]`.
     down: Tensor,
+    name: String,
     /// Name of its memory in the state.
     memory: String,
 }
@@ -72,6 +74,7 @@ impl Layer {
             out: source.get(&name("attention.output"), &[width, width], residual(width))?,
             up: source.get(&name("mlp.up"), &[width, hidden], Init::fan_in(width))?,
             down: source.get(&name("mlp.down"), &[hidden, width], residual(hidden))?,
+            name: format!("layers.{index}"),
             memory: name("memory"),
         })
     }
@@ -114,6 +117,7 @@ impl SequenceModel for Transformer {
         let mut x = self.input.forward(x)?; // [B, K, D]
         let mut next = State::new();
         for layer in &self.layers {
+            count::layer(&layer.name);
             let memory = state.get(&layer.memory)?.clone();
             let shape = AttentionShape { heads: self.heads, rotary: self.rotary.clone(), memory, valid: valid.clone() };
             let (attended, memory) = attention(&x, &layer.qkv, &layer.out, &shape)?;

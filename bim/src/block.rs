@@ -9,7 +9,7 @@ use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, Encod
 use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span, Through};
-use crate::kernels::trace::{self, CreditGrads, Traces};
+use crate::kernels::trace::{self, CreditGrads, StepCredit, Traces};
 use crate::kernels::{Decay, Dims, Real, dot, row};
 
 /// One of something for each parameter of a block: values, gradients, indices or names.
@@ -229,6 +229,8 @@ pub struct Block<T> {
     pub encode_grads: EncodeGrads<T>,
     /// Gradients of the dynamics, from the window.
     pub dynamics_grads: DynamicsGrads<T>,
+    /// Gradient of `W_Δ` through the states before the window `[H, J']`, where [`Block::finish`] was asked for it.
+    pub step_credit: Vec<T>,
     z: Vec<T>,
     y: Vec<T>,
     gate: Vec<T>,
@@ -287,6 +289,7 @@ impl<T: Real> Block<T> {
                 .collect(),
             encode_grads: EncodeGrads::zero(&spec.encode),
             dynamics_grads: DynamicsGrads::zero(&dims),
+            step_credit: zeros(dims.heads * dims.delta_inputs),
             z: zeros(rows * dims.heads),
             y: zeros(rows * width),
             gate: zeros(rows * width),
@@ -320,6 +323,24 @@ impl<T: Real> Block<T> {
     pub fn psi_of_chunk(&self, steps: usize) -> &[T] {
         let row = self.spec.streams() * self.spec.dims.inputs;
         &self.psi[self.spec.membrane.lag() * row..][..steps * row]
+    }
+
+    /// `ψ` of the history in front of the chunk `[lag, streams, J]`.
+    #[must_use]
+    pub fn psi_before_chunk(&self) -> &[T] {
+        &self.psi[..self.spec.membrane.lag() * self.spec.streams() * self.spec.dims.inputs]
+    }
+
+    /// `ψ` of the first `steps` steps of the window `[steps, streams, J]`, over which the traces advance.
+    #[must_use]
+    pub fn psi_of_window(&self, steps: usize) -> &[T] {
+        &self.psi[..steps * self.spec.streams() * self.spec.dims.inputs]
+    }
+
+    /// Postsynaptic spikes of the chunk `[K, streams, D]`.
+    #[must_use]
+    pub fn spikes_out(&self, steps: usize) -> &[T] {
+        &self.s[..steps * self.spec.streams() * self.spec.dims.channels]
     }
 
     /// Membrane potentials after the chunk `[streams, D]`.
@@ -486,8 +507,9 @@ impl<T: Real> Block<T> {
         row::normalize_reverse(width, x, &self.inverse_rms, &shared.dx, dx);
     }
 
-    /// Adds the gradients of the projections from the window, and the credit that the traces carry from before it.
-    pub fn synapse_grads(&self, steps: usize, grads: &mut CreditGrads<'_, T>) {
+    /// Adds the gradients of the projections from the window, and the credit that the traces carry from before it; that
+    /// through the step sizes only `with_steps`.
+    pub fn synapse_grads(&self, steps: usize, with_steps: bool, grads: &mut CreditGrads<'_, T>) {
         let dims = self.spec.dims;
         let span = self.spec.span(steps);
         let (j, projected, heads, jd) = (dims.inputs, dims.projected(), dims.heads, dims.delta_inputs);
@@ -514,7 +536,7 @@ impl<T: Real> Block<T> {
             crate::kernels::add(from, to);
         }
         for (b, traces) in self.traces.iter().enumerate() {
-            trace::contract(&dims, traces, &self.adjoint, b, grads);
+            trace::contract(&dims, traces, &self.adjoint, b, with_steps, grads);
         }
     }
 
@@ -530,14 +552,19 @@ impl<T: Real> Block<T> {
         }
     }
 
-    /// Ends the chunk: traces advance if credit is carried, and what the next chunk needs moves to the front.
-    pub fn finish(&mut self, params: &BlockParams<&[T]>, steps: usize) {
+    /// Ends the chunk: traces advance if credit is carried, and what the next chunk needs moves to the front. With
+    /// `with_credit`, [`Block::step_credit`] is afterwards the credit that [`Block::synapse_grads`] left out.
+    pub fn finish(&mut self, params: &BlockParams<&[T]>, steps: usize, with_credit: bool) {
         let dims = self.spec.dims;
         let span = self.spec.span(steps);
         let dynamics = dynamics(params);
+        self.step_credit.fill(T::zero());
         for (b, traces) in self.traces.iter_mut().enumerate() {
             let (tape, scratch) = (&mut self.tape, &mut self.scratch);
-            trace::advance(&dims, &self.spec.post, &dynamics, span, tape, &self.psi, b, traces, scratch);
+            let states = dims.states();
+            let adjoint = &self.adjoint.h[b * states..][..states];
+            let credit = with_credit.then_some(StepCredit { adjoint, delta: &mut self.step_credit });
+            trace::advance(&dims, &self.spec.post, &dynamics, span, tape, &self.psi, b, traces, credit, scratch);
         }
         let g = span.streams;
         let new = &self.psi[span.lag * g * dims.inputs..];

@@ -5,11 +5,17 @@
 //! whole window; one uses the online rule with traces that no weight has changed under.
 
 use candle_core::Tensor;
-use learner::{Bound, LayerValue, Result};
+use learner::{Bound, LayerValue, Result, Snapshot};
 
 use crate::block::Membrane;
 use crate::config::{BimConfig, Credit};
 use crate::network::{Group, Network, NetworkParams};
+
+/// Names in a snapshot: the shadow's state, and the chunks since.
+const PREFIX: &str = "diagnose.state.";
+const CHUNKS: &str = "diagnose.chunks";
+const STARTS: &str = "diagnose.starts.";
+const INPUT: &str = "diagnose.input.";
 
 /// Inputs since the copy.
 struct Recording {
@@ -55,14 +61,55 @@ impl Diagnoser {
             return Ok(());
         }
         if self.recording.is_none() {
-            let config = BimConfig { credit: Credit::Bptt, ..self.config.clone() };
-            let mut shadow = Network::new(&config, &network.io(), Membrane::Lag(0), &mut bound.clone())?;
+            let mut shadow = self.shadow(network, bound)?;
             shadow.copy_state(network);
             self.recording = Some(Recording { shadow, chunks: Vec::new() });
         }
         if let Some(recording) = &mut self.recording {
             recording.chunks.push((starts.to_vec(), x.clone()));
         }
+        Ok(())
+    }
+
+    fn shadow(&self, network: &Network<f32>, bound: &Bound) -> Result<Network<f32>> {
+        let config = BimConfig { credit: Credit::Bptt, ..self.config.clone() };
+        Network::new(&config, &network.io(), Membrane::Lag(0), &mut bound.clone())
+    }
+
+    /// Adds a recording that is under way: a run that goes on from here diagnoses what an uninterrupted one would.
+    ///
+    /// # Errors
+    /// If a tensor cannot be built.
+    pub fn save(&self, snapshot: &mut Snapshot) -> Result<()> {
+        let Some(Recording { shadow, chunks }) = &self.recording else { return Ok(()) };
+        let mut state = Snapshot::default();
+        shadow.save(&mut state)?;
+        snapshot.state.extend(state.state.into_iter().map(|(name, t)| (format!("{PREFIX}{name}"), t)));
+        snapshot.counters.insert(CHUNKS.into(), chunks.len() as u64);
+        for (i, (starts, x)) in chunks.iter().enumerate() {
+            let marks: Vec<u8> = starts.iter().map(|s| u8::from(*s)).collect();
+            let marks = Tensor::from_vec(marks, starts.len(), &candle_core::Device::Cpu)?;
+            snapshot.state.insert(format!("{STARTS}{i}"), marks);
+            snapshot.state.insert(format!("{INPUT}{i}"), x.clone());
+        }
+        Ok(())
+    }
+
+    /// Restores what [`Diagnoser::save`] added.
+    ///
+    /// # Errors
+    /// If something is missing or has another length.
+    pub fn load(&mut self, network: &Network<f32>, bound: &Bound, snapshot: &Snapshot) -> Result<()> {
+        self.recording = None;
+        let Some(&count) = snapshot.counters.get(CHUNKS) else { return Ok(()) };
+        let own = snapshot.state.iter().filter_map(|(n, t)| Some((n.strip_prefix(PREFIX)?.to_owned(), t.clone())));
+        let mut shadow = self.shadow(network, bound)?;
+        shadow.load(&Snapshot { state: own.collect(), ..Snapshot::default() })?;
+        let chunk = |i| {
+            let starts = snapshot.state(&format!("{STARTS}{i}"))?.to_vec1::<u8>()?;
+            Ok((starts.into_iter().map(|s| s != 0).collect(), snapshot.state(&format!("{INPUT}{i}"))?.clone()))
+        };
+        self.recording = Some(Recording { shadow, chunks: (0..count).map(chunk).collect::<Result<_>>()? });
         Ok(())
     }
 

@@ -35,10 +35,11 @@ pub mod diagnose;
 pub mod kernels;
 pub mod network;
 pub mod online;
+mod operations;
 pub mod plasticity;
 
 pub use config::BimConfig;
 pub use online::{Bim, Optimizer};
 
 /// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
-pub const CODE_VERSION: u32 = 4;
+pub const CODE_VERSION: u32 = 5;

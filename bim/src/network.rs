@@ -97,7 +97,10 @@ pub struct Network<T> {
 }
 
 /// Calls `f` with the numbers of all parameters, held for reading meanwhile.
-fn with_params<T: Real, R>(params: &NetworkParams<Tensor>, f: impl FnOnce(&NetworkParams<&[T]>) -> R) -> Result<R> {
+pub(crate) fn with_params<T: Real, R>(
+    params: &NetworkParams<Tensor>,
+    f: impl FnOnce(&NetworkParams<&[T]>) -> R,
+) -> Result<R> {
     let held: Vec<_> = params.iter().map(Tensor::storage_and_layout).collect();
     let mut slices: Vec<&[T]> = Vec::with_capacity(held.len());
     for (storage, layout) in &held {
@@ -322,6 +325,25 @@ impl<T: Real> Network<T> {
 
     /// Adds the gradients of all parameters that the last reverse pass and the traces give.
     pub fn add_grads(&self, grads: &mut NetworkParams<Vec<T>>) {
+        self.add_grads_but(true, grads);
+    }
+
+    /// [`Network::add_grads`] and [`Network::finish`] in one: the largest traces are read once for both.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    pub fn add_grads_and_finish(&mut self, grads: &mut NetworkParams<Vec<T>>) -> Result<()> {
+        self.add_grads_but(false, grads);
+        self.end_chunk(true)?;
+        for (l, grads) in grads.blocks.iter_mut().enumerate() {
+            for group in &self.groups {
+                add(&group.blocks[l].step_credit, &mut grads.delta);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_grads_but(&self, with_steps: bool, grads: &mut NetworkParams<Vec<T>>) {
         let (groups, steps, io) = (&self.groups, self.steps, self.io);
         let NetworkParams { embedding, blocks, gain, head, head_bias } = grads;
         let ends = || {
@@ -339,7 +361,7 @@ impl<T: Real> Network<T> {
                         let mut dynamics = DynamicsGrads::zero(&first.blocks[l].spec.dims);
                         let mut credit = CreditGrads { projection, delta, dynamics: &mut dynamics };
                         for group in groups {
-                            group.blocks[l].synapse_grads(steps, &mut credit);
+                            group.blocks[l].synapse_grads(steps, with_steps, &mut credit);
                         }
                         add(&dynamics.bias, bias);
                         add(&dynamics.a_log, a_log);
@@ -380,10 +402,14 @@ impl<T: Real> Network<T> {
     /// # Errors
     /// If a parameter cannot be read.
     pub fn finish(&mut self) -> Result<()> {
+        self.end_chunk(false)
+    }
+
+    fn end_chunk(&mut self, with_credit: bool) -> Result<()> {
         let (groups, steps) = (&mut self.groups, self.steps);
         with_params(&self.params, |params| {
             groups.par_iter_mut().for_each(|g| {
-                g.blocks.par_iter_mut().zip(&params.blocks).for_each(|(block, p)| block.finish(p, steps));
+                g.blocks.par_iter_mut().zip(&params.blocks).for_each(|(block, p)| block.finish(p, steps, with_credit));
             });
         })
     }
@@ -460,6 +486,22 @@ impl<T: Real> Network<T> {
 }
 
 impl<T: Real> Group<T> {
+    /// What the linear map of frames read `[K, streams, F]`; empty for tokens.
+    #[must_use]
+    pub fn inputs(&self) -> &[T] {
+        &self.frames
+    }
+
+    /// What the output layer read `[K, streams, width]`.
+    #[must_use]
+    pub fn head_inputs(&self, steps: usize) -> &[T] {
+        &self.x[..steps * self.streams * self.width()]
+    }
+
+    fn width(&self) -> usize {
+        self.blocks.first().map_or(0, |b| b.spec.encode.channels)
+    }
+
     fn new(spec: Spec<T>, layers: usize, io: &Io, first: usize) -> Self {
         let streams = spec.encode.streams;
         let (rows, width) = (io.segment * streams, spec.encode.channels);

@@ -7,9 +7,10 @@ use learner::{
 };
 
 use crate::block::Membrane;
-use crate::config::{BimConfig, Levels};
+use crate::config::BimConfig;
 use crate::diagnose::Diagnoser;
 use crate::network::{Network, NetworkParams};
+use crate::operations;
 use crate::plasticity::Plasticity;
 
 /// Bits of an `f32` significand: what survives less than this is lost to rounding anyway.
@@ -100,87 +101,31 @@ impl Bim {
         })
     }
 
-    /// Weights of all matrices, biases and gains left out.
-    fn connections(&self) -> usize {
-        self.params.vars().iter().filter(|(_, v)| v.rank() >= 2).map(|(_, v)| v.elem_count()).sum()
+    /// Counts the chunk last run once more, to measure what that costs.
+    #[cfg(test)]
+    pub(crate) fn count_again(&self) -> Result<u64> {
+        let tally = operations::count(&self.config, &self.network, &self.plasticity, true)?;
+        Ok(tally.counts.forward.operations())
     }
 
-    fn activity(&self) -> Activity {
-        let (mut silent, mut all) = (0usize, 0usize);
-        let steps = self.network.steps();
-        for group in &self.network.groups {
-            for block in &group.blocks {
-                let post = &block.s[..steps * group.streams * block.spec.dims.channels];
-                for spikes in [block.spikes_in(steps), post] {
-                    silent += spikes.iter().filter(|s| **s == 0.0).count();
-                    all += spikes.len();
-                }
-            }
-        }
-        Activity {
-            spike_sparsity: Some(silent as f64 / all as f64),
-            activation_sparsity: None,
-            connection_sparsity: self.plasticity.pruned().map(|n| n as f64 / self.connections() as f64),
-            pruned_share: self.plasticity.pruned_share(),
-        }
-    }
-
-    /// Diagnostics of the chunk last run. Per layer and end: share of (neuron, step) pairs without a spike, and spikes per
-    /// neuron and step. Per layer: operations of its weight products per step and stream, accumulates for every spike and
-    /// remaining synapse, multiply–accumulates where what arrives is not a spike.
+    /// Spikes per neuron and step of the chunk last run, for each layer and end.
     fn firing(&self) -> Vec<LayerValue> {
         let steps = self.network.steps();
-        let c = &self.config;
-        // a delayed or filtered spike arrives scaled, so its synapses multiply
-        let spikes_arrive =
-            [c.pre.levels != Levels::Analog && c.delays.0 == 1 && c.kernel.0 == 0.0, c.post.levels != Levels::Analog];
         let mut values = Vec::new();
-        let mut put = |layer: String, quantity, value| values.push(LayerValue { layer, quantity, value });
-        for l in 0..c.layers.0 {
-            let fan_out = self.plasticity.fan_out(l, c);
-            let (mut acs, mut macs) = (0.0, 0.0);
-            let mut rows = 0;
+        for l in 0..self.config.layers.0 {
             for (end, name) in ["pre", "post"].into_iter().enumerate() {
-                let (mut silent, mut count, mut all) = (0usize, 0.0f64, 0usize);
-                for group in &self.network.groups {
-                    let block = &group.blocks[l];
-                    let dims = block.spec.dims;
-                    let psi = block.psi_of_chunk(steps);
-                    let spikes = if end == 0 { block.spikes_in(steps) } else { &block.s[..] };
-                    let spikes = &spikes[..steps * group.streams * if end == 0 { dims.inputs } else { dims.channels }];
-                    silent += spikes.iter().filter(|s| **s == 0.0).count();
-                    count += spikes.iter().map(|s| f64::from(s.abs())).sum::<f64>();
-                    all += spikes.len();
-                    let arriving = if end == 0 { psi } else { spikes };
-                    for (i, &x) in arriving.iter().enumerate() {
-                        let fan_out = f64::from(fan_out[end][i % fan_out[end].len()]);
-                        if spikes_arrive[end] {
-                            acs += f64::from(x.abs()) * fan_out;
-                        } else if x != 0.0 {
-                            macs += fan_out;
-                        }
-                    }
-                    if end == 0 {
-                        rows += steps * group.streams;
-                    }
-                }
-                let all = all as f64;
-                put(format!("layers.{l}.{name}"), "silent_share", silent as f64 / all);
-                put(format!("layers.{l}.{name}"), "spikes_per_step", count / all);
+                let blocks = self.network.groups.iter().map(|g| &g.blocks[l]);
+                let spikes = blocks.map(|b| if end == 0 { b.spikes_in(steps) } else { b.spikes_out(steps) });
+                let sum = |(count, all): (f64, usize), s: &[f32]| {
+                    (count + s.iter().map(|s| f64::from(s.abs())).sum::<f64>(), all + s.len())
+                };
+                let (count, all) = spikes.fold((0.0, 0), sum);
+                let (layer, quantity) = (format!("layers.{l}.{name}"), "spikes_per_step");
+                values.push(LayerValue { layer, quantity, value: count / all as f64 });
             }
-            if c.conv.0 > 1 {
-                macs += (rows * c.conv.0 * c.width.0) as f64;
-            }
-            put(format!("layers.{l}"), "synaptic_acs", acs / rows as f64);
-            put(format!("layers.{l}"), "synaptic_macs", macs / rows as f64);
         }
-        let input = match self.io.input {
-            learner::InputKind::Tokens { .. } => 0, // a look-up
-            learner::InputKind::Frames { width } => width,
-        };
-        put("ends".to_owned(), "synaptic_macs", ((input + self.io.outputs) * c.width.0) as f64);
         if let Some(share) = self.plasticity.pruned_share() {
-            put("synapses".to_owned(), "pruned_share", share);
+            values.push(LayerValue { layer: "synapses".to_owned(), quantity: "pruned_share", value: share });
         }
         values
     }
@@ -231,22 +176,24 @@ impl Learner for Bim {
         self.d_logits.resize(logits.elem_count(), 0.0);
         let loss = learner::loss_and_gradient(&logits, y, &mut self.d_logits)?;
         self.plasticity.observe(&self.network, update);
-        let activity = self.activity();
+        let mut tally = operations::count(&self.config, &self.network, &self.plasticity, loss.is_some())?;
+        let activity = Activity { pruned_share: self.plasticity.pruned_share(), ..tally.activity() };
         let learning_rate = self.train.schedule.at(update);
         let Some(loss) = loss else {
             self.network.finish()?;
-            return Ok(Update { activity, learning_rate, ..Update::default() });
+            return Ok(Update { activity, learning_rate, operations: Some(tally.counts), ..Update::default() });
         };
         finite("loss", loss, update)?;
         self.network.reverse(Some(&self.d_logits), false)?;
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
-        self.network.add_grads(&mut self.grads);
-        let mut layers =
-            self.diagnoser.diagnose(self.membrane, &self.params.bound(), &self.d_logits, &self.grads, update)?;
+        let mut layers = Vec::new();
         if update.is_multiple_of(DIAGNOSE_EVERY) {
+            layers.extend(tally.layer_values((self.network.steps() * self.io.streams) as u64));
             layers.extend(self.firing());
         }
-        self.network.finish()?;
+        self.network.add_grads_and_finish(&mut self.grads)?;
+        let bound = self.params.bound();
+        layers.extend(self.diagnoser.diagnose(self.membrane, &bound, &self.d_logits, &self.grads, update)?);
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
         let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
@@ -257,8 +204,12 @@ impl Learner for Bim {
         self.plasticity.mask(self.directions.iter_mut());
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;
-        self.plasticity.prune(&self.network, self.adamw.updates())?;
-        Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations: None, layers })
+        let updates = self.adamw.updates();
+        self.plasticity.prune(&self.network, updates)?;
+        let due = self.plasticity.prune_due(updates);
+        operations::count_update(&mut tally, &self.plasticity, due, self.params.count());
+        let operations = Some(tally.counts);
+        Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations, layers })
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
@@ -279,6 +230,7 @@ impl Learner for Bim {
         self.adamw.save(&mut snapshot)?;
         self.plasticity.save(&mut snapshot)?;
         self.network.save(&mut snapshot)?;
+        self.diagnoser.save(&mut snapshot)?;
         Ok(snapshot)
     }
 
@@ -287,6 +239,7 @@ impl Learner for Bim {
         self.adamw.load(snapshot)?;
         self.plasticity.load(snapshot)?;
         self.network.load(snapshot)?;
+        self.diagnoser.load(&self.network, &self.params.bound(), snapshot)?;
         self.pending = None;
         Ok(())
     }

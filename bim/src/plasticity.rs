@@ -11,7 +11,7 @@ use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use crate::config::{BimConfig, Bounds, DeltaInput, Mixing};
+use crate::config::{BimConfig, Bounds, Mixing};
 use crate::kernels::prune;
 use crate::kernels::stdp::{PairState, Window, accumulate};
 use crate::network::Network;
@@ -105,8 +105,17 @@ impl Plasticity {
         self.config.lambda.0 < 1.0 || self.config.mixing == Mixing::AsPrinted
     }
 
-    fn prunes(&self) -> bool {
+    /// Whether synapses are pruned.
+    #[must_use]
+    pub fn prunes(&self) -> bool {
         self.config.prune.target.0 > 0.0
+    }
+
+    /// Whether a pruning event follows so many updates.
+    #[must_use]
+    pub fn prune_due(&self, updates: u64) -> bool {
+        let c = self.config.prune;
+        self.prunes() && updates >= c.start && (updates - c.start).is_multiple_of(c.interval.0 as u64)
     }
 
     /// `λ` at an update: it falls from 1 over the warm-up.
@@ -266,7 +275,7 @@ impl Plasticity {
     /// If a tensor is not in host memory.
     pub fn prune(&mut self, network: &Network<f32>, updates: u64) -> Result<()> {
         let c = self.config.prune;
-        if !self.prunes() || updates < c.start || !(updates - c.start).is_multiple_of(c.interval.0 as u64) {
+        if !self.prune_due(updates) {
             return Ok(());
         }
         for path in &mut self.pathways {
@@ -280,20 +289,26 @@ impl Plasticity {
         Ok(())
     }
 
-    /// Remaining synapses of each presynaptic neuron (onto `u`, `B`, `C`, `Δ` and the gate) and of each postsynaptic one
-    /// (onto the residual stream) of a layer.
+    /// Plastic synapses: those that pruning may remove.
     #[must_use]
-    pub fn fan_out(&self, layer: usize, c: &BimConfig) -> [Vec<u32>; 2] {
-        let delta = if c.delta_input == DeltaInput::Full { c.heads.0 } else { 1 };
-        let always = 2 * c.state.0 + delta + if c.gate { c.width.0 } else { 0 };
-        let mut fan_out = [vec![always as u32; c.neurons()], vec![0; c.channels.0]];
-        for path in self.pathways.iter().filter(|p| p.layer == layer) {
-            let counts = &mut fan_out[usize::from(path.site == Site::Output)];
-            for row in path.mask.chunks_exact(path.pre) {
-                counts.iter_mut().zip(row).for_each(|(n, m)| *n += u32::from(*m != 0.0));
-            }
-        }
-        fan_out
+    pub fn synapses(&self) -> u64 {
+        self.pathways.iter().map(|p| p.mask.len() as u64).sum()
+    }
+
+    /// Of these, the ones whose spikes are paired.
+    #[must_use]
+    pub fn paired(&self) -> u64 {
+        self.pathways.iter().filter(|p| self.pairs(p)).map(|p| p.mask.len() as u64).sum()
+    }
+
+    /// Layer and place of the synapses whose spikes are paired.
+    pub fn paired_sites(&self) -> impl Iterator<Item = (usize, Site)> {
+        self.pathways.iter().filter(|p| self.pairs(p)).map(|p| (p.layer, p.site))
+    }
+
+    /// The last block's output has no next neuron: no pairs, gradient alone.
+    fn pairs(&self, path: &Pathway) -> bool {
+        path.site == Site::Input || path.layer + 1 < self.config.layers.0
     }
 
     /// Number of pruned synapses; `None` where pruning is off.

@@ -8,18 +8,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::datasets::mini::ecg::{self, EcgSpec};
+use crate::datasets::mini::eeg::{self, EegSpec};
+use crate::datasets::mini::speech::{self, SpeechSpec};
 use crate::datasets::mini::text;
 use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
+use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::tasks::Task;
 use crate::tasks::cardio::{Cardio, CardioConfig};
 use crate::tasks::language::{Language, LanguageConfig};
 use crate::tasks::recall::{Recall, RecallConfig};
+use crate::tasks::seizure::{Seizure, SeizureConfig};
+use crate::tasks::speech::{Speech, SpeechConfig};
 use crate::train::TrainConfig;
 
 /// Tasks that a grid file may name.
-pub const TASKS: [&str; 3] = ["language", "cardio", "recall"];
+pub const TASKS: [&str; 5] = ["language", "cardio", "seizure", "speech", "recall"];
 
 /// A task with its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +34,10 @@ pub enum TaskConfig {
     Language(LanguageConfig),
     /// PTB-XL.
     Cardio(CardioConfig),
+    /// CHB-MIT.
+    Seizure(SeizureConfig),
+    /// `LibriSpeech`.
+    Speech(Box<SpeechConfig>),
     /// A generated test of long-range credit.
     Recall(RecallConfig),
 }
@@ -56,6 +65,17 @@ impl TaskConfig {
                 Some(n) => generated(format!("ecg-v{}-{n}-{}", ecg::GENERATOR_VERSION, c.rate.0), &c.root),
                 None => data.join(&c.root),
             },
+            Self::Seizure(c) => match c.generate {
+                Some(g) => {
+                    let size = format!("{}-{}-{}", g.patients.0, g.recordings.0, g.seconds.0);
+                    generated(format!("eeg-v{}-{size}", eeg::GENERATOR_VERSION), &c.root)
+                }
+                None => data.join(&c.root),
+            },
+            Self::Speech(c) => match c.generate {
+                Some(n) => generated(format!("speech-v{}-{n}", speech::GENERATOR_VERSION), &c.root),
+                None => data.join(&c.root),
+            },
             Self::Recall(_) => data.join("generated"), // nothing is stored
         }
     }
@@ -80,6 +100,22 @@ impl TaskConfig {
                 }
                 Arc::new(Cardio::open(c, &root)?)
             }
+            Self::Seizure(c) => {
+                c.check().map_err(|(expected, got)| {
+                    Error::Usage(format!("task `seizure`: {got}\n  expected: {expected}"))
+                })?;
+                if let Some(g) = c.generate {
+                    let (patients, recordings, seconds) = (g.patients.0, g.recordings.0, g.seconds.0);
+                    eeg::generate(&root, &EegSpec { patients, recordings, seconds, seed: 1 })?;
+                }
+                Arc::new(Seizure::open(c, &root)?)
+            }
+            Self::Speech(c) => {
+                if let Some(utterances) = c.generate {
+                    speech::generate(&root, &SpeechSpec { utterances, seed: 1 })?;
+                }
+                Arc::new(Speech::open(c, &root, &data.join("cache").join("logmel"))?)
+            }
             Self::Recall(c) => Arc::new(Recall::new(c)?),
         })
     }
@@ -102,6 +138,9 @@ pub struct CellConfig {
     pub model: ModelConfig,
     /// Training.
     pub train: TrainConfig,
+    /// Prices of operations.
+    #[serde(default)]
+    pub energy: CostModel,
     /// Seed of weights, order and everything else that is drawn.
     pub seed: u64,
 }
@@ -116,6 +155,7 @@ impl CellConfig {
             "model": self.model,
             "train": self.train,
             "seed": self.seed,
+            "energy": self.energy.key(),
             "data": data_fingerprint,
             "code": [self.model.code_version(), crate::run::CODE_VERSION],
         });
@@ -125,7 +165,7 @@ impl CellConfig {
     /// `model.lambda → 0.95` and so on, for the configuration columns of the results.
     #[must_use]
     pub fn flat(&self) -> BTreeMap<String, String> {
-        let mut out = BTreeMap::new();
+        let mut out = BTreeMap::from([("energy".to_owned(), self.energy.name.clone())]);
         for (name, value) in [
             ("task", serde_json::to_value(&self.task)),
             ("model", serde_json::to_value(&self.model)),

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod data;
 mod inspect;
 
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ struct Select {
     /// Run a part of the cells, such as model=bim|lstm,seed=1
     #[arg(long, value_name = "EXPR")]
     only: Option<String>,
+    /// Prices of operations: a known list such as horowitz-2014-fp32 or loihi-2018, or a .yaml file
+    #[arg(long, value_name = "NAME|FILE")]
+    cost_model: Option<String>,
     /// Named scale of the grid file
     #[arg(long, value_name = "NAME")]
     scale: Option<String>,
@@ -135,6 +139,14 @@ struct ReportArgs {
 
 #[derive(Subcommand)]
 enum DataCommand {
+    /// Show the datasets, their licences and sizes, and what of them is there
+    List(data::ListArgs),
+    /// Download what is missing: resumed, verified, unpacked
+    Fetch(data::FetchArgs),
+    /// Hold what is there against published and recorded checksums
+    Verify(data::VerifyArgs),
+    /// Take files that you already have into the data directory
+    Import(data::ImportArgs),
     /// Show what is in recordings and dataset folders, with digests of the decoded samples
     Inspect(inspect::InspectArgs),
     /// Generate the tiny datasets that a grid file asks for
@@ -155,6 +167,10 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
         Command::Worker(args) => worker(args, mode),
+        Command::Data(DataCommand::List(args)) => data::list(args),
+        Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
+        Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),
+        Command::Data(DataCommand::Import(args)) => data::import(args, mode),
         Command::Data(DataCommand::Inspect(args)) => inspect::run(args),
         Command::Data(DataCommand::Mini(select)) => mini(select),
     };
@@ -169,7 +185,12 @@ pub fn main() -> ExitCode {
 
 impl Select {
     fn selection(&self) -> Selection {
-        Selection { scale: self.scale.clone(), set: self.set.clone(), only: self.only.clone() }
+        Selection {
+            scale: self.scale.clone(),
+            set: self.set.clone(),
+            only: self.only.clone(),
+            cost_model: self.cost_model.clone(),
+        }
     }
 
     fn device(&self) -> Result<Device> {
@@ -279,16 +300,18 @@ fn plan(args: &PlanArgs) -> Result<u8> {
     for grid in &select.grids {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
         let run = select.out.join(&plan.experiment);
+        let settings = plan.settings();
         let rows = plan
             .cells
             .iter()
-            .filter(|c| c.selected)
-            .map(|c| Ok((c, known(&run, &c.id)?)))
+            .zip(&settings)
+            .filter(|(c, _)| c.selected)
+            .map(|(c, settings)| Ok((c, settings, known(&run, &c.id)?)))
             .collect::<Result<Vec<_>>>()?;
         if args.json {
             let cells: Vec<_> = rows
                 .iter()
-                .map(|(c, status)| {
+                .map(|(c, _, status)| {
                     serde_json::json!({
                         "id": c.id, "task": c.config.task_name, "model": c.config.model_name, "seed": c.config.seed,
                         "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
@@ -302,14 +325,17 @@ fn plan(args: &PlanArgs) -> Result<u8> {
         }
         println!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
         println!(
-            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  state",
-            "cell", "task model seed", "parameters", "seen", "memory"
+            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:11}  settings",
+            "cell", "task model seed", "parameters", "seen", "memory", "state"
         );
-        for (c, status) in rows {
+        for (c, settings, status) in rows {
             let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
             let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
             let state = status.map_or("to run", Outcome::name);
-            println!("{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state}", c.id, c.parameters, c.seen);
+            println!(
+                "{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state:11}  {settings}",
+                c.id, c.parameters, c.seen
+            );
         }
     }
     Ok(exit::DONE)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::datasets::error::DataError;
+use crate::fetch::FetchError;
 use crate::grid::ConfigError;
 use crate::report::ReportError;
 
@@ -32,6 +33,9 @@ pub enum Error {
     /// Missing or corrupt data.
     #[error("error: {0}")]
     Data(#[from] DataError),
+    /// Data that could not be fetched, verified or imported.
+    #[error("error: {0}")]
+    Fetch(#[from] FetchError),
     /// A learner that cannot be built.
     #[error("error: {0}")]
     Learner(#[from] learner::Error),
@@ -60,6 +64,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Learner(_) => exit::USAGE,
             Self::Data(_) => exit::DATA,
+            Self::Fetch(e) => e.exit_code(),
             Self::Io { .. } | Self::Report(_) => exit::SOME_FAILED,
         }
     }

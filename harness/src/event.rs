@@ -32,7 +32,7 @@ pub struct StepRow {
     pub spike_sparsity: Option<f64>,
     /// Share of exact zeros entering a weight product.
     pub activation_sparsity: Option<f64>,
-    /// Share of weights exactly zero.
+    /// Share of weights exactly zero; biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
     /// Multiply–accumulates of the forward pass.
     pub macs_forward: Option<u64>,
@@ -50,6 +50,54 @@ pub struct StepRow {
     pub energy_forward_pj: Option<f64>,
     /// Energy of learning under the same model.
     pub energy_learning_pj: Option<f64>,
+    /// Element-wise operations of the forward pass: neurons, gates, norms, scans.
+    pub elementwise_forward: Option<u64>,
+    /// Element-wise operations of learning.
+    pub elementwise_learning: Option<u64>,
+    /// Of `macs_forward`, products of activations with activations or states: attention, scans.
+    pub activation_macs_forward: Option<u64>,
+    /// The same of `macs_learning`.
+    pub activation_macs_learning: Option<u64>,
+    /// (neuron, step) pairs of spiking neurons.
+    pub neuron_updates: Option<u64>,
+    /// Words of weights that the forward pass reads, without reuse between steps or streams.
+    pub weight_words_forward: Option<u64>,
+    /// Words of weights, gradients and moments that learning reads and writes.
+    pub weight_words_learning: Option<u64>,
+    /// Words of state that the forward pass reads and writes.
+    pub state_words_forward: Option<u64>,
+    /// Words of kept activations and traces that learning reads and writes.
+    pub state_words_learning: Option<u64>,
+    /// Operations of reverse mode; this and the four that follow are all of learning.
+    pub operations_reverse: Option<u64>,
+    /// Operations of eligibility traces.
+    pub operations_traces: Option<u64>,
+    /// Operations of spike pairing and mixing.
+    pub operations_stdp: Option<u64>,
+    /// Operations of pruning.
+    pub operations_pruning: Option<u64>,
+    /// Operations of the optimiser.
+    pub operations_optimizer: Option<u64>,
+    /// As `energy_forward_pj`, with weights and state read and written.
+    pub energy_forward_with_traffic_pj: Option<f64>,
+    /// As `energy_learning_pj`, with weights and state read and written.
+    pub energy_learning_with_traffic_pj: Option<f64>,
+    /// Share of the forward operations that the cost model prices; below 1 the energy is a lower bound.
+    pub energy_coverage_forward: Option<f64>,
+    /// The same of learning.
+    pub energy_coverage_learning: Option<f64>,
+    /// Multiply–accumulates of the forward pass as `NeuroBench` counts them.
+    pub neurobench_macs: Option<u64>,
+    /// Accumulates as `NeuroBench` counts them.
+    pub neurobench_acs: Option<u64>,
+    /// Multiply–accumulates as `SpikingJelly` counts them.
+    pub spikingjelly_macs: Option<u64>,
+    /// Accumulates as `SpikingJelly` counts them.
+    pub spikingjelly_acs: Option<u64>,
+    /// Multiply–accumulates as `syops-counter` counts them.
+    pub syops_macs: Option<u64>,
+    /// Accumulates as `syops-counter` counts them.
+    pub syops_acs: Option<u64>,
 }
 
 /// One diagnostic value: a row of `layers.parquet`.
@@ -105,6 +153,10 @@ pub struct PredictionRow {
 
 /// Everything a cell may emit.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all events are steps, and each goes straight into its sink's buffer"
+)]
 pub enum Event {
     /// An update.
     Step(StepRow),

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{CellConfig, TASKS, TaskConfig};
 use crate::error::{Error, Result};
 use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
+use crate::measure::energy::CostModel;
 use crate::models::{KINDS, ModelConfig};
-use crate::run::{segments_for, updates_for};
+use crate::run::{build, segments_for};
 use crate::store::{read_json, write_json};
 use crate::tasks::Task;
 
@@ -87,13 +88,15 @@ impl Plan {
         open: &mut OpenTasks,
     ) -> Result<Self> {
         let mut sources = Sources::default();
-        let grid = Grid::load(grid, &mut sources)?;
+        let file = grid;
+        let grid = Grid::load(file, &mut sources)?;
+        let energy = cost_model(&grid, file, selection, &sources)?;
         let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
         // by name, not by node: each expansion registers its `--set` texts as sources of their own
         let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
         let chosen: Vec<_> = grid.cells(selection, &mut sources)?.iter().map(key).collect();
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
-        let typed = all.iter().map(|raw| typed(raw, &sources)).collect::<Result<Vec<_>>>()?;
+        let typed = all.iter().map(|raw| typed(raw, &energy, &sources)).collect::<Result<Vec<_>>>()?;
         let mut cells = Vec::with_capacity(all.len());
         for (raw, config) in all.iter().zip(typed) {
             let mut cell = plan_cell(config, data, device, open)?;
@@ -102,6 +105,30 @@ impl Plan {
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
         Ok(Self { schema: SCHEMA, experiment: grid.experiment, description: grid.description, scale, cells })
+    }
+
+    /// What tells each cell from the others of its task and model: the settings that differ among them, as
+    /// `model.lambda=0.9`.
+    #[must_use]
+    pub fn settings(&self) -> Vec<String> {
+        let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+        for (i, c) in self.cells.iter().enumerate() {
+            groups.entry((&c.config.task_name, &c.config.model_name)).or_default().push(i);
+        }
+        let flat: Vec<_> = self.cells.iter().map(|c| c.config.flat()).collect();
+        let mut settings: Vec<Vec<String>> = vec![Vec::new(); self.cells.len()];
+        for members in groups.values() {
+            let keys: std::collections::BTreeSet<&String> = members.iter().flat_map(|&i| flat[i].keys()).collect();
+            let varied =
+                keys.into_iter().filter(|key| members.iter().any(|&i| flat[i].get(*key) != flat[members[0]].get(*key)));
+            for key in varied {
+                for &i in members {
+                    let value = flat[i].get(key).map_or("unset", String::as_str);
+                    settings[i].push(format!("{key}={value}"));
+                }
+            }
+        }
+        settings.into_iter().map(|s| s.join(" ")).collect()
     }
 
     /// Writes `plan.json`. A different plan that is already there is kept under its own hash.
@@ -122,12 +149,30 @@ impl Plan {
     }
 }
 
+/// The price list of the command line, of the grid, or the default.
+fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources) -> Result<CostModel> {
+    if let Some(name) = &selection.cost_model {
+        return CostModel::find(name, Path::new(""));
+    }
+    let Some(node) = &grid.energy else { return Ok(CostModel::default()) };
+    let Some(name) = node.scalar() else {
+        let message = format!("`energy`: expected the name of a cost model, got {}", node.describe());
+        return Err(sources.error(node.origin, message).expected_one_of("", &CostModel::names()).into());
+    };
+    CostModel::find(name, file.parent().unwrap_or(Path::new(""))).map_err(|e| match e {
+        Error::Usage(problem) => sources.error(node.origin, problem).into(),
+        other => other,
+    })
+}
+
 /// Typed configuration of a cell, every value checked.
-fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
+fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellConfig> {
     let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
     let task = match kind.as_str() {
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
         "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+        "seizure" => TaskConfig::Seizure(read_as(&keys, "task `seizure`", sources)?),
+        "speech" => TaskConfig::Speech(Box::new(read_as(&keys, "task `speech`", sources)?)),
         _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
     };
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
@@ -148,6 +193,7 @@ fn typed(raw: &RawCell, sources: &Sources) -> Result<CellConfig> {
         model_name: raw.model_name().to_owned(),
         model,
         train: read_as(&raw.train, "`train`", sources)?,
+        energy: energy.clone(),
         seed: raw.seed,
     })
 }
@@ -167,8 +213,7 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
     let total = segments_for(&config, &*source);
     // building it finds settings that do not fit together
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
-    let cost =
-        config.model.build(io, &config.train, updates_for(total, &*source), config.seed, device).map_err(named)?.cost();
+    let cost = build(&config, &*task, io, &*source, total, device).map_err(named)?.cost();
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
     Ok(PlannedCell {

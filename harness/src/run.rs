@@ -4,19 +4,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use learner::{Learner, Predictor, Update};
+use learner::{Io, Learner, OpCounts, Predictor, TwoPass, Update};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
 use crate::event::{EvalRow, Event, LayerRow, StepRow};
 use crate::measure::allocator;
+use crate::measure::energy::Sizes;
 use crate::measure::resident::Resident;
 use crate::sinks::parquet::PartWriter;
 use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
 
 /// Raise when the loop would give other numbers for the same cell.
-pub const CODE_VERSION: u32 = 1;
+pub const CODE_VERSION: u32 = 2;
 
 /// Wall-clock time between checkpoints: what a kill loses at most.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
@@ -94,12 +95,36 @@ pub fn run_cell(
     let io = job.task.io(config.train.streams.0, segment);
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
-    let updates = updates_for(total, &*source);
-    let mut learner = config.model.build(io, &config.train, updates, config.seed, job.device)?;
+    bim::kernels::matmul::warm_up();
+    let mut learner = build(config, job.task, io, &*source, total, job.device)?;
     if let Some(snapshot) = start {
         learner.load(snapshot)?;
     }
     run_loop(job, &*source, total, &mut *learner, sink, at)
+}
+
+/// Builds a cell's learner for `total` segments of `source`: as it is where its segments hold those of the task, otherwise
+/// in two passes.
+///
+/// # Errors
+/// If settings do not fit together or the device cannot run the model.
+pub fn build(
+    config: &CellConfig,
+    task: &dyn Task,
+    io: Io,
+    source: &dyn Source,
+    total: u64,
+    device: &Device,
+) -> learner::Result<Box<dyn Learner>> {
+    let model = |updates| config.model.build(io, &config.train, updates, config.seed, device);
+    match task.longest().filter(|longest| io.segment < *longest) {
+        None => model(updates_for(total, source)),
+        Some(longest) => {
+            let chunks = u128::from(total) * u128::from(source.chunks(io.segment));
+            let updates = (chunks / u128::from(source.segments().max(1))).max(1) as u64;
+            Ok(Box::new(TwoPass::new(model(updates)?, io.streams, longest)?))
+        }
+    }
 }
 
 /// Updates in `total` segments: those with a supervised step.
@@ -146,17 +171,24 @@ pub fn run_loop(
         let update = step(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
-        record(sink, at, &segment, update, learner.cost().state_bytes, &resident);
+        record(
+            sink,
+            at,
+            &segment,
+            update,
+            &Recorder { config: job.config, cost: learner.cost(), resident: &resident, total },
+        );
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
         if is_curve_point(at.segment, total, train.curve_points) {
-            let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit)?;
+            let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit, None)?;
             push_evals(sink, at, job.task.curve_part(), scores.metrics);
         }
     }
     // what follows is made again after a kill, so its rows must lie behind the checkpoint
     checkpoint(job, learner, sink, at)?;
-    let mut scores = evaluate(job, learner, Part::Test, None)?;
+    let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
+    let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
     push_evals(sink, at, Part::Test, scores.metrics.clone());
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row));
@@ -177,7 +209,13 @@ fn to(device: &Device, t: &Tensor) -> Result<Tensor> {
 }
 
 /// Runs a part through the learner's weights and scores it.
-fn evaluate(job: &mut Job<'_>, learner: &dyn Learner, part: Part, limit: Option<u64>) -> Result<Scores> {
+fn evaluate(
+    job: &mut Job<'_>,
+    learner: &dyn Learner,
+    part: Part,
+    limit: Option<u64>,
+    calibrated: Option<&Scores>,
+) -> Result<Scores> {
     let streams = job.config.train.eval_streams.0;
     let source = job.task.evaluation(part, streams, learner.segment_len(), limit)?;
     let mut scorer = job.task.scorer(part, streams, limit)?;
@@ -189,6 +227,9 @@ fn evaluate(job: &mut Job<'_>, learner: &dyn Learner, part: Part, limit: Option<
         }
         scorer.observe(&segment, &predictor.predict(&to(job.device, &segment.input)?)?)?;
         (job.progress)(Progress { done: index, total: source.segments(), loss: None, rate: 0.0, phase: "evaluating" });
+    }
+    if let Some(on) = calibrated {
+        scorer.calibrate(on);
     }
     Ok(scorer.finish())
 }
@@ -213,14 +254,59 @@ fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Met
     }
 }
 
-fn record(
-    sink: &mut PartWriter,
-    at: &mut Position,
-    segment: &Segment,
-    update: Update,
-    state_bytes: u64,
-    resident: &Resident,
-) {
+/// What the rows of a cell need beside the update.
+struct Recorder<'a> {
+    config: &'a CellConfig,
+    cost: learner::Cost,
+    resident: &'a Resident,
+    /// Segments of the whole run.
+    total: u64,
+}
+
+impl Recorder<'_> {
+    /// The columns of operations and energy.
+    fn operations(&self, counts: &OpCounts) -> StepRow {
+        let [forward, learning] = self.config.energy.energies(counts, Sizes::of(&self.cost));
+        let (work, learned, tools) = (counts.forward, counts.learning(), counts.conventions);
+        StepRow {
+            macs_forward: Some(work.macs),
+            acs_forward: Some(work.acs),
+            macs_learning: Some(learned.macs),
+            acs_learning: Some(learned.acs),
+            macs_dense: Some(counts.macs_dense),
+            op_coverage: Some(counts.coverage()),
+            energy_forward_pj: Some(forward.arithmetic_pj),
+            energy_learning_pj: Some(learning.arithmetic_pj),
+            elementwise_forward: Some(work.elementwise),
+            elementwise_learning: Some(learned.elementwise),
+            activation_macs_forward: Some(work.activation_macs),
+            activation_macs_learning: Some(learned.activation_macs),
+            neuron_updates: Some(counts.neuron_updates),
+            weight_words_forward: Some(work.weight_words),
+            weight_words_learning: Some(learned.weight_words),
+            state_words_forward: Some(work.state_words),
+            state_words_learning: Some(learned.state_words),
+            operations_reverse: Some(counts.reverse.operations()),
+            operations_traces: Some(counts.traces.operations()),
+            operations_stdp: Some(counts.stdp.operations()),
+            operations_pruning: Some(counts.pruning.operations()),
+            operations_optimizer: Some(counts.optimizer.operations()),
+            energy_forward_with_traffic_pj: forward.with_traffic_pj,
+            energy_learning_with_traffic_pj: learning.with_traffic_pj,
+            energy_coverage_forward: Some(forward.coverage),
+            energy_coverage_learning: Some(learning.coverage),
+            neurobench_macs: Some(tools.neurobench.macs),
+            neurobench_acs: Some(tools.neurobench.acs),
+            spikingjelly_macs: Some(tools.spikingjelly.macs),
+            spikingjelly_acs: Some(tools.spikingjelly.acs),
+            syops_macs: Some(tools.syops.macs),
+            syops_acs: Some(tools.syops.acs),
+            ..StepRow::default()
+        }
+    }
+}
+
+fn record(sink: &mut PartWriter, at: &mut Position, segment: &Segment, update: Update, recorder: &Recorder<'_>) {
     at.segment += 1;
     at.step += 1;
     at.seen += segment.seen;
@@ -230,6 +316,9 @@ fn record(
         at.sparsity = (at.sparsity.0 + s, at.sparsity.1 + 1);
     }
     at.pruned_share = update.activity.pruned_share;
+    if let Some(counts) = update.operations {
+        at.operations.add(counts, segment.seen, at.segment, recorder.total);
+    }
     sink.push(Event::Step(StepRow {
         step: at.step,
         seen: at.seen,
@@ -238,15 +327,14 @@ fn record(
         learning_rate: update.learning_rate,
         grad_norm: update.grad_norm,
         update_norm: update.update_norm,
-        state_bytes: Some(state_bytes),
+        state_bytes: Some(recorder.cost.state_bytes),
         live_bytes: counted.then(allocator::live_bytes),
         peak_bytes: counted.then(allocator::peak_bytes),
-        rss_bytes: resident.bytes(),
+        rss_bytes: recorder.resident.bytes(),
         spike_sparsity: update.activity.spike_sparsity,
         activation_sparsity: update.activity.activation_sparsity,
         connection_sparsity: update.activity.connection_sparsity,
-        // operations and energy are not counted yet: null
-        ..StepRow::default()
+        ..update.operations.map_or_else(StepRow::default, |counts| recorder.operations(&counts))
     }));
     for v in update.layers {
         let row = LayerRow { step: at.step, layer: v.layer, quantity: v.quantity.to_owned(), value: v.value };

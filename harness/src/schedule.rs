@@ -10,6 +10,8 @@ use candle_core::Device;
 
 use crate::datasets::wikitext::sha256_hex;
 use crate::error::{Error, Result};
+use crate::measure::energy::{CostModel, Sizes};
+use crate::measure::operations::{SPLIT, Totals};
 use crate::plan::{OpenTasks, Plan, PlannedCell, open_task};
 use crate::progress::Display;
 use crate::run::{Finished, Job, run_cell};
@@ -84,7 +86,10 @@ fn run_one(
     let mut at = Position::default();
     let run = || attempt(cell, dir, context, open, display, &status.provenance, &mut at);
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(done)) => fill(&mut status, &done, &at, &open_task(open, &cell.config.task, context.data)?.facts()),
+        Ok(Ok(done)) => {
+            let facts = open_task(open, &cell.config.task, context.data)?.facts();
+            fill(&mut status, &done, &at, &facts, &cell.config.energy);
+        }
         Ok(Err(Error::Learner(e @ learner::Error::Diverged { .. }))) => {
             (status.outcome, status.reason) = (Outcome::Diverged, Some(e.to_string()));
         }
@@ -160,7 +165,7 @@ fn attempt(
     outcome
 }
 
-fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric]) {
+fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], energy: &CostModel) {
     status.outcome = done.outcome;
     status.reason = match done.outcome {
         Outcome::TimedOut => {
@@ -176,11 +181,18 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric]) {
             let mean = at.sparsity.0 / at.sparsity.1 as f64;
             status.metrics.push(Metric::plain(SPIKE_SPARSITY, Some(mean), at.sparsity.1));
         }
+        status.metrics.extend(at.operations.metrics(energy, Sizes::of(&done.cost)));
         if let Some(share) = at.pruned_share {
             status.metrics.push(Metric::plain(PRUNED_SHARE, Some(share), at.step));
         }
     }
     status.state_bytes = Some(done.cost.state_bytes);
+}
+
+/// Whether a metric is of training, not of the evaluated split.
+fn is_of_training(name: &str) -> bool {
+    let counts = Totals { tail_seen: 1, ..Totals::default() }.metrics(&CostModel::default(), Sizes::default());
+    name == SPIKE_SPARSITY || counts.iter().any(|m| m.name == name)
 }
 
 /// Mean over training, not over the evaluated split.
@@ -238,6 +250,8 @@ fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {
         ("lock_sha256".to_owned(), p.lock_sha256.clone()),
         ("data".to_owned(), p.data.clone()),
         ("device".to_owned(), p.device.clone()),
+        ("cost_model".to_owned(), cell.config.energy.name.clone()),
+        ("cost_model_source".to_owned(), cell.config.energy.source.clone()),
         ("threads".to_owned(), p.threads.to_string()),
         ("started_unix_s".to_owned(), p.started_unix_s.to_string()),
     ]);
@@ -282,7 +296,7 @@ pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathB
         }
         for m in &status.metrics {
             rows.push(ResultRow {
-                split: Some(if m.name == SPIKE_SPARSITY { "train".to_owned() } else { status.split.clone() }),
+                split: Some(if is_of_training(&m.name) { SPLIT.to_owned() } else { status.split.clone() }),
                 metric: Some(m.name.clone()),
                 value: m.value,
                 n: Some(m.n),

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::measure::operations::Totals;
 use crate::tasks::Metric;
 
 /// How a cell ended.
@@ -165,6 +166,9 @@ pub struct Position {
     /// Share of prunable connections that are pruned, where there is pruning.
     #[serde(default)]
     pub pruned_share: Option<f64>,
+    /// Operation counts so far.
+    #[serde(default)]
+    pub operations: Totals,
     /// Complete parts of the Parquet files.
     pub parts: u64,
 }

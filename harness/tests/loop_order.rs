@@ -8,6 +8,7 @@ use bim::config::Count;
 use candle_core::{DType, Device, Tensor};
 use harness::cell::{CellConfig, TaskConfig};
 use harness::datasets::error::DataResult;
+use harness::measure::energy::CostModel;
 use harness::models::ModelConfig;
 use harness::run::{Job, run_loop};
 use harness::sinks::parquet::{Metadata, PartWriter, read_steps};
@@ -133,6 +134,7 @@ fn config() -> CellConfig {
         model_name: "bim".into(),
         model: ModelConfig::Bim(Box::default()),
         train: TrainConfig { seen: Some(6), curve_points: 1, eval_streams: Count(1), ..TrainConfig::default() },
+        energy: CostModel::default(),
         seed: 1,
     }
 }

@@ -48,7 +48,12 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
         let evals = read_evals(&dir.join("evals.parquet")).expect("evals");
         assert!(evals.iter().any(|e| e.split == "valid") && evals.iter().any(|e| e.split == "test"));
         assert!(!read_predictions(&dir.join("predictions.parquet")).expect("predictions").is_empty());
-        read_layers(&dir.join("layers.parquet")).expect("layers");
+        let layers = read_layers(&dir.join("layers.parquet")).expect("layers");
+        let config = std::fs::read_to_string(dir.join("config.yaml")).expect("configuration");
+        for quantity in ["cosine_gradient_bptt", "norm_ratio_gradient_bptt", "staleness", "cosine_descent_stdp"] {
+            let diagnosed = layers.iter().any(|l| l.quantity == quantity && l.layer.starts_with("layers.1"));
+            assert_eq!(diagnosed, config.contains("kind: bim"), "{quantity}: {layers:?}");
+        }
         assert!(dir.join("checkpoint/weights.safetensors").exists() && dir.join("config.yaml").exists());
         assert!(!dir.join("parts").exists());
     }
@@ -125,7 +130,8 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
         }
         let rows = |out: &str| {
             let evals = read_evals(&dir(out).join("evals.parquet")).expect("evals");
-            (evals, read_predictions(&dir(out).join("predictions.parquet")).expect("predictions"))
+            let layers = read_layers(&dir(out).join("layers.parquet")).expect("layers");
+            (evals, layers, read_predictions(&dir(out).join("predictions.parquet")).expect("predictions"))
         };
         assert_eq!(rows("whole"), rows("killed"));
         let log = std::fs::read_to_string(dir("killed").join("log.txt")).expect("log");

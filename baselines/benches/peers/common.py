@@ -5,7 +5,7 @@ import torch
 VOCABULARY, LEADS, DIAGNOSES = 256, 12, 5
 
 
-def options(models):
+def options(models, extra=lambda p: None):
     p = argparse.ArgumentParser()
     p.add_argument("--model", required=True, choices=models)
     p.add_argument("--text")
@@ -15,6 +15,7 @@ def options(models):
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--steps", type=int, default=60)
     p.add_argument("--threads", type=int, default=2)
+    extra(p)
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)

@@ -1,12 +1,14 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, D, Device, Layout, Result, Shape, Tensor, bail};
+use learner::operations::Source;
 use rayon::prelude::*;
 
 use super::attend::Head;
 use super::linear::check_last;
 use super::rotary::Rotary;
 use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use crate::count::{self, Watch, see};
 use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
 use crate::scratch::Scratch;
 
@@ -31,6 +33,8 @@ pub struct AttentionShape {
 pub fn attention(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShape) -> Result<(Tensor, Tensor)> {
     shape.check(x, w_qkv, w_o)?;
     if !fused(x) {
+        let keys = shape.memory.dim(1)? + x.dim(1)?;
+        count::unknown(x.elem_count() * (4 * x.dim(2)? + 2 * keys));
         return attention_slow(x, w_qkv, w_o, shape);
     }
     let (streams, steps, width) = x.dims3()?;
@@ -200,10 +204,12 @@ impl Attention {
         let Dims { steps, width, head: d, .. } = self.dims;
         let narrow = ROWS_PER_TASK * width;
         let mut qkv = Scratch::of(3 * x.len());
+        let watches = [Watch::new(w_qkv, 3 * width, Source::Values), Watch::new(w_o, width, Source::Values)];
         (x.par_chunks(narrow), qkv.par_chunks_mut(3 * narrow)).into_par_iter().for_each(|(x, qkv)| {
             let rows = x.len() / width;
             let mut n = Scratch::of(x.len());
             rms_norm(x, &mut n, width);
+            see(watches.first(), &n);
             let wide = View::new(rows, 3 * width);
             matmul((qkv, wide), (&n, View::new(rows, width)), (w_qkv, View::new(width, 3 * width)), Keep::Nothing);
         });
@@ -216,9 +222,11 @@ impl Attention {
         y.par_chunks_mut(narrow).enumerate().for_each(|(i, y)| {
             let mut o = Scratch::of(y.len());
             self.rows_of_heads(&out, i * ROWS_PER_TASK, &mut o);
+            see(watches.last(), &o);
             let thin = View::new(y.len() / width, width);
             matmul((y, thin), (&o, thin), (w_o, View::new(width, width)), Keep::Sum);
         });
+        count::attention(watches, &self.valid, steps, width, self.heads);
         (y, Recorded { qkv, out, log_sums })
     }
 

@@ -3,8 +3,11 @@ use rayon::prelude::*;
 
 use super::linear::check_last;
 use super::{Tape, add, fused, rms_norm_slow, slice, sum_in_order, with_values};
+use crate::count;
 use crate::kernels::{Keep, View, matmul, norm_relu, norm_relu_backward, transposed};
 use crate::scratch::Scratch;
+
+mod operations;
 
 /// Steps that one task works on. More than elsewhere, because a convolution has more weights to pack per output.
 const ROWS_PER_TASK: usize = 256;
@@ -61,6 +64,7 @@ pub struct Conv {
 pub fn conv(x: &Tensor, w: &Tensor, b: &Tensor, conv: &Conv) -> Result<Tensor> {
     let dims = conv.check(x, w, b)?;
     if !fused(x) {
+        count::unknown(dims.streams * dims.produced() * w.elem_count());
         return conv_slow(x, w, b, conv);
     }
     let context = match &conv.edge {
@@ -68,7 +72,8 @@ pub fn conv(x: &Tensor, w: &Tensor, b: &Tensor, conv: &Conv) -> Result<Tensor> {
         Edge::Centred { .. } => Vec::new(),
     };
     let record = x.track_op() || w.track_op() || b.track_op();
-    let op = FusedConv { dims, before: conv.before, context, record, tape: Tape::new() };
+    let of_data = !x.track_op();
+    let op = FusedConv { dims, before: conv.before, context, record, of_data, tape: Tape::new() };
     x.contiguous()?.apply_op3(&w.contiguous()?, &b.contiguous()?, op)
 }
 
@@ -228,6 +233,8 @@ struct FusedConv {
     /// Steps before the segment, `[B, left, I]`; empty if they are zeros.
     context: Vec<f32>,
     record: bool,
+    /// Whether no gradient goes back into the input.
+    of_data: bool,
     /// What the weights were multiplied with, `[B, P, I]`.
     tape: Tape<Scratch>,
 }
@@ -426,6 +433,9 @@ impl CustomOp3 for FusedConv {
     ) -> Result<(CpuStorage, Shape)> {
         let padded = self.prepared(slice(s1, l1, "x")?);
         let y = self.forward(&padded, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
+        if count::active() {
+            self.count(&padded, slice(s2, l2, "w")?);
+        }
         if self.record {
             self.tape.put(padded);
         }

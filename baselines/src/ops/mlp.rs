@@ -1,8 +1,11 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use learner::operations::Source;
+
 use super::linear::check_last;
 use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use crate::count::{self, Watch, see};
 use crate::kernels::{Keep, View, gelu, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
 use crate::scratch::Scratch;
 
@@ -12,6 +15,7 @@ use crate::scratch::Scratch;
 /// If shapes do not fit.
 pub fn mlp(x: &Tensor, w1: &Tensor, w2: &Tensor) -> Result<Tensor> {
     if !fused(x) {
+        count::unknown(2 * x.elem_count() * w1.dim(1)?);
         return mlp_slow(x, w1, w2);
     }
     let (width, hidden) = w1.dims2()?;
@@ -63,10 +67,12 @@ impl CustomOp3 for Mlp {
         let (x, w1, w2) = (slice(s1, l1, "x")?, slice(s2, l2, "w1")?, slice(s3, l3, "w2")?);
         let mut y = x.to_vec();
         let chunk = ROWS_PER_TASK * hidden;
+        let watches = [Watch::new(w1, hidden, Source::Values), Watch::new(w2, width, Source::Values)];
         let forward = |x: &[f32], h: &mut [f32], y: &mut [f32]| {
             let rows = x.len() / width;
             let mut n = Scratch::of(x.len());
             rms_norm(x, &mut n, width);
+            see(watches.first(), &n);
             matmul(
                 (h, View::new(rows, hidden)),
                 (&n, View::new(rows, width)),
@@ -75,6 +81,7 @@ impl CustomOp3 for Mlp {
             );
             let mut a = Scratch::of(h.len());
             a.iter_mut().zip(h.iter()).for_each(|(a, &h)| *a = gelu(h).0);
+            see(watches.last(), &a);
             matmul(
                 (y, View::new(rows, width)),
                 (&a, View::new(rows, hidden)),
@@ -90,6 +97,7 @@ impl CustomOp3 for Mlp {
         } else {
             tasks.for_each(|(x, y)| forward(x, &mut Scratch::of(x.len() / width * hidden), y));
         }
+        count::mlp(watches, x.len() / width, width, hidden);
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 

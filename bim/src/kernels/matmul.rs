@@ -43,6 +43,19 @@ impl View {
     }
 }
 
+/// Runs one product on the calling thread and on every other: the library keeps half a megabyte for packing on each from its first product on, and
+/// whether a thread comes to its first sooner or later is chance. Afterwards memory is what it stays.
+pub fn warm_up() {
+    const SIDE: usize = 64; // wide enough to be packed
+    let product = || {
+        let (a, view) = (vec![0f32; SIDE * SIDE], View::new(SIDE, SIDE));
+        let mut product = vec![0f32; SIDE * SIDE];
+        matmul((&mut product, view), (&a, view), (&a, view), 0.0);
+    };
+    product();
+    rayon::broadcast(|_| product());
+}
+
 /// `dst ← keep · dst + a · b`, single-threaded. `keep = 0` overwrites without reading.
 ///
 /// # Panics

@@ -125,12 +125,10 @@ pub struct Scratch<T> {
     d_b: Vec<Lane<T>>,
     d_c: Vec<Lane<T>>,
     rate: Vec<T>,
-    /// Rows of sources for the traces.
+    /// Rows of sources for the traces, with a decay per channel and state.
     pub(super) source: Vec<T>,
-    /// Factors of each step of a head, for the traces.
-    pub(super) steps: Vec<Step<T>>,
-    /// Sources of a block of channels, for the traces.
-    pub(super) lanes: Vec<Lane<T>>,
+    /// The same with a decay per head.
+    pub(super) sources: super::trace::Sources<T>,
 }
 
 /// What the traces of a head need of a step.
@@ -138,6 +136,7 @@ pub struct Scratch<T> {
 pub(super) struct Step<T> {
     pub a: T,
     pub delta: T,
+    pub weight: T,
     pub decay: T,
     pub slope: T,
     pub weighted_decay: T,

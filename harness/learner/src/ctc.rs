@@ -4,7 +4,14 @@
 //! `γ` here; run it again with the gradient `softmax − γ_t` at every step. At frozen weights that is exactly CTC's gradient,
 //! without the network's history.
 
+mod transcripts;
+
+pub use transcripts::Transcripts;
+
 use crate::{Error, Result};
+
+/// The output that emits nothing, where a task is free to choose.
+pub const BLANK: u32 = 0;
 
 /// Loss and posteriors of one utterance.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +32,25 @@ fn log_add(a: f64, b: f64) -> f64 {
 /// # Errors
 /// If the shape of `logits` is not whole rows of `outputs`, or a label is the blank or outside the outputs.
 pub fn align(logits: &[f32], outputs: usize, labels: &[u32], blank: u32) -> Result<Alignment> {
+    let wide: Vec<f64> = logits.iter().map(|&z| f64::from(z)).collect();
+    let (loss, posterior) = forward_backward(&wide, outputs, labels, blank)?;
+    Ok(Alignment { loss, posterior: posterior.into_iter().map(|g| g as f32).collect() })
+}
+
+/// Fewest steps that `labels` fit into: one each, and a blank between two that are equal.
+#[must_use]
+pub fn steps_needed(labels: &[u32]) -> usize {
+    labels.len() + labels.windows(2).filter(|pair| pair[0] == pair[1]).count()
+}
+
+/// `ln Σ e^z`.
+fn log_sum_exp(z: &[f64]) -> f64 {
+    let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln()
+}
+
+/// Loss and posteriors `[T, V]` of one utterance (Graves et al. 2006, eq. 6 to 11 and 15, in logarithms).
+fn forward_backward(logits: &[f64], outputs: usize, labels: &[u32], blank: u32) -> Result<(f64, Vec<f64>)> {
     if outputs == 0 || !logits.len().is_multiple_of(outputs) || logits.is_empty() {
         return Err(Error::shape("CTC logits", format!("one or more rows of {outputs}"), logits.len()));
     }
@@ -38,68 +64,61 @@ pub fn align(logits: &[f32], outputs: usize, labels: &[u32], blank: u32) -> Resu
     // the extended sequence: a blank around every label
     let states: Vec<u32> = std::iter::once(blank).chain(labels.iter().flat_map(|&l| [l, blank])).collect();
     let n = states.len();
-    let log_p: Vec<f64> = logits
-        .chunks_exact(outputs)
-        .flat_map(|row| {
-            let max = row.iter().fold(f32::NEG_INFINITY, |m, &z| m.max(z));
-            let sum: f64 = row.iter().map(|&z| f64::from(z - max).exp()).sum();
-            let log_sum = f64::from(max) + sum.ln();
-            states.iter().map(move |&s| f64::from(row[s as usize]) - log_sum).collect::<Vec<_>>()
-        })
-        .collect();
+    let mut log_p = Vec::with_capacity(steps * n); // [T, S]
+    for row in logits.chunks_exact(outputs) {
+        let log_sum = log_sum_exp(row);
+        log_p.extend(states.iter().map(|&s| row[s as usize] - log_sum));
+    }
     // whether state s may be reached from s − 2: over a blank, between labels that differ
-    let skips = |s: usize| s >= 2 && states[s] != blank && states[s] != states[s - 2];
+    let skips: Vec<bool> = (0..n).map(|s| s >= 2 && states[s] != blank && states[s] != states[s - 2]).collect();
     let never = f64::NEG_INFINITY;
     let mut alpha = vec![never; steps * n];
     alpha[..n.min(2)].copy_from_slice(&log_p[..n.min(2)]);
     for t in 1..steps {
+        let (past, now) = alpha.split_at_mut(t * n);
+        let past = &past[(t - 1) * n..];
         for s in 0..n {
-            let past = &alpha[(t - 1) * n..][..n];
             let mut sum = past[s];
             if s >= 1 {
                 sum = log_add(sum, past[s - 1]);
             }
-            if skips(s) {
+            if skips[s] {
                 sum = log_add(sum, past[s - 2]);
             }
-            alpha[t * n + s] = sum + log_p[t * n + s];
+            now[s] = sum + log_p[t * n + s];
         }
     }
     let last = &alpha[(steps - 1) * n..];
     let total = if n == 1 { last[0] } else { log_add(last[n - 1], last[n - 2]) };
     let mut posterior = vec![0.0; steps * outputs];
-    if total.is_infinite() {
-        return Ok(Alignment { loss: f64::INFINITY, posterior });
+    if !total.is_finite() {
+        // labels that do not fit have no path; logits that are no numbers have a loss that is none
+        return Ok((if total.is_nan() { f64::NAN } else { f64::INFINITY }, posterior));
     }
     let mut beta = vec![never; n];
     beta[n - 1] = 0.0;
     if n > 1 {
         beta[n - 2] = 0.0;
     }
-    let mut gamma = vec![0.0f64; outputs];
+    let mut next = vec![0.0; n];
     for t in (0..steps).rev() {
-        gamma.fill(0.0);
+        let gamma = &mut posterior[t * outputs..][..outputs];
         for s in 0..n {
             gamma[states[s] as usize] += (alpha[t * n + s] + beta[s] - total).exp();
+            next[s] = beta[s] + log_p[t * n + s];
         }
-        for (p, g) in posterior[t * outputs..].iter_mut().zip(&gamma) {
-            *p = *g as f32;
-        }
-        if t > 0 {
-            let next: Vec<f64> = (0..n).map(|s| beta[s] + log_p[t * n + s]).collect();
-            for s in 0..n {
-                let mut sum = next[s];
-                if s + 1 < n {
-                    sum = log_add(sum, next[s + 1]);
-                }
-                if s + 2 < n && skips(s + 2) {
-                    sum = log_add(sum, next[s + 2]);
-                }
-                beta[s] = sum;
+        for s in 0..n {
+            let mut sum = next[s];
+            if s + 1 < n {
+                sum = log_add(sum, next[s + 1]);
             }
+            if s + 2 < n && skips[s + 2] {
+                sum = log_add(sum, next[s + 2]);
+            }
+            beta[s] = sum;
         }
     }
-    Ok(Alignment { loss: -total, posterior })
+    Ok((-total, posterior))
 }
 
 #[cfg(test)]
@@ -160,6 +179,18 @@ mod tests {
         assert_eq!((got.loss, got.posterior), (f64::INFINITY, vec![0.0; 6]));
         assert!(align(&[0.0; 6], 3, &[3], 0).is_err() && align(&[0.0; 6], 3, &[0], 0).is_err());
         assert!(align(&[0.0; 5], 3, &[1], 0).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn shortest_fit() -> Result<()> {
+        for labels in [&[][..], &[1], &[1, 1], &[1, 2, 2, 2]] {
+            let need = steps_needed(labels);
+            assert!(align(&vec![0.0; need.max(1) * 3], 3, labels, 0)?.loss.is_finite(), "{labels:?}");
+            if need > 1 {
+                assert!(align(&vec![0.0; (need - 1) * 3], 3, labels, 0)?.loss.is_infinite(), "{labels:?}");
+            }
+        }
         Ok(())
     }
 }

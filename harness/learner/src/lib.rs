@@ -13,19 +13,25 @@
 mod adamw;
 pub mod ctc;
 mod error;
+mod exponential;
 mod host;
 mod loss;
+pub mod operations;
 mod params;
 mod schedule;
 mod snapshot;
+mod two_pass;
 
 pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
+pub use exponential::exp_fast;
 pub use host::{read_f32, with_f32, with_f32_mut};
 pub use loss::{Targets, loss, loss_and_gradient};
+pub use operations::OpCounts;
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
 pub use schedule::{Decay, Schedule};
 pub use snapshot::Snapshot;
+pub use two_pass::TwoPass;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -127,27 +133,10 @@ pub struct Activity {
     pub spike_sparsity: Option<f64>,
     /// Share of exact zeros among the values that entered a weight product.
     pub activation_sparsity: Option<f64>,
-    /// Share of weights that are exactly zero, biases left out.
+    /// Share of weights that are exactly zero. Biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
     /// Share of the connections that a pruning rule may remove that it has removed.
     pub pruned_share: Option<f64>,
-}
-
-/// Exact operation counts of one step. Every field is a sum over what actually passed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpCounts {
-    /// Multiply–accumulates of the forward pass with a non-zero weight and a non-zero, non-spike input.
-    pub macs_forward: u64,
-    /// Accumulates of the forward pass: non-zero weight, spike input.
-    pub acs_forward: u64,
-    /// Multiply–accumulates of learning.
-    pub macs_learning: u64,
-    /// Accumulates of learning.
-    pub acs_learning: u64,
-    /// What a dense forward pass would need.
-    pub macs_dense: u64,
-    /// Operations that were seen but not understood.
-    pub unknown: u64,
 }
 
 /// One diagnostic value of one layer.

@@ -1,7 +1,8 @@
 use candle_core::{D, DType, Device, Tensor};
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::ctc::Transcripts;
+use crate::{Error, Result, exp_fast};
 
 /// What a segment should have been mapped to.
 #[derive(Clone, Debug)]
@@ -28,6 +29,14 @@ pub enum Targets {
         /// Weight of each step, `f32` `[B, K]`; zero for padding.
         weight: Tensor,
     },
+    /// Transcripts of whole utterances without their times: connectionist temporal classification. The loss is that of the
+    /// transcripts, divided by the steps.
+    Transcripts {
+        /// Labels and lengths.
+        transcripts: Transcripts,
+        /// One for each step of an utterance, zero for padding, `f32` `[B, K]`: what the lengths say.
+        weight: Tensor,
+    },
 }
 
 impl Targets {
@@ -35,7 +44,10 @@ impl Targets {
     #[must_use]
     pub fn weight(&self) -> &Tensor {
         match self {
-            Self::Classes { weight, .. } | Self::Labels { weight, .. } | Self::Posteriors { weight, .. } => weight,
+            Self::Classes { weight, .. }
+            | Self::Labels { weight, .. }
+            | Self::Posteriors { weight, .. }
+            | Self::Transcripts { weight, .. } => weight,
         }
     }
 
@@ -53,6 +65,9 @@ impl Targets {
             }
             Self::Posteriors { probability, weight } => {
                 Self::Posteriors { probability: probability.to_device(device)?, weight: weight.to_device(device)? }
+            }
+            Self::Transcripts { transcripts, weight } => {
+                Self::Transcripts { transcripts: transcripts.clone(), weight: weight.to_device(device)? }
             }
         })
     }
@@ -91,6 +106,7 @@ pub fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
             let bce = (linear + logits.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?)?; // [B, K, O]
             (bce.sum(D::Minus1)? * weight)?.sum_all()?.affine(1.0 / o as f64, 0.0)?
         }
+        Targets::Transcripts { transcripts, .. } => return transcripts.loss(logits),
     };
     Ok(Some(sum.affine(1.0 / total, 0.0)?))
 }
@@ -131,6 +147,12 @@ pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> 
             want(probability, &[b, k, o], "posteriors")?;
             (Vec::new(), crate::read_f32(probability)?)
         }
+        Targets::Transcripts { transcripts, .. } => {
+            let logits = logits.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let (losses, wide) = transcripts.losses_and_gradient(&logits, [b, k, o])?;
+            gradient.iter_mut().zip(wide).for_each(|(to, from)| *to = from as f32);
+            return Ok(Some(losses.iter().sum::<f64>() / total));
+        }
     };
     if let Some(bad) = classes.iter().find(|c| **c as usize >= o) {
         return Err(Error::shape("class", format!("below {o}"), bad));
@@ -169,6 +191,7 @@ pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> 
                 }
                 f64::from(weight[i]) * bce / o as f64
             }
+            Targets::Transcripts { .. } => 0.0, // has returned above: its rows are not independent
         }
     };
     let losses: Vec<f64> = crate::with_f32(&logits.contiguous()?, |z| {
@@ -186,7 +209,7 @@ pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> 
 fn softmax(z: &[f32], out: &mut [f32]) -> f64 {
     let max = z.iter().fold(f32::NEG_INFINITY, |m, &z| if z > m { z } else { m });
     for (o, &z) in out.iter_mut().zip(z) {
-        *o = exp(z - max);
+        *o = exp_fast(z - max);
     }
     let sum: f64 = out.chunks(64).map(|c| f64::from(c.iter().sum::<f32>())).sum();
     let inverse = (1.0 / sum) as f32;
@@ -194,22 +217,6 @@ fn softmax(z: &[f32], out: &mut [f32]) -> f64 {
         *o *= inverse;
     }
     f64::from(max) + sum.ln()
-}
-
-/// `e^x` for `x ≤ 0`, in a form that loops turn into vector code (Cephes; 2 units in the last place).
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "a call would keep the loop from becoming vector code")]
-#[allow(clippy::excessive_precision, reason = "the constants as published")]
-fn exp(x: f32) -> f32 {
-    let x = if x < -87.3 { -87.3 } else { x };
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    let r = (-n).mul_add(-2.121_944_4e-4, (-n).mul_add(0.693_359_375, x));
-    let mut p = 1.987_569_15e-4_f32;
-    for c in [1.398_199_950_7e-3, 8.333_451_907_3e-3, 4.166_579_589_4e-2, 1.666_666_545_9e-1, 0.5] {
-        p = p.mul_add(r, c);
-    }
-    let e = (p * r).mul_add(r, r) + 1.0;
-    e * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
 /// `log softmax` over the last dimension, differentiable.

@@ -17,6 +17,7 @@
 //!   - {kind: lstm, name: small_lstm, width: 32, only: [cardio]}    # on those tasks only
 //!   - mamba                        # short for {kind: mamba}
 //! train: {batch: 16}               # for every cell
+//! energy: horowitz-2014-fp32       # prices of operations: a known list, or a .yaml file beside this one
 //! seeds: [1, 2, 3]                 # default [1]; one number means that seed
 //! sweep:
 //!   bim.lambda: [0, 0.5, 1]        # `bim.…`: cells of that model only; other models are not multiplied
@@ -69,8 +70,20 @@ use path::Names;
 use std::path::Path;
 use sweep::Sweep;
 
-const KEYS: [&str; 11] =
-    ["experiment", "description", "task", "tasks", "models", "train", "seeds", "sweep", "scale", "scales", "report"];
+const KEYS: [&str; 12] = [
+    "experiment",
+    "description",
+    "task",
+    "tasks",
+    "models",
+    "train",
+    "seeds",
+    "sweep",
+    "scale",
+    "scales",
+    "report",
+    "energy",
+];
 
 /// The scale of a grid that does not name one.
 const DEFAULT_SCALE: &str = "mini";
@@ -84,6 +97,8 @@ pub struct Grid {
     pub description: Option<String>,
     /// The `report` mapping, as written.
     pub report: Option<Node>,
+    /// The cost model, as written.
+    pub energy: Option<Node>,
     origin: Origin,
     tasks: Vec<Entry>,
     models: Vec<Entry>,
@@ -104,6 +119,8 @@ pub struct Selection {
     pub set: Vec<String>,
     /// `--only`.
     pub only: Option<String>,
+    /// `--cost-model`, over what the grid says.
+    pub cost_model: Option<String>,
 }
 
 /// A cell whose keys are put together but not yet read as those of its task, model and training.
@@ -177,6 +194,7 @@ impl Grid {
             experiment: experiment_name(experiment, sources)?,
             description: root.get("description").map(|node| read(node, sources)).transpose()?,
             report: root.get("report").cloned(),
+            energy: root.get("energy").cloned(),
             origin: root.origin,
             train: root.get("train").map(|node| read::expect_map(node, "`train`", sources)).transpose()?,
             seeds: root.get("seeds").map_or(Ok(vec![1]), |node| parse_seeds(node, sources))?,

@@ -1,9 +1,12 @@
 //! Numbers that say how well a model does, as functions of scores and labels or of summed log-likelihoods.
 
+pub mod detection;
+pub mod edit;
 pub mod interval;
 pub mod language;
 pub mod ranking;
 
+pub use self::edit::error_rates;
 pub use self::interval::{block_interval, macro_intervals};
 pub use self::language::{bits_per_byte, perplexity};
 pub use self::ranking::{Ranking, auc_roc, average_precision};
@@ -77,7 +80,7 @@ fn macro_average(values: &[Option<f64>]) -> Option<f64> {
     (!values.is_empty()).then(|| sum / values.len() as f64)
 }
 
-fn with_interval(name: &str, value: Option<f64>, n: u64, interval: Option<(f64, f64)>) -> Metric {
+pub(crate) fn with_interval(name: &str, value: Option<f64>, n: u64, interval: Option<(f64, f64)>) -> Metric {
     let interval = interval.filter(|_| value.is_some());
     Metric { low: interval.map(|i| i.0), high: interval.map(|i| i.1), ..Metric::plain(name, value, n) }
 }

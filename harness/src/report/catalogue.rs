@@ -36,8 +36,8 @@ pub(super) fn main_metrics(task: &str) -> &'static [&'static str] {
     match task {
         "language" => &["bits_per_byte", "perplexity_per_word", "perplexity", "oov_rate"],
         "cardio" => &["auc_roc_macro", "auc_pr_macro"],
-        "seizure" => &["auc_roc", "auc_pr", "event_sensitivity", "false_alarms_per_hour"],
-        "speech" => &["word_error_rate", "character_error_rate"],
+        "seizure" => &["auc_roc", "auc_pr", "prevalence", "event_sensitivity", "false_alarms_per_hour"],
+        "speech" => &["word_error_rate_percent", "character_error_rate_percent"],
         "recall" => &["accuracy", "loss"],
         _ => &[],
     }
@@ -59,8 +59,10 @@ pub(super) fn metric(name: &str) -> MetricInfo {
         "auc_pr" => ("AUC-PR", Some(Higher), Digits::After(3)),
         "event_sensitivity" => ("event sensitivity", Some(Higher), Digits::After(3)),
         "false_alarms_per_hour" => ("false alarms per hour", Some(Lower), Digits::Significant(3)),
-        "word_error_rate" => ("word error rate", Some(Lower), Digits::After(4)),
-        "character_error_rate" => ("character error rate", Some(Lower), Digits::After(4)),
+        "prevalence" => ("prevalence", None, Digits::After(3)),
+        "scored_hours" => ("hours scored", None, Digits::Significant(3)),
+        "word_error_rate_percent" => ("WER (%)", Some(Lower), Digits::After(2)),
+        "character_error_rate_percent" => ("CER (%)", Some(Lower), Digits::After(2)),
         _ => match name.split_once('_') {
             Some(("auc", rest)) => {
                 let label = rest.replacen("roc_", "AUC-ROC ", 1).replacen("pr_", "AUC-PR ", 1);
@@ -176,6 +178,20 @@ pub(super) fn bytes(value: f64) -> String {
         (scaled, unit) = (scaled / 1024.0, next);
     }
     if unit == "B" { format!("{scaled:.0} B") } else { format!("{} {unit}", significant(scaled, 3)) }
+}
+
+/// Picojoules with a unit.
+pub(super) fn energy(picojoules: f64) -> String {
+    const UNITS: [&str; 5] = ["nJ", "µJ", "mJ", "J", "kJ"];
+    let mut scaled = picojoules;
+    let mut unit = "pJ";
+    for next in UNITS {
+        if scaled < 1000.0 {
+            break;
+        }
+        (scaled, unit) = (scaled / 1000.0, next);
+    }
+    format!("{} {unit}", significant(scaled, 3))
 }
 
 /// Seconds as a reader would say them.

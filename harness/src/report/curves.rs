@@ -107,6 +107,7 @@ fn extent(part: &Part, loaded: &Loaded, metric: &str, split: &str) -> Option<Str
     let unit = match (metric, part.family) {
         ("bits_per_byte", _) => "bytes",
         (_, "cardio") => "recordings",
+        (_, "seizure") => "windows",
         _ => return None,
     };
     let rows = part.runs().filter_map(|run| loaded.evals.get(&run.head.cell)).flatten();
@@ -133,14 +134,14 @@ fn curve(group: &Group, loaded: &Loaded, metric: &str, split: &str) -> Vec<Point
     whole.filter_map(|(seen, values)| point(seen as f64, values.into_values())).collect()
 }
 
-fn point(x: f64, values: impl Iterator<Item = f64>) -> Option<Point> {
+pub(super) fn point(x: f64, values: impl Iterator<Item = f64>) -> Option<Point> {
     let values: Vec<f64> = values.collect();
     let low = values.iter().copied().min_by(f64::total_cmp)?;
     let high = values.iter().copied().max_by(f64::total_cmp)?;
     Some(Point { x, y: values.iter().sum::<f64>() / values.len() as f64, low, high })
 }
 
-fn wide(series: &[Series]) -> bool {
+pub(super) fn wide(series: &[Series]) -> bool {
     let xs = || series.iter().flat_map(|s| s.points.iter().map(|p| p.x));
     let (low, high) = (xs().fold(f64::INFINITY, f64::min), xs().fold(0.0, f64::max));
     low > 0.0 && high / low > LOG_FACTOR

@@ -3,6 +3,7 @@
 mod catalogue;
 mod curves;
 mod detail;
+mod energy;
 #[cfg(test)]
 mod fixture;
 mod group;
@@ -84,10 +85,13 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(detail::classes(part, &id));
     all.extend(detail::differences(part, &id));
     all.extend(tables::costs(part, &id));
+    all.extend(energy::energies(part, &id));
+    all.extend(energy::conventions(part, &id));
     all.extend(paper.table(part.family, format!("{id}-published")));
     all.push(detail::runs(part, &id));
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
     plots.extend(curves::sweeps(part, &id));
+    plots.extend(energy::pareto(part, &id));
     Section { heading, tables: all, plots, provenance: provenance::facts(part), id }
 }
 

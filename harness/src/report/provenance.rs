@@ -59,10 +59,16 @@ pub(super) fn caption(part: &Part) -> String {
 /// On which data a section trains and evaluates, in whole sentences.
 pub(super) fn data(part: &Part) -> String {
     let dataset = catalogue::dataset(part.family);
-    let owner = if part.generated() { "its".to_owned() } else { format!("{dataset}'s") };
+    let elsewhere = other_folder(part);
+    let own = part.generated() || elsewhere.is_some();
+    let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
     let origin = if part.generated() {
         format!(
             "Generated data in the file format of {dataset}, not {dataset}: no number here compares with a published one. "
+        )
+    } else if let Some(folder) = elsewhere {
+        format!(
+            "Data in the folder `{folder}`, not {dataset} as published: no number here compares with a published one. "
         )
     } else {
         String::new()
@@ -81,8 +87,35 @@ pub(super) fn place(part: &Part, role: &str) -> String {
     if let Some(folds) = list(part, &format!("task.{role}_folds")) {
         return format!("{} {}", if folds.contains([',', ' ']) { "folds" } else { "fold" }, span(&folds));
     }
+    if part.family == "seizure" {
+        return patients(part, role);
+    }
     let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(str::to_owned));
     format!("{} split", if chosen.is_empty() { role } else { &chosen })
+}
+
+/// The folder, where seizure detection reads another than the dataset's.
+pub(super) fn other_folder(part: &Part) -> Option<String> {
+    let root = join(part.config("task.root").into_iter().map(str::to_owned));
+    (part.family == "seizure" && !root.is_empty() && root != "chb-mit").then_some(root)
+}
+
+/// Cases of CHB-MIT that play a role.
+fn patients(part: &Part, role: &str) -> String {
+    let cases =
+        |key: &str| list(part, &format!("task.{key}")).map(|list| list.replace('"', "")).filter(|l| !l.is_empty());
+    let plural = |list: &str| if list.contains([',', ' ']) { "cases" } else { "case" };
+    if part.config("task.split").contains(&"chronological") {
+        let of = cases("cases").map_or_else(|| "every case".to_owned(), |list| format!("{} {list}", plural(&list)));
+        let when = match role {
+            "train" => "earliest",
+            "valid" => "middle",
+            _ => "latest",
+        };
+        return format!("{when} recordings of {of}");
+    }
+    let listed = cases(&format!("{role}_cases"));
+    listed.map_or_else(|| "other cases".to_owned(), |list| format!("{} {list}", plural(&list)))
 }
 
 /// `1 to 8` for `1, 2, 3, 4, 5, 6, 7, 8`; other lists as they are.
@@ -153,7 +186,13 @@ fn scored(part: &Part) -> String {
         }
         parts.extend(text(amounts("scored_bytes"), "bytes"));
     } else {
-        parts.extend(text(items(), if part.family == "cardio" { "recordings" } else { "items" }));
+        let what = match part.family {
+            "cardio" => "recordings",
+            "seizure" => "windows",
+            "speech" => "words",
+            _ => "items",
+        };
+        parts.extend(text(items(), what));
     }
     parts.join(", ")
 }
@@ -176,6 +215,22 @@ mod tests {
         assert_eq!(data(&parts[0]), expected);
         assert_eq!(place(&parts[0], "valid"), "test split");
         assert_eq!(unit(&parts[0]), "pieces");
+    }
+
+    #[test]
+    fn cases_are_named_by_their_split() {
+        let place_of = |pairs: &[(&str, &str)], role: &str| {
+            let mut row = config(cell("bim", 1), pairs);
+            row.task = "seizure".into();
+            let rows = [config(row, &[("task.kind", "seizure")])];
+            place(&parts(&rows)[0], role)
+        };
+        let patients =
+            [("task.split", "patients"), ("task.train_cases", "[]"), ("task.test_cases", "[\"chb03\",\"chb08\"]")];
+        assert_eq!(place_of(&patients, "test"), "cases chb03, chb08");
+        assert_eq!(place_of(&patients, "train"), "other cases");
+        let time = [("task.split", "chronological"), ("task.cases", "[\"chb01\"]")];
+        assert_eq!(place_of(&time, "test"), "latest recordings of case chb01");
     }
 
     #[test]

@@ -216,6 +216,9 @@ fn verdict(part: &Part, group: &Group, published: &[Published]) -> Cell {
     if part.generated() {
         return Cell::new("not comparable: generated data");
     }
+    if let Some(folder) = provenance::other_folder(part) {
+        return Cell::new(format!("not comparable: data in `{folder}`"));
+    }
     if provenance::trains_elsewhere(part) {
         return Cell::new("not comparable: other training split");
     }

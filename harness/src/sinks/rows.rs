@@ -234,6 +234,30 @@ row!(StepRow, "steps", {
     op_coverage: Option<f64>,
     energy_forward_pj: Option<f64>,
     energy_learning_pj: Option<f64>,
+    elementwise_forward: Option<u64>,
+    elementwise_learning: Option<u64>,
+    activation_macs_forward: Option<u64>,
+    activation_macs_learning: Option<u64>,
+    neuron_updates: Option<u64>,
+    weight_words_forward: Option<u64>,
+    weight_words_learning: Option<u64>,
+    state_words_forward: Option<u64>,
+    state_words_learning: Option<u64>,
+    operations_reverse: Option<u64>,
+    operations_traces: Option<u64>,
+    operations_stdp: Option<u64>,
+    operations_pruning: Option<u64>,
+    operations_optimizer: Option<u64>,
+    energy_forward_with_traffic_pj: Option<f64>,
+    energy_learning_with_traffic_pj: Option<f64>,
+    energy_coverage_forward: Option<f64>,
+    energy_coverage_learning: Option<f64>,
+    neurobench_macs: Option<u64>,
+    neurobench_acs: Option<u64>,
+    spikingjelly_macs: Option<u64>,
+    spikingjelly_acs: Option<u64>,
+    syops_macs: Option<u64>,
+    syops_acs: Option<u64>,
 });
 
 row!(LayerRow, "layers", { step: u64, layer: String, quantity: String, value: f64 });
@@ -277,7 +301,7 @@ mod tests {
         );
         let steps = columns(StepRow::schema());
         assert!(steps.starts_with("step UInt64, seen UInt64, elapsed_s Float64, loss Float64?, learning_rate Float64"));
-        assert_eq!(StepRow::schema().fields().len(), 23);
+        assert_eq!(StepRow::schema().fields().len(), 23 + 24);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 pub mod cardio;
 pub mod language;
 pub mod recall;
+pub mod seizure;
+pub mod speech;
 
 use candle_core::Tensor;
 use learner::{Io, Targets};
@@ -62,6 +64,11 @@ pub trait Source: Send {
     fn supervised(&self) -> u64 {
         self.segments()
     }
+    /// Updates of an epoch where each segment is worked off in chunks of at most `length` steps; about, if epochs differ.
+    fn chunks(&self, length: usize) -> u64 {
+        let _ = length;
+        self.supervised()
+    }
     /// Steps that count in an epoch.
     fn seen_per_epoch(&self) -> u64;
     /// Segment number `index`; indices run on over epochs.
@@ -110,6 +117,8 @@ pub trait Scorer {
     /// # Errors
     /// If the tensor cannot be read.
     fn observe(&mut self, segment: &Segment, output: &Tensor) -> learner::Result<()>;
+    /// Takes what the same weights scored on [`Task::calibration_part`], before the end.
+    fn calibrate(&mut self, _on: &Scores) {}
     /// The metrics.
     fn finish(self: Box<Self>) -> Scores;
 }
@@ -118,6 +127,11 @@ pub trait Scorer {
 pub trait Task: Send + Sync {
     /// Shapes a learner must have for this task.
     fn io(&self, streams: usize, segment: usize) -> Io;
+    /// Steps of the longest segment where the loss needs whole segments, whatever a learner's own length; learners of
+    /// shorter ones then take two passes.
+    fn longest(&self) -> Option<usize> {
+        None
+    }
     /// Endless training segments, in an order that depends on `seed` alone.
     ///
     /// # Errors
@@ -141,6 +155,11 @@ pub trait Task: Send + Sync {
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>>;
     /// Part whose metric is plotted during training.
     fn curve_part(&self) -> Part;
+    /// Part that the final evaluation is calibrated on, such as the threshold of an alarm: evaluated first and given to
+    /// [`Scorer::calibrate`].
+    fn calibration_part(&self) -> Option<Part> {
+        None
+    }
     /// Digest of the data that is used: part of every cell's id.
     fn fingerprint(&self) -> &str;
     /// Facts about the data worth a row in the results (name, value), such as an entropy floor.

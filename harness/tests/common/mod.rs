@@ -26,6 +26,7 @@ models:
     layers: 2
     lambda: 0.9
     prune: {target: 0.3, start: 2, interval: 2, hazard: 0.5}
+    diagnose: {every: 16, window: 96}
     train: {segment: 16}
   - {kind: transformer, width: 16, layers: 1, heads: 2}
   - {kind: lstm, width: 16, layers: 2}

@@ -4,8 +4,10 @@
 use rayon::prelude::*;
 
 use super::conv::{self, Series};
+use super::operations::Watches;
 use super::scan::{self, Extent, GROUP, LANES, Reads, lanes};
 use super::{After, MambaShape};
+use crate::count::see;
 use crate::kernels::{Keep, View, fma, matmul, rms_norm, silu};
 use crate::ops::ROWS_PER_TASK;
 use crate::scratch::Scratch;
@@ -119,7 +121,8 @@ impl Block {
         let MambaShape { width, channels, states, .. } = self.shape;
         let rows = x.len() / width;
         let w = Weights::new(&self.shape, rest);
-        let vz = self.project(x, input);
+        let watches = Watches::new(&self.shape, input, &w);
+        let vz = self.project(x, input, &watches);
         let [u, select, step] = self.select(&vz, &w);
         let tasks = self.streams(rows) * self.groups();
         let extent = Extent::new(states, self.steps);
@@ -143,16 +146,18 @@ impl Block {
                     *g = fma(skip, u, *g) * silu(z).0;
                 }
             }
+            see(Some(&watches.output), &gated);
             let (gated, output) = ((&*gated, View::new(count, channels)), (w.output, View::new(channels, width)));
             matmul((out, View::new(count, width)), gated, output, Keep::Sum);
         });
+        self.count(watches, [&vz, &u, &select], &w);
         let inputs = self.series(&vz).after(self.streams(rows));
         let hidden = self.unpacked_state(&after, self.streams(rows));
         (out, Recorded { vz, u, select, step, y, kept }, After { inputs, hidden })
     }
 
     /// `norm(x) · input`, `[B·K, 2H]`.
-    fn project(&self, x: &[f32], input: &[f32]) -> Scratch {
+    fn project(&self, x: &[f32], input: &[f32], watches: &Watches) -> Scratch {
         let (width, wide) = (self.shape.width, 2 * self.shape.channels);
         let mut vz = Scratch::of(x.len() / width * wide);
         (x.par_chunks(ROWS_PER_TASK * width), vz.par_chunks_mut(ROWS_PER_TASK * wide)).into_par_iter().for_each(
@@ -160,6 +165,7 @@ impl Block {
                 let rows = x.len() / width;
                 let mut n = Scratch::of(x.len());
                 rms_norm(x, &mut n, width);
+                see(Some(&watches.input), &n);
                 let (n, input) = ((&*n, View::new(rows, width)), (input, View::new(width, wide)));
                 matmul((vz, View::new(rows, wide)), n, input, Keep::Nothing);
             },

@@ -6,6 +6,7 @@
 mod backward;
 mod block;
 mod conv;
+mod operations;
 mod scan;
 
 use std::sync::{Arc, OnceLock};
@@ -15,6 +16,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use self::block::{Block, Recorded};
 use super::linear::check_last;
 use super::{Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use crate::count;
 
 /// Sizes of a Mamba block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,9 @@ pub struct MambaState {
 pub fn mamba(x: &Tensor, w: &MambaWeights, before: &MambaState, shape: MambaShape) -> Result<(Tensor, MambaState)> {
     let (streams, steps) = check(x, w, before, shape)?;
     if !fused(x) {
+        let MambaShape { width, channels, states, taps, .. } = shape;
+        let per_row = channels * (3 * width + shape.selected() + shape.rank + taps + 2 * states);
+        count::unknown(streams * steps * per_row);
         return mamba_slow(x, w, before, shape);
     }
     let rest = w.packed()?;

@@ -115,10 +115,10 @@ fn write_leads(root: &Path, filename: &str, rate: Rate, leads: &Leads) -> DataRe
 }
 
 /// A folder that is removed with what is in it, unless it has been renamed.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn beside(root: &Path) -> DataResult<Self> {
+    pub(super) fn beside(root: &Path) -> DataResult<Self> {
         let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(DataError::io(parent))?;
         let name = root.file_name().unwrap_or_default().to_string_lossy();

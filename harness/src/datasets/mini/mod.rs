@@ -1,4 +1,6 @@
 //! Tiny generated datasets in the real on-disk formats, so that a newcomer needs no download.
 
 pub mod ecg;
+pub mod eeg;
+pub mod speech;
 pub mod text;

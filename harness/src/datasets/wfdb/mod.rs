@@ -97,7 +97,7 @@ pub fn digest(record: &Record) -> String {
 }
 
 /// Bytes as hexadecimal text.
-pub(in crate::datasets) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|half| char::from_digit(half.into(), 16)).collect()
 }
 

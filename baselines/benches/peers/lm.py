@@ -1,0 +1,176 @@
+"""Peer: byte-level language modelling in PyTorch, as a user would write it.
+
+  python lm.py --model transformer|mamba|snn|lstm [--text FILE --d 128 --layers 4 --seq 256 --batch 8 --steps 60]
+
+With --test FILE it trains with our recipe (warm-up over 3 % of the updates, cosine to 5 %, AdamW 0.9/0.99, decay 0.01 of
+matrices) and prints bits per byte over the whole of that file, its state carried along where the model has one.
+"""
+import json, math
+import torch, torch.nn as nn, torch.nn.functional as F
+from common import VOCABULARY, bytes_of, options, train
+
+
+def extra(p):
+    p.add_argument("--test")
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--seed", type=int, default=0)
+
+
+a = options(["transformer", "mamba", "snn", "lstm"], extra)
+
+
+class Transformer(nn.Module):
+    """Pre-norm, learned positions, four heads, fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        d = a.d
+        self.positions = nn.Parameter(torch.randn(a.seq, d) * 0.02)
+        layer = lambda: nn.ModuleDict(
+            dict(n1=nn.LayerNorm(d), qkv=nn.Linear(d, 3 * d), o=nn.Linear(d, d), n2=nn.LayerNorm(d), up=nn.Linear(d, 4 * d), down=nn.Linear(4 * d, d))
+        )
+        self.layers = nn.ModuleList([layer() for _ in range(a.layers)])
+
+    def forward(self, x, _):
+        batch, steps, d = x.shape
+        x = x + self.positions[:steps]
+        for l in self.layers:
+            q, k, v = l["qkv"](l["n1"](x)).view(batch, steps, 3, 4, d // 4).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, steps, d)
+            x = x + l["o"](y)
+            x = x + l["down"](F.gelu(l["up"](l["n2"](x))))
+        return x, None
+
+
+def scan(decay, x):
+    """h_t = decay_t h_{t-1} + x_t over dimension 1, in log T rounds (Hillis and Steele)."""
+    steps, s = decay.shape[1], 1
+    while s < steps:
+        x = torch.cat([x[:, :s], x[:, s:] + decay[:, s:] * x[:, :-s]], 1)
+        decay = torch.cat([decay[:, :s], decay[:, s:] * decay[:, :-s]], 1)
+        s *= 2
+    return x
+
+
+class MambaBlock(nn.Module):
+    """S6 with convolution and gate, scanned in parallel with PyTorch's own operations."""
+
+    def __init__(self, states=16):
+        super().__init__()
+        d, inner = a.d, 2 * a.d
+        self.states, self.rank = states, max(1, d // 16)
+        self.norm, self.inp = nn.RMSNorm(d), nn.Linear(d, 2 * inner, bias=False)
+        self.conv = nn.Conv1d(inner, inner, 4, groups=inner, padding=3)
+        self.xp = nn.Linear(inner, self.rank + 2 * states, bias=False)
+        self.dt, self.out = nn.Linear(self.rank, inner), nn.Linear(inner, d, bias=False)
+        self.a_log = nn.Parameter(torch.log(torch.arange(1, states + 1).float()).repeat(inner, 1))
+        self.skip = nn.Parameter(torch.ones(inner))
+
+    def forward(self, x):
+        steps = x.shape[1]
+        u, z = self.inp(self.norm(x)).chunk(2, -1)
+        u = F.silu(self.conv(u.transpose(1, 2))[..., :steps].transpose(1, 2))
+        delta, b, c = self.xp(u).split([self.rank, self.states, self.states], -1)
+        delta = F.softplus(self.dt(delta))[..., None]
+        h = scan(torch.exp(delta * -torch.exp(self.a_log)), delta * b[:, :, None] * u[..., None])
+        return x + self.out(((h * c[:, :, None]).sum(-1) + self.skip * u) * F.silu(z))
+
+
+class Mamba(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(*[MambaBlock() for _ in range(a.layers)])
+
+    def forward(self, x, _):
+        return self.layers(x), None
+
+
+class Snn(nn.Module):
+    """Leaky neurons of snnTorch; each layer after the first adds its input to its spikes, as ours does by default."""
+
+    def __init__(self):
+        super().__init__()
+        import snntorch
+        from snntorch import surrogate
+
+        self.linear = nn.ModuleList([nn.Linear(a.d, a.d) for _ in range(a.layers)])
+        self.neurons = nn.ModuleList([snntorch.Leaky(beta=0.9, spike_grad=surrogate.fast_sigmoid()) for _ in range(a.layers)])
+
+    def forward(self, x, state):
+        v, out = state or [n.init_leaky() for n in self.neurons], []
+        for t in range(x.shape[1]):
+            y = x[:, t]
+            for i, (linear, neuron) in enumerate(zip(self.linear, self.neurons)):
+                s, v[i] = neuron(linear(y), v[i])
+                y = s + y if i > 0 else s
+            out.append(y)
+        return torch.stack(out, 1), v
+
+
+class Lstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.LSTM(a.d, a.d, a.layers, batch_first=True)
+
+    def forward(self, x, state):
+        return self.layers(x, state)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(VOCABULARY, a.d), nn.Linear(a.d, VOCABULARY)
+        self.body = dict(transformer=Transformer, mamba=Mamba, snn=Snn, lstm=Lstm)[a.model]()
+        self.state = None
+
+    def forward(self, x):
+        y, state = self.body(self.embedding(x), self.state)
+        if a.test and state is not None:
+            self.state = tuple(s.detach() for s in state) if isinstance(state, tuple) else [s.detach() for s in state]
+        return self.head(y)
+
+
+def loss_of(z, y):
+    return F.cross_entropy(z.reshape(-1, VOCABULARY), y.reshape(-1))
+
+
+def quality(model):
+    """Trains over the text as often as --steps asks, then scores the test file."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [dict(params=matrices, weight_decay=0.01), dict(params=others, weight_decay=0.0)]
+    optimizer = torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.99))
+    warmup = int(0.03 * a.steps)
+
+    def factor(i):
+        if i < warmup:
+            return (i + 1) / warmup
+        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (i - warmup) / max(1, a.steps - warmup)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    for x, y in bytes_of(a):
+        loss = loss_of(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    text = torch.frombuffer(bytearray(open(a.test, "rb").read()), dtype=torch.uint8).long()
+    lanes, nats, scored = 32, 0.0, 0
+    lane = (len(text) - 1) // lanes
+    inputs, targets = text[: lane * lanes].view(lanes, lane), text[1 : lane * lanes + 1].view(lanes, lane)
+    model.state = None
+    with torch.no_grad():
+        for at in range(0, lane, a.seq):
+            x, y = inputs[:, at : at + a.seq], targets[:, at : at + a.seq]
+            nats += loss_of(model(x), y).item() * y.numel()
+            scored += y.numel()
+    params = sum(p.numel() for p in model.parameters())
+    bits = nats / scored / math.log(2)
+    print(json.dumps(dict(peer="torch " + torch.__version__, model=a.model, params=params, bits_per_byte=round(bits, 4), scored=scored)))
+
+
+if a.test:
+    quality(Model())
+else:
+    train(a, Model(), bytes_of(a), loss_of)

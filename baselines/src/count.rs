@@ -1,0 +1,303 @@
+//! Operation counts of the models here: what each fused operation computes, forward and backward.
+//!
+//! A tally belongs to the thread that runs a model, while it runs one for training; where there is none, as in evaluation,
+//! nothing is looked at. The numbers per value below are those of the formulas in `kernels.rs` and `ops/`, an operation for
+//! every addition, multiplication, comparison, quotient or function evaluation; fused multiply–adds are two.
+
+use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::Tensor;
+use learner::operations::{
+    Fan, Product, SIGMOID_ELEMENTWISE, SILU_ELEMENTWISE, SILU_REVERSE_ELEMENTWISE, SOFTPLUS_ELEMENTWISE, Seen, Source,
+    Tally,
+};
+
+use crate::ops::{Cell, MambaShape, Neuron};
+
+thread_local! {
+    static TALLY: RefCell<Option<Tally>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` and returns what was counted meanwhile.
+pub(crate) fn during<R>(f: impl FnOnce() -> R) -> (R, Tally) {
+    #[cfg(test)]
+    if tests::OFF.get() {
+        return (f(), Tally::default());
+    }
+    TALLY.set(Some(Tally::default()));
+    let result = f();
+    (result, TALLY.take().unwrap_or_default())
+}
+
+/// Whether anything is counted.
+pub(crate) fn active() -> bool {
+    TALLY.with_borrow(Option::is_some)
+}
+
+/// Adds to the tally, if there is one.
+pub(crate) fn with(f: impl FnOnce(&mut Tally)) {
+    TALLY.with_borrow_mut(|t| t.as_mut().map(f));
+}
+
+/// What follows belongs to this layer.
+pub(crate) fn layer(name: &str) {
+    with(|t| t.layer(name));
+}
+
+/// Watches the inputs of one weight product, also from several threads.
+pub(crate) struct Watch {
+    fan: Fan,
+    source: Source,
+    seen: Mutex<Seen>,
+}
+
+impl Watch {
+    /// Of weights `[inputs, outputs]`; `None` if nothing is counted.
+    pub fn new(weights: &[f32], outputs: usize, source: Source) -> Option<Self> {
+        active().then(|| Self { fan: Fan::of_rows(weights, outputs), source, seen: Mutex::new(Seen::NOTHING) })
+    }
+
+    /// Inputs `[rows, inputs]`.
+    pub fn see(&self, x: &[f32]) {
+        let seen = self.fan.see(x, self.source);
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = all.and(seen);
+    }
+
+    pub fn product(self) -> Product {
+        let seen = self.seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Product::new(self.source, &self.fan, seen)
+    }
+}
+
+/// Shows inputs `[rows, inputs]` to a watch, if there is one.
+pub(crate) fn see(watch: Option<&Option<Watch>>, x: &[f32]) {
+    if let Some(Some(watch)) = watch {
+        watch.see(x);
+    }
+}
+
+/// Calls `f` with the elements of a tensor that the fused operations run on; `None` for others.
+fn slice<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
+    learner::with_f32(&t.contiguous().ok()?, f).ok()
+}
+
+/// A look-up of every token.
+pub(crate) fn lookup(tokens: &Tensor, width: usize) {
+    with(|t| t.lookup(tokens.elem_count() as u64, width as u64));
+}
+
+/// The product of `x` with the rows of `w` from `from` to `to`; counted as unknown where it cannot be looked at.
+fn product(
+    x: &Tensor,
+    w: &Tensor,
+    from: usize,
+    to: usize,
+    see: impl FnOnce(&Fan, &[f32]) -> Product,
+) -> Option<Product> {
+    let outputs = w.dims().get(1).copied().unwrap_or(0);
+    let fan = slice(w, |w| w.get(from * outputs..to * outputs).map(|w| Fan::of_rows(w, outputs))).flatten();
+    let found = fan.and_then(|fan| slice(x, |x| see(&fan, x)));
+    if found.is_none() {
+        unknown(x.elem_count() * outputs);
+    }
+    found
+}
+
+/// A linear map with a bias; `of_data` if no gradient goes back into `x`.
+pub(crate) fn linear(x: &Tensor, w: &Tensor, source: Source, norm: bool, of_data: bool) {
+    if !active() {
+        return;
+    }
+    let width = x.dims().last().copied().unwrap_or(1).max(1);
+    let found = product(x, w, 0, width, |fan, x| Product::new(source, fan, fan.see(x, source)));
+    let (rows, outputs) = ((x.elem_count() / width) as u64, (w.elem_count() / width) as u64);
+    with(|t| {
+        if let Some(product) = found {
+            let product = product.biased(rows, outputs);
+            t.product(if of_data { product.of_data() } else { product });
+        }
+        if norm {
+            t.norm(rows, width as u64, true);
+        }
+    });
+}
+
+/// A layer that adds what it reads to what it makes.
+pub(crate) fn residual(x: &Tensor) {
+    with(|t| t.elementwise(x.elem_count() as u64, x.elem_count() as u64));
+}
+
+/// The product of a layer's input `[B, K, I]`, and that of its own outputs `y` `[B, K, H]` of the step before, whose first are
+/// `before` `[B, H]`, with the rows of `w` behind the input's. The input's has a bias.
+fn layer_products(x: (&Tensor, Source), w: &Tensor, own: Option<(&Tensor, Source, &Tensor)>) {
+    let inputs = x.0.dims().last().copied().unwrap_or(0);
+    let (rows, outputs) = ((x.0.elem_count() / inputs.max(1)) as u64, w.dims().last().copied().unwrap_or(0) as u64);
+    let from_input =
+        product(x.0, w, 0, inputs, |fan, values| Product::new(x.1, fan, fan.see(values, x.1)).biased(rows, outputs));
+    let from_own = own.and_then(|(y, source, before)| {
+        let (steps, width) = (y.dim(1).ok()?, y.dim(2).ok()?);
+        let first = slice(before, <[f32]>::to_vec).unwrap_or_default();
+        product(y, w, inputs, inputs + width, |fan, y| {
+            let earlier = y.chunks_exact(steps * width).map(|y| fan.see(&y[..(steps - 1) * width], source));
+            Product::new(source, fan, earlier.fold(fan.see(&first, source), Seen::and))
+        })
+    });
+    with(|t| [from_input, from_own].into_iter().flatten().for_each(|p| t.product(p)));
+}
+
+/// Three logistic functions, two tanh, `f·c + i·g`, `o·tanh c`; back: what `step_backward` does.
+const LSTM: (u64, u64) = (3 * SIGMOID_ELEMENTWISE + 2 + 3 + 1, 24);
+
+/// An LSTM layer: `x` `[B, K, I]`, `w` `[I + H, 4H]`, `y` `[B, K, H]`, `hidden` before the segment.
+pub(crate) fn lstm(x: &Tensor, w: &Tensor, y: &Tensor, hidden: &Tensor) {
+    if !active() {
+        return;
+    }
+    layer_products((x, Source::Values), w, Some((y, Source::Values, hidden)));
+    let n = y.elem_count() as u64;
+    with(|t| {
+        t.elementwise(LSTM.0 * n, LSTM.1 * n);
+        // hidden state and cell; gates and cells are kept
+        t.state(4 * n, 2 * 5 * n);
+    });
+}
+
+/// Two logistic functions, tanh, `n + r·u`, the mean of two, a bias of its own; back: what `GruBack` does.
+const GRU: (u64, u64) = (2 * SIGMOID_ELEMENTWISE + 1 + 2 + 3 + 1, 19);
+/// tanh; back `dh (1 − h²)` and the sum of gradients.
+const VANILLA: (u64, u64) = (1, 4);
+
+/// A recurrent layer: shapes as of [`lstm`].
+pub(crate) fn rnn(x: &Tensor, w: &Tensor, y: &Tensor, hidden: &Tensor, cell: Cell) {
+    if !active() {
+        return;
+    }
+    layer_products((x, Source::Values), w, Some((y, Source::Values, hidden)));
+    let n = y.elem_count() as u64;
+    let (forward, reverse) = match cell {
+        Cell::Gru => GRU,
+        Cell::Vanilla => VANILLA,
+    };
+    with(|t| {
+        t.elementwise(forward * n, reverse * n);
+        t.state(2 * n, 2 * cell.sums() as u64 * n);
+    });
+}
+
+/// Leak, current, reset (2), threshold and comparison; back: surrogate (3), sums and quotient (4), leak (2).
+const LIF: (u64, u64) = (6, 9);
+/// Adaptive thresholds: `ρ a + s`, `ϑ + k a`; back the same the other way.
+const ADAPTIVE: (u64, u64) = (4, 3);
+
+/// A layer of spiking neurons: `x` `[B, K, I]`, `spikes` `[B, K, H]`, those of the step before the segment where the
+/// neurons are connected among themselves.
+pub(crate) fn lif(x: (&Tensor, Source), w: &Tensor, spikes: &Tensor, before: Option<&Tensor>, neuron: Neuron) {
+    if !active() {
+        return;
+    }
+    layer_products(x, w, before.map(|before| (spikes, Source::Spikes, before)));
+    let n = spikes.elem_count() as u64;
+    let fired = slice(spikes, learner::operations::nonzero).unwrap_or_default();
+    let adaptive = u64::from(neuron.adaptive.is_some());
+    with(|t| {
+        t.neurons(n, fired);
+        t.elementwise((LIF.0 + adaptive * ADAPTIVE.0) * n, (LIF.1 + adaptive * ADAPTIVE.1) * n);
+        t.state((2 + 2 * adaptive) * n, 2 * n);
+    });
+}
+
+/// The tanh form of GELU by the logistic function: cube and scale (5), then as `x σ(x)`; back value and slope.
+const GELU: (u64, u64) = (5 + SIGMOID_ELEMENTWISE, 18);
+
+/// A feed-forward block of `rows`.
+pub(crate) fn mlp(watches: [Option<Watch>; 2], rows: usize, width: usize, hidden: usize) {
+    let [rows, width, hidden] = [rows, width, hidden].map(|n| n as u64);
+    with(|t| {
+        watches.into_iter().flatten().for_each(|w| t.product(w.product()));
+        t.norm(rows, width, true);
+        t.elementwise(rows * (GELU.0 * hidden + width), rows * (GELU.1 * hidden + hidden));
+    });
+}
+
+/// Rotation by position: three operations per value.
+const ROTATION: u64 = 3;
+/// Softmax per score: maximum, difference, exponential, sum, quotient; back: exponential anew (2), `p (dp − mean)` (2).
+const SOFTMAX: (u64, u64) = (5, 4);
+
+/// Attention with its residual over streams of `steps`, each of which sees `seen` steps before the segment. Of the scores
+/// those count that a query may look at; the others, which the blocks compute and throw away, do not.
+pub(crate) fn attention(watches: [Option<Watch>; 2], seen: &[usize], steps: usize, width: usize, heads: usize) {
+    let [k, d, h] = [steps, width, heads].map(|n| n as u64);
+    let own = seen.len() as u64 * k * (k + 1) / 2;
+    let all = own + seen.iter().map(|&s| s as u64 * k).sum::<u64>();
+    let rows = seen.len() as u64 * k;
+    let keys = rows + seen.iter().map(|&s| s as u64).sum::<u64>();
+    let rotated = rows * d * (ROTATION + 1) + keys * d * ROTATION;
+    with(|t| {
+        watches.into_iter().flatten().for_each(|w| t.product(w.product()));
+        t.norm(rows, d, true);
+        // scores and their sum of values; back the scores anew, of values and queries over all keys, of the segment's own
+        // keys and values
+        t.activations(2 * all * d, 3 * all * d + 2 * own * d);
+        let back = rotated + rows * d * (2 * ROTATION + 1 + 2);
+        t.elementwise(rotated + SOFTMAX.0 * all * h + rows * d, back + SOFTMAX.1 * all * h);
+        // every query reads all keys and values it sees; each step writes its own; back they are read twice
+        t.state(2 * all * d + 2 * rows * d, 4 * all * d + 2 * rows * 4 * d);
+    });
+}
+
+/// A convolution: `product` of its taps, over `prepared` values of rows of `inputs` that were normed and rectified if
+/// `norm`, for `produced` outputs.
+pub(crate) fn conv(product: Product, (prepared, inputs): (usize, usize), norm: bool, outputs: u64, causal: u64) {
+    let (prepared, inputs) = (prepared as u64, inputs as u64);
+    with(|t| {
+        t.product(Product { biased: outputs, ..product }.keeping(prepared));
+        if norm {
+            t.norm(prepared / inputs.max(1), inputs, false);
+            t.elementwise(prepared, prepared);
+        }
+        t.state(causal, 0);
+    });
+}
+
+/// Element-wise work of a tensor: so many operations per value.
+pub(crate) fn elementwise(x: &Tensor, forward: u64, reverse: u64) {
+    let n = x.elem_count() as u64;
+    with(|t| t.elementwise(forward * n, reverse * n));
+}
+
+/// A Mamba block's element-wise work and scan; its products are `watches`, its convolution `taps`.
+pub(crate) fn mamba(watches: [Option<Watch>; 4], taps: Product, rows: usize, shape: MambaShape) {
+    let MambaShape { width, channels, states, taps: w, .. } = shape;
+    let [r, d, h, n, w] = [rows, width, channels, states, w].map(|n| n as u64);
+    with(|t| {
+        let [input, selected, step, output] = watches.map(|watch| watch.map(Watch::product));
+        let step = step.map(|product| product.biased(r, h));
+        [input, selected, step, output].into_iter().flatten().for_each(|product| t.product(product));
+        let taps = taps.biased(r, h).keeping(r * h);
+        // the reverse pass convolves once more
+        t.counts.reverse.macs += taps.seen.synaptic;
+        t.product(taps);
+        t.norm(r, d, true);
+        // h ← e^{ΔA} h + B Δu and y += C h are two multiply–accumulates; backward the first once more, and six
+        t.activations(2 * r * h * n, 7 * r * h * n);
+        // per state: Δ A, its exponential, B Δu; back these and two more
+        let per_state = (3, 5);
+        // per channel: Δ, Δu, skip, SiLU of convolution and gate, the gate
+        let per_channel = SOFTPLUS_ELEMENTWISE + 1 + 2 + 2 * SILU_ELEMENTWISE + 1;
+        let back = SOFTPLUS_ELEMENTWISE + SIGMOID_ELEMENTWISE + 2 * SILU_REVERSE_ELEMENTWISE + 14;
+        t.elementwise(r * (h * (n * per_state.0 + per_channel) + d), r * h * (n * per_state.1 + back));
+        // states read and written, the convolution's window; kept: both halves of the input, u, steps, outputs
+        t.state(r * h * (2 * n + w + 1), 2 * r * h * 5);
+    });
+}
+
+/// Something that no count is known for, such as an operation on another device: `dense` multiplications.
+pub(crate) fn unknown(dense: usize) {
+    with(|t| t.unknown(dense as u64));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! Operation counts of a chunk: forward, reverse mode, traces and spike pairing, from the spikes that passed and the weights
+//! that are not zero. Definitions are those of [`learner::operations`]; the numbers per neuron, state and synapse below are
+//! those of the kernels, an operation for every addition, multiplication, comparison, quotient or function evaluation.
+
+use learner::operations::{
+    Fan, LOSS_ELEMENTWISE, Product, SIGMOID_ELEMENTWISE, SILU_ELEMENTWISE, SILU_REVERSE_ELEMENTWISE,
+    SOFTPLUS_ELEMENTWISE, Seen, Source, Tally, Work, nonzero,
+};
+use learner::{InputKind, Result};
+
+use crate::block::{Block, BlockParams, Spec};
+use crate::config::{BimConfig, DeltaInput, Levels, NeuronConfig};
+use crate::kernels::{Decay, Dims};
+use crate::network::{Group, Network, NetworkParams, with_params};
+use crate::plasticity::{Plasticity, Site};
+
+/// Leak, drive and reset of a neuron: three products, two sums.
+const NEURON: u64 = 5;
+/// Reverse of a neuron: surrogate (4), its product and sum with what later steps want (2), leak (1).
+const NEURON_REVERSE: u64 = 7;
+/// Gain of a presynaptic neuron's input; back the gain's gradient and the input's, a product and a sum each.
+const GAIN: (u64, u64) = (1, 4);
+/// Input currents.
+const CURRENT: (u64, u64) = (1, 1);
+/// `κ ψ` added.
+const KERNEL: (u64, u64) = (2, 2);
+/// Gate per channel of the residual stream: `SiLU`, product, sum; back `σ`, two gradients of two and five factors.
+const GATE: (u64, u64) = (SILU_ELEMENTWISE + 2, SIGMOID_ELEMENTWISE + 7);
+/// The scan per state: multiply–accumulates `a h + B Δu` and `C h`; back the first anew and the gradients of `C`, `h`, `B`, of
+/// the input and of the decay.
+const SCAN_MACS: (u64, u64) = (2, 6);
+/// Beside them `B Δu`; back that and `λ a`.
+const SCAN_STATE: (u64, u64) = (1, 2);
+/// A decay per state: its exponent and exponential; back these and the gradients of `Δ` and `A_log`.
+const SCAN_DECAY: (u64, u64) = (2, 7);
+/// Per channel: `Δu`, skip (2); back these and `u`'s, the skip's and the current's gradients.
+const SCAN_CHANNEL: (u64, u64) = (3, 10);
+/// Per head: `z + b`, softplus, decay; back their gradients.
+const SCAN_HEAD: (u64, u64) = (1 + SOFTPLUS_ELEMENTWISE + 2, 6);
+/// Sources of the traces per step and state: of `Δ` (4), `b_Δ` (1), `A_log` (2), and the state anew (3).
+const SOURCES_HEAD: u64 = 10;
+/// The same where decays are per state: with two exponentials, and each of three sources times the decays after it.
+const SOURCES_STATE: u64 = 20;
+/// Sources of the membrane's traces per step and state, beside three multiply–accumulates.
+const SOURCES_MEMBRANE: u64 = 12;
+/// Decaying sum of spikes per neuron and step: sum, decay, weight.
+const PAIR_TRACE: u64 = 3;
+/// Mixing per synapse: bounds (8), three moments (6), the mix (3).
+const MIX: u64 = 17;
+/// A pruning event per synapse: magnitude (2), distance, σ, steepness, hazard, comparison.
+const PRUNE: u64 = 2 + 1 + SIGMOID_ELEMENTWISE + 3;
+
+fn fire(levels: Levels) -> u64 {
+    match levels {
+        Levels::Binary => 1,
+        Levels::Analog => 0,
+        // scale, offset, floor, two bounds
+        Levels::Signed | Levels::Integer | Levels::Unsigned => 5,
+    }
+}
+
+fn source(neuron: &NeuronConfig) -> Source {
+    if neuron.levels == Levels::Analog { Source::Values } else { Source::Spikes }
+}
+
+/// Of what arrives behind the axons: a delayed or filtered spike arrives scaled, so its synapses multiply.
+fn arriving(c: &BimConfig) -> Source {
+    if c.delays.0 == 1 && c.kernel.0 == 0.0 { source(&c.pre) } else { Source::Values }
+}
+
+/// A counted chunk.
+pub(crate) struct Counter<'a> {
+    config: &'a BimConfig,
+    network: &'a Network<f32>,
+    /// Whether the chunk had a loss: only then reverse mode runs.
+    learns: bool,
+    tally: Tally,
+}
+
+/// Counts the chunk last run, before [`Network::finish`] moves its histories on.
+///
+/// # Errors
+/// If a parameter cannot be read.
+pub(crate) fn count(
+    config: &BimConfig,
+    network: &Network<f32>,
+    plasticity: &Plasticity,
+    learns: bool,
+) -> Result<Tally> {
+    with_params(&network.params, |params| {
+        let mut counter = Counter { config, network, learns, tally: Tally::default() };
+        counter.ends(params);
+        for (l, params) in params.blocks.iter().enumerate() {
+            counter.tally.layer(&format!("layers.{l}"));
+            counter.encoder(l, params);
+            counter.synapses(l, params);
+            counter.dynamics(l);
+            counter.traces(l);
+        }
+        if plasticity.mixes() {
+            counter.pairs(plasticity);
+        }
+        if !learns {
+            counter.tally.counts.reverse = Work::default();
+        }
+        counter.tally
+    })
+}
+
+/// Adds what an update does beside the gradient: masks, pruning if an event is `due`, mixing, the optimiser.
+pub(crate) fn count_update(tally: &mut Tally, plasticity: &Plasticity, due: bool, parameters: u64) {
+    let synapses = plasticity.synapses();
+    let counts = &mut tally.counts;
+    if plasticity.prunes() {
+        counts.pruning.elementwise += 2 * synapses; // masks of gradients and directions
+        if due {
+            counts.pruning.elementwise += PRUNE * synapses;
+            counts.pruning.weight_words += 2 * synapses;
+        }
+    }
+    if plasticity.mixes() {
+        counts.stdp.elementwise += MIX * plasticity.paired();
+        counts.stdp.state_words += plasticity.paired();
+    }
+    counts.add_adamw(parameters);
+}
+
+impl Counter<'_> {
+    /// (step, stream) pairs.
+    fn rows(&self) -> u64 {
+        (self.network.steps() * self.network.io().streams) as u64
+    }
+
+    fn blocks(&self, l: usize) -> impl Iterator<Item = &Block<f32>> {
+        self.network.groups.iter().map(move |g| &g.blocks[l])
+    }
+
+    /// Sums what every group's rows make of a product.
+    fn seen(&self, l: usize, see: impl Fn(&Block<f32>, usize) -> Seen) -> Seen {
+        let steps = self.network.steps();
+        self.blocks(l).map(|b| see(b, steps)).fold(Seen::NOTHING, Seen::and)
+    }
+
+    fn ends(&mut self, params: &NetworkParams<&[f32]>) {
+        let (rows, width, outputs) = (self.rows(), params.gain.len(), params.head_bias.len() as u64);
+        let steps = self.network.steps();
+        self.tally.layer("input");
+        match self.network.io().input {
+            InputKind::Tokens { .. } => self.tally.lookup(rows, width as u64),
+            InputKind::Frames { width: frame } => {
+                let fan = Fan::of_columns(params.embedding, frame);
+                let see = |seen: Seen, frames: &[f32]| seen.and(fan.see(frames, Source::Values));
+                let seen = self.network.groups.iter().map(Group::inputs).fold(Seen::NOTHING, see);
+                self.tally.product(Product::new(Source::Values, &fan, seen).of_data());
+            }
+        }
+        self.tally.layer("output");
+        let fan = Fan::of_columns(params.head, width);
+        let see = |seen: Seen, x: &[f32]| seen.and(fan.see(x, Source::Values));
+        let seen = self.network.groups.iter().map(|g| g.head_inputs(steps)).fold(Seen::NOTHING, see);
+        self.tally.product(Product::new(Source::Values, &fan, seen).biased(rows, outputs));
+        self.tally.norm(rows, width as u64, false);
+        let gain = rows * width as u64;
+        self.tally.elementwise(gain, 3 * gain + LOSS_ELEMENTWISE * rows * outputs);
+    }
+
+    /// From the residual stream to `ψ`.
+    fn encoder(&mut self, l: usize, params: &BlockParams<&[f32]>) {
+        let c = self.config;
+        let (rows, width, neurons) = (self.rows(), c.width.0 as u64, c.neurons() as u64);
+        self.tally.norm(rows, width, false);
+        if let Some(taps) = params.conv {
+            let fan = Fan::of_rows(taps, 1);
+            let seen = self.seen(l, |b, steps| {
+                let wide = b.spec.encode.streams * c.width.0;
+                let at = |tap: usize, t: usize| &b.encode.x[(t + c.conv.0 - 1 - tap) * wide..][..wide];
+                fan.see_taps(c.conv.0, steps, Source::Values, at)
+            });
+            self.tally.product(Product::new(Source::Values, &fan, seen).keeping(rows * width));
+            self.tally.state(rows * width * (c.conv.0 as u64 + 1), 0);
+        }
+        if c.silu {
+            self.tally.elementwise(rows * width * SILU_ELEMENTWISE, rows * width * SILU_REVERSE_ELEMENTWISE);
+        }
+        if let Some(taps) = params.delays {
+            let fan = Fan::of_rows(taps, 1);
+            let from = source(&c.pre);
+            let seen = self.seen(l, |b, steps| {
+                let wide = b.spec.encode.streams * c.neurons();
+                let at = |tap: usize, t: usize| &b.encode.s[(t + c.delays.0 - 1 - tap) * wide..][..wide];
+                fan.see_taps(c.delays.0, steps, from, at)
+            });
+            self.tally.product(Product::new(from, &fan, seen).keeping(rows * neurons));
+            self.tally.state(rows * neurons * (c.delays.0 as u64 + 1), 0);
+        }
+        let mut each = (NEURON + 2 * fire(c.pre.levels) + GAIN.0, NEURON_REVERSE + GAIN.1);
+        let extras = [(params.current.is_some(), CURRENT), (c.kernel.0 > 0.0, KERNEL)];
+        for (_, (forward, back)) in extras.into_iter().filter(|(there, _)| *there) {
+            each = (each.0 + forward, each.1 + back);
+        }
+        self.tally.elementwise(rows * neurons * each.0, rows * neurons * each.1);
+        // membranes read and written, and kept
+        let kernel = if c.kernel.0 > 0.0 { 2 } else { 0 };
+        self.tally.state(rows * neurons * (2 + kernel), 2 * rows * neurons);
+        if source(&c.pre) == Source::Spikes {
+            let fired = self.seen(l, |b, steps| spikes(b.spikes_in(steps)));
+            self.tally.layer(&format!("layers.{l}.pre"));
+            self.tally.neurons(fired.values, fired.nonzero);
+            self.tally.layer(&format!("layers.{l}"));
+        }
+    }
+
+    /// The weight products behind both populations of neurons.
+    fn synapses(&mut self, l: usize, params: &BlockParams<&[f32]>) {
+        let c = self.config;
+        let (rows, width, neurons, d) = (self.rows(), c.width.0, c.neurons(), c.channels.0);
+        let from = arriving(c);
+        let mut windowed = Fan::of_columns(params.projection, neurons);
+        windowed = windowed.with(&match c.delta_input {
+            DeltaInput::Full => Fan::of_columns(params.delta, neurons),
+            DeltaInput::Group => Fan::of_blocks(params.delta, neurons / c.heads.0, c.heads.0),
+        });
+        let fan = params.gate.map_or_else(|| windowed.clone(), |g| windowed.with(&Fan::of_columns(g, neurons)));
+        let seen = self.seen(l, |b, steps| fan.see(b.psi_of_chunk(steps), from));
+        let mut product = Product::new(from, &fan, seen);
+        // steps of history in front of the chunk are in the gradient of what they entered
+        product.gradient += self.seen(l, |b, _| windowed.see(b.psi_before_chunk(), from)).events * windowed.outputs();
+        self.tally.product(product);
+        let post = source(&c.post);
+        let fan = Fan::of_columns(params.out, d);
+        let seen = self.seen(l, |b, steps| fan.see(b.spikes_out(steps), post));
+        self.tally.product(Product::new(post, &fan, seen));
+        let gate = if params.gate.is_some() { GATE } else { (1, 0) };
+        self.tally.elementwise(rows * width as u64 * gate.0, rows * width as u64 * gate.1);
+        if post == Source::Spikes {
+            self.tally.layer(&format!("layers.{l}.post"));
+            self.tally.neurons(seen.values, seen.nonzero);
+            self.tally.layer(&format!("layers.{l}"));
+        }
+    }
+
+    /// The selective scan and its neurons.
+    fn dynamics(&mut self, l: usize) {
+        let Some(Spec { dims, rule, membrane, .. }) = self.blocks(l).next().map(|b| b.spec) else { return };
+        let c = self.config;
+        let rows = self.rows();
+        let window = (membrane.lag() * self.network.io().streams) as u64 + rows;
+        // what goes down may be another gradient than the block's own
+        let back = window * if rule.own == rule.across { 1 } else { 2 };
+        let [d, heads, states] = [dims.channels, dims.heads, dims.states()].map(|n| n as u64);
+        let per_state = u64::from(dims.decay == Decay::ChannelState);
+        self.tally.activations(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
+        let forward = states * (SCAN_STATE.0 + per_state * SCAN_DECAY.0)
+            + d * (SCAN_CHANNEL.0 + NEURON + 2 * fire(c.post.levels))
+            + heads * SCAN_HEAD.0;
+        let reverse = states * (SCAN_STATE.1 + per_state * SCAN_DECAY.1)
+            + d * (SCAN_CHANNEL.1 + NEURON_REVERSE)
+            + heads * SCAN_HEAD.1;
+        self.tally.elementwise(rows * forward, back * reverse);
+        // states and membranes; kept: what the scan read, its steps and decays, the membranes
+        let kept = dims.projected() as u64 + 2 * heads + d;
+        self.tally.state(rows * (2 * states + 2 * d), 2 * rows * kept);
+    }
+
+    /// Advance of the traces and, if the chunk had a loss, their contraction.
+    fn traces(&mut self, l: usize) {
+        let Some(first) = self.blocks(l).next().filter(|b| b.spec.rule.carries) else { return };
+        let dims = first.spec.dims;
+        let numbers: u64 = first.traces.iter().take(1).flat_map(|t| t.named()).map(|(_, t)| t.len() as u64).sum();
+        let membrane = first.traces.first().is_some_and(|t| t.membrane.is_some());
+        let streams = self.network.io().streams as u64;
+        let from = arriving(self.config);
+        let fan = Fan::of_rows(&vec![1.0; dims.inputs], 1);
+        // the traces advance over as many steps as the chunk has, from the window's start
+        let events = self.seen(l, |b, steps| fan.see(b.psi_of_window(steps), from)).events;
+        let sources = self.rows() * dims.states() as u64;
+        let mut work = Work {
+            elementwise: sources * if dims.decay == Decay::Head { SOURCES_HEAD } else { SOURCES_STATE }
+                + streams * numbers,
+            state_words: streams * 2 * numbers,
+            ..Work::default()
+        };
+        let products = events * rows_per_input(&dims, membrane);
+        match from {
+            Source::Spikes => work.acs += products,
+            Source::Values => work.macs += products,
+        }
+        let mut activations = 0;
+        if membrane {
+            work.elementwise += sources * SOURCES_MEMBRANE;
+            // its own sources; the state's traces of u and Δ weighted into the membrane's
+            activations += 3 * sources + streams * (dims.states() * (dims.inputs + dims.delta_inputs)) as u64;
+        }
+        if self.learns {
+            activations += streams * contraction(&dims, membrane);
+            work.state_words += streams * numbers;
+        }
+        work.macs += activations;
+        work.activation_macs += activations;
+        self.tally.counts.traces += work;
+    }
+
+    /// Pairs of spikes: every spike adds the other side's traces to its row or column.
+    fn pairs(&mut self, plasticity: &Plasticity) {
+        let c = self.config;
+        let rows = self.rows();
+        for (l, site) in plasticity.paired_sites() {
+            let (before, after, pre, post) = match site {
+                Site::Input => (
+                    self.seen(l, |b, steps| pairing(b.spikes_in(steps), source(&c.pre))),
+                    self.seen(l, |b, steps| pairing(b.spikes_out(steps), source(&c.post))),
+                    c.neurons() as u64,
+                    c.channels.0 as u64,
+                ),
+                Site::Output => (
+                    self.seen(l, |b, steps| pairing(b.spikes_out(steps), source(&c.post))),
+                    self.seen(l + 1, |b, steps| pairing(b.spikes_in(steps), source(&c.pre))),
+                    c.channels.0 as u64,
+                    c.width.0 as u64,
+                ),
+            };
+            let work = &mut self.tally.counts.stdp;
+            let sides = [(before, post, source(if site == Site::Input { &c.pre } else { &c.post }))]
+                .into_iter()
+                .chain([(after, pre, source(if site == Site::Input { &c.post } else { &c.pre }))]);
+            for (seen, others, from) in sides {
+                match from {
+                    Source::Spikes => work.acs += seen.events * others,
+                    Source::Values => work.macs += seen.events * others,
+                }
+            }
+            let at_zero = if c.stdp.at_zero == 0.0 { 0 } else { 2 * pre };
+            work.elementwise += rows * (PAIR_TRACE * (pre + post) + at_zero);
+            work.state_words += rows * 2 * (pre + post) + 2 * pre * post;
+        }
+    }
+}
+
+/// Rows of traces that one value of `ψ` enters.
+fn rows_per_input(dims: &Dims, membrane: bool) -> u64 {
+    let (d, n, states) = (dims.channels, dims.state, dims.states());
+    let heads_read = if dims.delta_inputs == dims.inputs { dims.heads } else { 1 };
+    let of_delta = dims.per_head() * heads_read;
+    let (u, b) = match dims.decay {
+        Decay::Head => (dims.heads * n, d),
+        Decay::ChannelState => (states, states),
+    };
+    let of_membrane = if membrane { d + 2 * states + of_delta } else { 0 };
+    (u + b + n * of_delta + of_membrane) as u64
+}
+
+/// Multiply–accumulates that contract one stream's adjoints with its traces.
+fn contraction(dims: &Dims, membrane: bool) -> u64 {
+    let (j, jd, d, states) = (dims.inputs, dims.delta_inputs, dims.channels, dims.states());
+    let of_states = states * (2 * j + jd + 2);
+    let a_log = if dims.decay == Decay::Head { d } else { states };
+    let of_membrane = if membrane { d * (j + jd + 3) + a_log + 2 * states * j } else { 0 };
+    (of_states + of_membrane) as u64
+}
+
+/// How many neurons and steps, and in how many of them a spike.
+fn spikes(values: &[f32]) -> Seen {
+    Seen { values: values.len() as u64, nonzero: nonzero(values), ..Seen::NOTHING }
+}
+
+fn pairing(values: &[f32], source: Source) -> Seen {
+    Fan::of_rows(&[1.0], 1).see(values, source)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use candle_core::{DType, Device, Tensor};
+use learner::operations::{ADAMW_ELEMENTWISE, OpCounts};
+use learner::{AdamWConfig, Decay, Io, Learner, Predictor, Schedule, Targets};
+
+use super::*;
+use crate::block::Membrane;
+use crate::config::{Count, Credit, DecayForm, PruneConfig, Share};
+use crate::{Bim, Optimizer};
+
+const WIDTH: usize = 8;
+const D: usize = 16;
+const N: usize = 4;
+const HEADS: usize = 2;
+const STREAMS: usize = 2;
+const STEPS: usize = 6;
+
+fn config() -> BimConfig {
+    BimConfig {
+        width: Count(WIDTH),
+        channels: Count(D),
+        state: Count(N),
+        heads: Count(HEADS),
+        layers: Count(2),
+        ..BimConfig::default()
+    }
+}
+
+/// Counts of a few updates on tokens, the last of them unsupervised if `silent`, and the learner.
+fn run(config: &BimConfig, updates: u32, silent: bool) -> Result<(Vec<OpCounts>, Bim)> {
+    let io = Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: STREAMS, segment: STEPS };
+    let (peak, decay) = (0.01, Decay::Constant);
+    let schedule = Schedule { peak, warmup_updates: 0, total_updates: 60, decay, final_share: 1.0 };
+    let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
+    let mut bim = Bim::new(config, io, train, 1, &Device::Cpu)?;
+    let mut counts = Vec::new();
+    for step in 0..updates {
+        let tokens: Vec<u32> = (0..(STREAMS * STEPS) as u32).map(|i| (i * 7 + step * 3) % 5).collect();
+        let class = Tensor::from_vec(tokens, (STREAMS, STEPS), &Device::Cpu)?;
+        bim.predict(&class)?;
+        let weight = if silent && step + 1 == updates { 0.0 } else { 1.0 };
+        let weight = Tensor::full(weight, (STREAMS, STEPS), &Device::Cpu)?.to_dtype(DType::F32)?;
+        counts.push(bim.learn(&Targets::Classes { class, weight })?.operations.expect("counted"));
+    }
+    Ok((counts, bim))
+}
+
+/// Everything that follows from shapes alone, by hand; without neurons no input of a product is a spike, and none is zero.
+#[test]
+fn a_network_without_neurons_is_dense() -> Result<()> {
+    let none = NeuronConfig::none();
+    let config = BimConfig { pre: none, post: none, lambda: Share(1.0), conv: Count(1), ..config() };
+    let (counts, bim) = run(&config, 1, false)?;
+    let c = counts[0];
+    let rows = (STREAMS * STEPS) as u64;
+    // projections, a group of inputs for each head's step size, gate, output
+    let weights = (WIDTH * (D + 2 * N) + WIDTH + WIDTH * WIDTH + D * WIDTH) as u64;
+    let head = (WIDTH * 5) as u64;
+    assert_eq!(c.forward.weight_macs(), rows * (2 * weights + head));
+    assert_eq!(c.forward.weight_words, c.forward.weight_macs() + rows * WIDTH as u64, "and the embedding's rows");
+    assert_eq!((c.forward.acs, c.neuron_updates), (0, 0));
+    // per state and layer: the state's and the output's multiply–accumulate
+    assert_eq!(c.forward.activation_macs, rows * 2 * (2 * D * N) as u64);
+    assert_eq!(c.macs_dense, c.forward.macs);
+    assert_eq!(c.coverage().to_bits(), 1f64.to_bits());
+    assert_eq!(c.optimizer.elementwise, ADAMW_ELEMENTWISE * bim.cost().parameters);
+    assert_eq!((c.stdp, c.pruning), (Work::default(), Work::default()));
+    // two products back for each forward one, and the window's history is still silence
+    let Membrane::Lag(lag) = Membrane::choose(&config, 24) else { panic!("no membrane, no traces of it") };
+    let scans = ((lag as u64 * STREAMS as u64) + rows) * 2 * (6 * D * N) as u64;
+    assert_eq!((c.reverse.weight_macs(), c.reverse.activation_macs), (2 * c.forward.weight_macs(), scans));
+    Ok(())
+}
+
+/// Every part of learning is counted where it runs, and the parts are the whole.
+#[test]
+fn parts_of_learning_add_up() -> Result<()> {
+    let prune =
+        PruneConfig { target: Share(0.5), start: 2, interval: Count(2), hazard: Share(1.0), ..PruneConfig::default() };
+    let config = BimConfig { prune, ..config() };
+    let (counts, _) = run(&config, 9, false)?;
+    let last = counts[8];
+    assert!(last.forward.acs > 0 && last.forward.acs < last.macs_dense);
+    assert!(last.pruning.elementwise > 0 && last.stdp.acs > 0 && last.traces.acs > 0);
+    assert!(last.neuron_updates == (STREAMS * STEPS * 2 * (WIDTH + D)) as u64);
+    let learning = last.learning();
+    let parts = [last.reverse, last.traces, last.stdp, last.pruning, last.optimizer];
+    assert_eq!(learning.operations(), parts.iter().map(Work::operations).sum::<u64>());
+    Ok(())
+}
+
+/// Counting by hand through the public state: every spike in front of every weight that is not zero.
+#[test]
+fn forward_accumulates_equal_the_quadruple_loop() -> Result<()> {
+    let config = config();
+    let io = Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: STREAMS, segment: STEPS };
+    let mut params = learner::Params::new(3, DType::F32, &Device::Cpu);
+    let mut network = Network::<f32>::new(&config, &io, Membrane::choose(&config, 24), &mut params)?;
+    // every third weight of the output projections is gone
+    for block in &network.params.blocks {
+        learner::with_f32_mut(&block.out, |w| w.iter_mut().step_by(3).for_each(|w| *w = 0.0))?;
+    }
+    let tokens: Vec<u32> = (0..(STREAMS * STEPS) as u32).map(|i| i * 3 % 5).collect();
+    network.forward(&Tensor::from_vec(tokens, (STREAMS, STEPS), &Device::Cpu)?)?;
+    let plasticity = Plasticity::new(&config, &network, 1);
+    let tally = count(&config, &network, &plasticity, true)?;
+    let mut expected = 0;
+    for group in &network.groups {
+        for (block, params) in group.blocks.iter().zip(&network.params.blocks) {
+            let out = learner::read_f32(&params.out)?;
+            for row in block.spikes_out(STEPS).chunks_exact(D) {
+                for (i, s) in row.iter().enumerate() {
+                    expected += (s.abs() as u64) * (0..WIDTH).filter(|o| out[o * D + i] != 0.0).count() as u64;
+                }
+            }
+            let synapses = (D + 2 * N + 1 + WIDTH) as u64;
+            expected += block.psi_of_chunk(STEPS).iter().map(|s| s.abs() as u64 * synapses).sum::<u64>();
+        }
+    }
+    assert!(expected > 0, "silent: the test would be empty");
+    assert_eq!(tally.counts.forward.acs, expected);
+    Ok(())
+}
+
+/// Without a loss nothing goes back, but traces advance and spikes are paired.
+#[test]
+fn unsupervised_chunks_cost_traces_and_pairs_only() -> Result<()> {
+    let (counts, _) = run(&config(), 2, true)?;
+    let (with, without) = (counts[0], counts[1]);
+    assert_eq!((without.reverse, without.optimizer), (Work::default(), Work::default()));
+    assert!(without.traces.operations() > 0 && without.traces.operations() < with.traces.operations());
+    assert!(without.stdp.operations() > 0 && without.forward.operations() > 0);
+    Ok(())
+}
+
+/// Traces belong to the rules that carry them, and a decay per state makes them larger.
+#[test]
+fn traces_are_counted_where_they_are_carried() -> Result<()> {
+    let traces = |config: BimConfig| -> Result<Work> { Ok(run(&config, 1, false)?.0[0].traces) };
+    assert_eq!(traces(BimConfig { credit: Credit::Tbptt, ..config() })?, Work::default());
+    let per_head = traces(config())?;
+    let per_state = traces(BimConfig { decay: DecayForm::ChannelState, ..config() })?;
+    assert!(per_state.state_words > 2 * per_head.state_words, "{per_head:?} {per_state:?}");
+    // per stream and layer: what is contracted is every trace of the state times one adjoint, but E_u and E_B serve a
+    // head's channels or all states at once
+    let jd = WIDTH / HEADS;
+    let contraction = (2 * STREAMS * D * N * (2 * WIDTH + jd + 2)) as u64;
+    assert_eq!(per_head.activation_macs, contraction);
+    let mut attached = config();
+    attached.post.attached_reset = true;
+    assert!(traces(attached)?.operations() > per_head.operations());
+    Ok(())
+}
+
+/// What counting costs in the cell of the quickstart: `cargo test --release -p bim counting -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a check: it needs a quiet machine"]
+fn share_of_counting() -> Result<()> {
+    const ROUNDS: u32 = 12;
+    const UPDATES: u32 = 20;
+    let (streams, segment) = (8, 32);
+    let (width, channels, state, heads, layers) = (Count(64), Count(128), Count(8), Count(4), Count(2));
+    let config = BimConfig { width, channels, state, heads, layers, ..BimConfig::default() };
+    let io = Io { input: InputKind::Tokens { vocabulary: 256 }, outputs: 256, streams, segment };
+    let (peak, decay) = (1e-3, Decay::Constant);
+    let schedule = Schedule { peak, warmup_updates: 0, total_updates: 1000, decay, final_share: 1.0 };
+    let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
+    let mut bim = Bim::new(&config, io, train, 1, &Device::Cpu)?;
+    let tokens: Vec<u32> = (0..(streams * segment) as u32).map(|i| i * 7919 % 251).collect();
+    let class = Tensor::from_vec(tokens, (streams, segment), &Device::Cpu)?;
+    let weight = Tensor::ones((streams, segment), DType::F32, &Device::Cpu)?;
+    let (mut update, mut counting) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..ROUNDS {
+        let start = std::time::Instant::now();
+        for _ in 0..UPDATES {
+            bim.predict(&class)?;
+            bim.learn(&Targets::Classes { class: class.clone(), weight: weight.clone() })?;
+        }
+        update = update.min(start.elapsed().as_secs_f64() / f64::from(UPDATES));
+        let start = std::time::Instant::now();
+        for _ in 0..UPDATES {
+            bim.count_again()?;
+        }
+        counting = counting.min(start.elapsed().as_secs_f64() / f64::from(UPDATES));
+    }
+    println!("{:.0} us an update, counting {:.2} %", update * 1e6, 100.0 * counting / update);
+    Ok(())
+}

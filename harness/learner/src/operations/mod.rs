@@ -1,0 +1,201 @@
+//! Operation counts: what a step computed and what it read and wrote, from the data that passed.
+//!
+//! | count | definition |
+//! |---|---|
+//! | effective operations of a weight product | `Σ [w ≠ 0]·[x ≠ 0]` over its multiplications |
+//! | accumulates (AC) | of these, where the input is a spike by the type of what produced it ([`Source`]); a burst of n spikes is n accumulates |
+//! | multiply–accumulates (MAC) | of these, where it is anything else; and all products of activations with activations (attention, scans), in full |
+//! | element-wise | every addition, multiplication, comparison, division or function evaluation (exp, tanh, root) on one value: neurons, gates, norms, biases, losses |
+//! | weight words | weights read, without reuse between steps or streams: one for each effective operation (one for a burst); gradients read and written; the optimiser's reads and writes |
+//! | state words | recurrent state, remembered keys and values, and traces read and written; in learning what the reverse pass keeps, written once and read once |
+//! | dense | the multiplications of the forward pass if nothing were zero |
+//!
+//! Reverse mode has two products for each weight product. The input's gradient multiplies every weight that is not zero with
+//! an adjoint of every row: adjoints are taken as dense, no kernel here skips a zero one. The weight's gradient adds an
+//! adjoint for every input that is not zero, pruned weights included: an accumulate where the input is a spike, else a
+//! multiply–accumulate. A look-up in a table is no operation, but reads its row.
+
+mod fan;
+mod tally;
+
+pub use fan::{Fan, Seen, Source, nonzero};
+pub use tally::{LayerTally, Product, Tally};
+
+use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
+
+/// Element-wise operations and words that one update of `AdamW` takes per parameter.
+///
+/// Norm of the gradient 2; clipping 1; first moment 3; second 4; corrections, root, sum and quotient 5; decay, step and
+/// difference 3; norm of the change 3.
+pub const ADAMW_ELEMENTWISE: u64 = 21;
+/// Gradient, both moments and weight read; both moments and weight written.
+pub const ADAMW_WORDS: u64 = 7;
+/// Softmax cross-entropy and its gradient per output and step: maximum, difference, exponential, sum, quotient, target.
+pub const LOSS_ELEMENTWISE: u64 = 6;
+/// RMS norm per value: square, sum, scale.
+pub const NORM_ELEMENTWISE: u64 = 3;
+/// Its reverse per value: `y·dy` (2), `dy − y·mean` (2), scale, sum into the gradient.
+pub const NORM_REVERSE_ELEMENTWISE: u64 = 6;
+/// RMS norm per row, either way: mean, ε, root, reciprocal.
+pub const NORM_ROW_ELEMENTWISE: u64 = 4;
+/// `1 / (1 + e^{-x})`: negate, exponential, sum, reciprocal.
+pub const SIGMOID_ELEMENTWISE: u64 = 4;
+/// `x σ(x)`.
+pub const SILU_ELEMENTWISE: u64 = 5;
+/// Value and slope of `x σ(x)`: the value, and `σ (1 + x (1 − σ))`.
+pub const SILU_REVERSE_ELEMENTWISE: u64 = 9;
+/// `max(x, 0) + ln(1 + e^{-|x|})`.
+pub const SOFTPLUS_ELEMENTWISE: u64 = 6;
+
+/// Work of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Multiply–accumulates, products of activations included.
+    pub macs: u64,
+    /// Of these, products of activations with activations or states: attention and scans.
+    pub activation_macs: u64,
+    /// Accumulates.
+    pub acs: u64,
+    /// Element-wise operations.
+    pub elementwise: u64,
+    /// Words of weights, gradients and moments read or written.
+    pub weight_words: u64,
+    /// Words of state, traces and kept activations read or written.
+    pub state_words: u64,
+}
+
+impl Work {
+    /// Operations of every kind.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.macs + self.acs + self.elementwise
+    }
+
+    /// Multiply–accumulates with weights: without products of activations.
+    #[must_use]
+    pub fn weight_macs(&self) -> u64 {
+        self.macs - self.activation_macs
+    }
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.macs += other.macs;
+        self.activation_macs += other.activation_macs;
+        self.acs += other.acs;
+        self.elementwise += other.elementwise;
+        self.weight_words += other.weight_words;
+        self.state_words += other.state_words;
+    }
+}
+
+/// Multiply–accumulates and accumulates of the forward weight products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synaptic {
+    /// Multiply–accumulates.
+    pub macs: u64,
+    /// Accumulates.
+    pub acs: u64,
+}
+
+impl AddAssign for Synaptic {
+    fn add_assign(&mut self, other: Self) {
+        self.macs += other.macs;
+        self.acs += other.acs;
+    }
+}
+
+/// The same forward weight products as other tools count them. None counts attention, scans or element-wise work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conventions {
+    /// `NeuroBench` (`SynapticOperations`): `[w ≠ 0]·[x ≠ 0]`; accumulates where every value of an input tensor is −1, 0 or
+    /// 1, whatever made it. What it adds for the gates of recurrent cells is left out.
+    pub neurobench: Synaptic,
+    /// `SpikingJelly` (`SynOpCounter` and `MACCounter`): where every value is 0 or 1, an accumulate for each 1 and each weight, zero or not; else the dense
+    /// number of multiply–accumulates.
+    pub spikingjelly: Synaptic,
+    /// `syops-counter` (its hooks of linear and convolution layers): where every value is 0 or 1, the dense number with biases times the rate of ones, rounded down;
+    /// else the dense number with biases.
+    pub syops: Synaptic,
+}
+
+impl AddAssign for Conventions {
+    fn add_assign(&mut self, other: Self) {
+        self.neurobench += other.neurobench;
+        self.spikingjelly += other.spikingjelly;
+        self.syops += other.syops;
+    }
+}
+
+/// Exact operation counts of one step, over all streams and steps of its segment. Sums of them are counts too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpCounts {
+    /// The forward pass.
+    pub forward: Work,
+    /// Learning: reverse mode, the loss included.
+    pub reverse: Work,
+    /// Learning: eligibility traces, their advance and their contraction.
+    pub traces: Work,
+    /// Learning: pairing of spikes and mixing it into the update.
+    pub stdp: Work,
+    /// Learning: pruning events and masks.
+    pub pruning: Work,
+    /// Learning: the optimiser.
+    pub optimizer: Work,
+    /// (neuron, step) pairs of the forward pass whose neuron spikes.
+    pub neuron_updates: u64,
+    /// Multiply–accumulates of the forward pass if nothing were zero.
+    pub macs_dense: u64,
+    /// Multiplications that were seen but not understood.
+    pub unknown: u64,
+    /// The forward weight products in other tools' conventions.
+    pub conventions: Conventions,
+}
+
+impl OpCounts {
+    /// All of learning.
+    #[must_use]
+    pub fn learning(&self) -> Work {
+        let mut sum = self.reverse;
+        for part in [self.traces, self.stdp, self.pruning, self.optimizer] {
+            sum += part;
+        }
+        sum
+    }
+
+    /// Share of the operations that the counter understands; 1 if there were none.
+    #[must_use]
+    pub fn coverage(&self) -> f64 {
+        let known = self.forward.operations() + self.learning().operations();
+        if self.unknown == 0 { 1.0 } else { known as f64 / (known + self.unknown) as f64 }
+    }
+
+    /// The forward pass alone: nothing was learned from it.
+    #[must_use]
+    pub fn without_learning(self) -> Self {
+        let none = Work::default();
+        Self { reverse: none, traces: none, stdp: none, pruning: none, optimizer: none, ..self }
+    }
+
+    /// Adds one update of `AdamW` over so many parameters.
+    pub fn add_adamw(&mut self, parameters: u64) {
+        self.optimizer.elementwise += ADAMW_ELEMENTWISE * parameters;
+        self.optimizer.weight_words += ADAMW_WORDS * parameters;
+    }
+}
+
+impl AddAssign for OpCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.forward += other.forward;
+        self.reverse += other.reverse;
+        self.traces += other.traces;
+        self.stdp += other.stdp;
+        self.pruning += other.pruning;
+        self.optimizer += other.optimizer;
+        self.neuron_updates += other.neuron_updates;
+        self.macs_dense += other.macs_dense;
+        self.unknown += other.unknown;
+        self.conventions += other.conventions;
+    }
+}

@@ -1,0 +1,190 @@
+//! One HTTP request for the rest of a file, and what the answer means.
+
+use std::io::Read;
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::http::{HeaderMap, Response, header};
+
+use super::error::{FetchError, FetchResult};
+
+/// Time to reach a server, name look-up and TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which a connection is taken for broken.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Servers of datasets redirect to storage, and that to a region; more than this is a loop.
+const REDIRECTS_MAX: u32 = 8;
+
+/// Talks to servers.
+#[derive(Clone)]
+pub struct Client {
+    agent: Agent,
+}
+
+/// What tells two versions of a file apart.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Validator {
+    /// A strong entity tag.
+    Etag(String),
+    /// The time of the last change.
+    LastModified(String),
+}
+
+impl Validator {
+    /// The value as it stands in a header.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Etag(text) | Self::LastModified(text) => text,
+        }
+    }
+}
+
+/// A successful answer.
+pub struct Answer {
+    /// Where in the file its bytes begin; 0 if the server sends the whole.
+    pub offset: u64,
+    /// Length of the whole file, if the server says so.
+    pub total: Option<u64>,
+    /// Tells versions apart.
+    pub validator: Option<Validator>,
+    /// The bytes.
+    pub body: Box<dyn Read>,
+}
+
+/// Answers to a request for the rest of a file.
+pub enum Asked {
+    /// Bytes follow.
+    Bytes(Answer),
+    /// The server has no bytes at that offset. It may say how long its file is.
+    NothingThere(Option<u64>),
+}
+
+impl Client {
+    /// With the time-outs of a downloader. Proxies are taken from the environment, as usual.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(SILENCE_TIMEOUT, ureq::Proxy::try_from_env())
+    }
+
+    /// With another patience for a silent server, and this proxy.
+    #[must_use]
+    pub fn with(silence: Duration, proxy: Option<ureq::Proxy>) -> Self {
+        let config = Agent::config_builder()
+            .proxy(proxy)
+            .timeout_connect(Some(CONNECT_TIMEOUT.min(silence)))
+            .timeout_recv_response(Some(silence))
+            // per read, so that a download may take as long as it takes
+            .timeout_per_read(Some(silence))
+            .max_redirects(REDIRECTS_MAX)
+            .http_status_as_error(false)
+            .user_agent(concat!("harness/", env!("CARGO_PKG_VERSION")))
+            // sizes and checksums are those of the bytes as published
+            .accept_encoding("identity")
+            .build();
+        Self { agent: config.new_agent() }
+    }
+
+    /// Breaks all connections, so that threads waiting for bytes return.
+    pub fn shut_down(&self) {
+        self.agent.clone().shutdown();
+    }
+
+    /// Asks for the bytes of `url` from `offset` on; with a validator, only if the file is still that version, and for
+    /// the whole if it is not.
+    ///
+    /// # Errors
+    /// `Network`, `Status`, or `Answer` for what is no answer to this request.
+    pub fn ask(&self, url: &str, offset: u64, same: Option<&Validator>) -> FetchResult<Asked> {
+        let mut request = self.agent.get(url);
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+            if let Some(validator) = same {
+                request = request.header(header::IF_RANGE, validator.as_str());
+            }
+        }
+        let response = request.call().map_err(|e| FetchError::Network {
+            url: url.to_owned(),
+            message: e.to_string(),
+            received_bytes: offset,
+        })?;
+        let headers = response.headers();
+        let wrong =
+            |expected: &str, got: String| FetchError::Answer { url: url.into(), expected: expected.into(), got };
+        if let Some(coding) = text(headers, &header::CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity")) {
+            return Err(wrong("the file's own bytes", format!("the answer is encoded as {coding}")));
+        }
+        match response.status().as_u16() {
+            200 => {
+                let total = text(headers, &header::CONTENT_LENGTH).and_then(|n| n.parse().ok());
+                let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+                if total.is_none() && !chunked {
+                    return Err(wrong("an answer with its length", "an answer whose end cannot be told".into()));
+                }
+                Ok(Asked::Bytes(answer(0, total, response)))
+            }
+            206 => {
+                let range = text(headers, &header::CONTENT_RANGE).unwrap_or_default();
+                let Some((first, total)) = content_range(range).filter(|&(first, _)| first == offset) else {
+                    return Err(wrong(&format!("bytes from {offset} on"), format!("the range {range:?}")));
+                };
+                Ok(Asked::Bytes(answer(first, total, response)))
+            }
+            416 => {
+                let range = text(headers, &header::CONTENT_RANGE).unwrap_or_default();
+                Ok(Asked::NothingThere(range.strip_prefix("bytes */").and_then(|n| n.parse().ok())))
+            }
+            status => {
+                let retry_after_s = text(headers, &header::RETRY_AFTER).and_then(|n| n.parse().ok());
+                Err(FetchError::Status { url: url.to_owned(), status, retry_after_s })
+            }
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn answer(offset: u64, total: Option<u64>, response: Response<ureq::Body>) -> Answer {
+    let headers = response.headers();
+    // a weak tag does not promise the same bytes
+    let etag = text(headers, &header::ETAG).filter(|t| t.starts_with('"')).map(|t| Validator::Etag(t.to_owned()));
+    let changed = || text(headers, &header::LAST_MODIFIED).map(|t| Validator::LastModified(t.to_owned()));
+    let validator = etag.or_else(changed);
+    Answer { offset, total, validator, body: Box::new(response.into_body().into_reader()) }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// First byte and total of `bytes FIRST-LAST/TOTAL`, whose total may be `*`. A range that ends before the file does is
+/// not what was asked for.
+fn content_range(range: &str) -> Option<(u64, Option<u64>)> {
+    let (span, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = span.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    if total == "*" {
+        return (first <= last).then_some((first, None));
+    }
+    let total: u64 = total.parse().ok()?;
+    (first <= last && last.checked_add(1) == Some(total)).then_some((first, Some(total)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_taken_literally() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        for bad in ["", "bytes 5-8/10", "bytes 9-5/10", "5-9/10", "bytes 0-18446744073709551615/1", "bytes */10"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Speech recognition on `LibriSpeech`: log-mel frames in, characters or pieces of words out, taught by transcripts without
+//! times (connectionist temporal classification).
+//!
+//! A stream is one utterance, a step some frames side by side. Segments are whole utterances: learners whose own segments
+//! are shorter take two passes ([`learner::TwoPass`]).
+
+mod batches;
+mod decode;
+mod score;
+mod units;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bim::config::{Count, Positive};
+use learner::ctc::steps_needed;
+use learner::{InputKind, Io};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use self::batches::Batches;
+use self::score::SpeechScorer;
+pub use self::units::{Unit, Units};
+use super::{Metric, Part, Scorer, Source, Task};
+use crate::datasets::error::{At, DataError, DataResult};
+use crate::datasets::librispeech::{RATE_HZ, Split, Utterance};
+use crate::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
+use crate::features::{Cache, LogMelConfig};
+
+/// How many utterances of each part are used, from the first on; all where a number is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Utterances {
+    /// For training.
+    pub train: Option<Count>,
+    /// For the curve during training.
+    pub valid: Option<Count>,
+    /// For the result.
+    pub test: Option<Count>,
+}
+
+/// The task's keys in a grid file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpeechConfig {
+    /// Folder under the data directory.
+    pub root: String,
+    /// Splits to train on.
+    pub train_splits: Vec<String>,
+    /// Splits for the curve during training.
+    pub valid_splits: Vec<String>,
+    /// Splits for the result.
+    pub test_splits: Vec<String>,
+    /// How many utterances are used.
+    pub utterances: Utterances,
+    /// Training utterances that last longer, in seconds, are left out, and the results say how many.
+    pub longest_s: Positive,
+    /// What is recognised.
+    pub units: Unit,
+    /// Pieces of a BPE vocabulary, the 256 bytes among them.
+    pub vocabulary_size: usize,
+    /// The spectrogram.
+    pub mel: LogMelConfig,
+    /// How frames become steps.
+    pub stacking: Stacking,
+    /// Over what each band is normalised.
+    pub normalise: Normalise,
+    /// Masks on training utterances.
+    pub augment: Option<SpecAugment>,
+    /// Prefixes of the beam search; the best path is taken if absent.
+    pub beam: Option<Count>,
+    /// Generated data: number of utterances; absent for published data.
+    pub generate: Option<usize>,
+}
+
+impl Default for SpeechConfig {
+    fn default() -> Self {
+        let split = |name: &str| vec![name.to_owned()];
+        Self {
+            root: "LibriSpeech".into(),
+            train_splits: split("train-clean-100"),
+            valid_splits: split("dev-clean"),
+            test_splits: split("test-clean"),
+            utterances: Utterances::default(),
+            longest_s: Positive(20.0),
+            units: Unit::default(),
+            vocabulary_size: 512,
+            mel: LogMelConfig::default(),
+            stacking: Stacking::default(),
+            normalise: Normalise::default(),
+            augment: None,
+            beam: None,
+            generate: None,
+        }
+    }
+}
+
+/// An utterance, ready to be used.
+struct Item {
+    id: String,
+    text: String,
+    /// Its place among [`Speech::audio`].
+    audio: usize,
+    labels: Vec<u32>,
+    steps: usize,
+}
+
+/// `LibriSpeech`: transcripts in memory, spectrograms on disk.
+pub struct Speech {
+    config: SpeechConfig,
+    units: Units,
+    cache: Cache,
+    parts: [Vec<Item>; 3],
+    audio: Vec<Utterance>,
+    /// Moments of speakers by their number, or of all training utterances under 0.
+    moments: BTreeMap<u32, Moments>,
+    longest: usize,
+    fingerprint: String,
+    /// Training utterances left out: too long, transcript too long for the steps.
+    left_out: [u64; 2],
+}
+
+impl Speech {
+    /// Indexes the splits that the configuration names and computes the spectrograms that `cache` lacks.
+    ///
+    /// # Errors
+    /// If files are missing or corrupt, or a part is empty.
+    pub fn open(config: &SpeechConfig, root: &Path, cache: &Path) -> DataResult<Self> {
+        let limits = [config.utterances.train, config.utterances.valid, config.utterances.test];
+        let names = [&config.train_splits, &config.valid_splits, &config.test_splits];
+        let mut digest = Sha256::new();
+        let mut parts: [Vec<Utterance>; 3] = Default::default();
+        for ((part, names), limit) in parts.iter_mut().zip(names).zip(limits) {
+            for name in names {
+                let split = Split::open(root, name)?;
+                digest.update(split.fingerprint().as_bytes());
+                part.extend(split.utterances);
+            }
+            part.truncate(limit.map_or(usize::MAX, |n| n.0));
+            if part.is_empty() {
+                let expected = "utterances in every part".to_owned();
+                return Err(DataError::corrupt(root, At::File, expected, format!("none in {names:?}")));
+            }
+        }
+        let units = Units::new(config.units, config.vocabulary_size, parts[0].iter().map(|u| u.text.as_str()))?;
+        digest.update(units.fingerprint()?.as_bytes());
+        let fingerprint = digest.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let mut speech = Self {
+            config: config.clone(),
+            units,
+            cache: Cache::new(cache, config.mel, RATE_HZ),
+            parts: Default::default(),
+            audio: Vec::new(),
+            moments: BTreeMap::new(),
+            longest: 0,
+            fingerprint,
+            left_out: [0; 2],
+        };
+        for (i, utterances) in parts.into_iter().enumerate() {
+            speech.add(i, utterances)?;
+        }
+        if speech.parts[0].is_empty() {
+            let expected =
+                format!("training utterances of at most {} s that hold their transcript", config.longest_s.0);
+            return Err(DataError::corrupt(root, At::File, expected, "none"));
+        }
+        speech.prepare()?;
+        Ok(speech)
+    }
+
+    /// Takes the utterances of a part that can be used.
+    fn add(&mut self, part: usize, utterances: Vec<Utterance>) -> DataResult<()> {
+        let most = (self.config.longest_s.0 * f64::from(RATE_HZ)) as u64;
+        for u in utterances {
+            let steps = self.config.stacking.steps(self.cache.frames(u.samples as usize));
+            let labels = self.units.encode(&u.text)?;
+            if part == 0 && u.samples > most {
+                self.left_out[0] += 1;
+                continue;
+            }
+            if part == 0 && steps_needed(&labels) > steps {
+                self.left_out[1] += 1;
+                continue;
+            }
+            self.longest = self.longest.max(steps);
+            self.parts[part].push(Item {
+                id: u.id.clone(),
+                text: u.text.clone(),
+                audio: self.audio.len(),
+                labels,
+                steps,
+            });
+            self.audio.push(u);
+        }
+        Ok(())
+    }
+
+    /// Computes what the cache lacks, and the moments. Sums run in the order of the index, so that they do not depend on
+    /// the number of threads.
+    fn prepare(&mut self) -> DataResult<()> {
+        let wanted = self.config.normalise;
+        let training = self.parts[0].len();
+        let each: Vec<DataResult<Option<(u32, Moments)>>> = (0..self.audio.len())
+            .into_par_iter()
+            .map(|i| {
+                let u = &self.audio[i];
+                let frames = self.cache.load(&u.path, &u.content)?;
+                if frames.len() != self.cache.frames(u.samples as usize) {
+                    let expected = format!("{} samples, as the header says", u.samples);
+                    return Err(DataError::corrupt(&u.path, At::File, expected, format!("{} frames", frames.len())));
+                }
+                let key = match wanted {
+                    Normalise::Global => (i < training).then_some(0),
+                    Normalise::Speaker => Some(u.speaker),
+                    Normalise::Utterance => None,
+                };
+                Ok(key.map(|key| (key, Moments::of(&frames))))
+            })
+            .collect();
+        for moments in each {
+            if let Some((key, moments)) = moments? {
+                self.moments.entry(key).or_default().add(&moments);
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&self, part: Part) -> &[Item] {
+        &self.parts[part as usize]
+    }
+
+    /// Values per step.
+    fn width(&self) -> usize {
+        self.config.stacking.stack.0 * self.config.mel.bands
+    }
+
+    /// The steps of an utterance, `[steps, width]`; masked if a seed and an epoch are given and masks are configured.
+    fn frames(&self, item: &Item, augment: Option<(u64, u64)>) -> DataResult<Vec<f32>> {
+        let u = &self.audio[item.audio];
+        let mut frames = self.cache.load(&u.path, &u.content)?;
+        match self.config.normalise {
+            Normalise::Utterance => Moments::of(&frames).normalise(&mut frames),
+            Normalise::Global | Normalise::Speaker => {
+                let key = if self.config.normalise == Normalise::Global { 0 } else { u.speaker };
+                if let Some(moments) = self.moments.get(&key) {
+                    moments.normalise(&mut frames);
+                }
+            }
+        }
+        if let (Some(masks), Some((seed, epoch))) = (self.config.augment, augment) {
+            masks.apply(&mut frames, seed, &format!("speech.augment.{epoch}.{}", item.id));
+        }
+        Ok(stacked(&frames, &self.config.stacking))
+    }
+
+    /// The first utterances of a part with about `limit` steps.
+    fn chosen(&self, part: Part, limit: Option<u64>) -> Vec<usize> {
+        let mut steps = 0;
+        let items = self.part(part).iter().enumerate();
+        let enough = |item: &Item| {
+            let before = steps;
+            steps += item.steps as u64;
+            limit.is_none_or(|limit| before < limit)
+        };
+        let mut enough = enough;
+        items.take_while(|(_, item)| enough(item)).map(|(i, _)| i).collect()
+    }
+}
+
+impl Task for Speech {
+    fn io(&self, streams: usize, segment: usize) -> Io {
+        let segment = segment.min(self.longest);
+        Io { input: InputKind::Frames { width: self.width() }, outputs: self.units.outputs(), streams, segment }
+    }
+
+    fn longest(&self) -> Option<usize> {
+        Some(self.longest)
+    }
+
+    fn training(&self, streams: usize, _: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
+        let items = self.part(Part::Train);
+        if items.len() < streams {
+            let expected = format!("at least {streams} training utterances, one per stream");
+            let got = format!("{} in {:?}", items.len(), self.config.train_splits);
+            return Err(DataError::corrupt(Path::new(&self.config.root), At::File, expected, got));
+        }
+        let chosen = (0..items.len()).collect();
+        Ok(Box::new(Batches { task: self, items, chosen, streams, seed: Some(seed), epoch: RefCell::new(None) }))
+    }
+
+    fn evaluation(&self, part: Part, streams: usize, _: usize, limit: Option<u64>) -> DataResult<Box<dyn Source + '_>> {
+        let (items, chosen) = (self.part(part), self.chosen(part, limit));
+        Ok(Box::new(Batches { task: self, items, chosen, streams, seed: None, epoch: RefCell::new(None) }))
+    }
+
+    fn scorer(&self, part: Part, _: usize, _: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
+        Ok(Box::new(SpeechScorer::new(self, self.part(part), part)))
+    }
+
+    fn curve_part(&self) -> Part {
+        Part::Valid
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn facts(&self) -> Vec<Metric> {
+        // whatever is not trained on is said
+        let used = self.parts[0].len() as u64;
+        let [long, dense] = self.left_out;
+        [("training_utterances_too_long", long), ("training_transcripts_too_long", dense)]
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .map(|(name, n)| Metric::plain(name, Some(n as f64), used + long + dense))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

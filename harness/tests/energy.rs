@@ -1,0 +1,105 @@
+//! Operations and energy from the grid to the files: every model is counted, parts are the whole, prices are named.
+
+mod common;
+
+use common::{Folder, stderr, stdout};
+use harness::event::StepRow;
+use harness::sinks::parquet::{read_layers, read_metadata, read_steps};
+use harness::sinks::results::read_results;
+
+const GRID: &str = "\
+experiment: small
+task: {kind: language, generate: {train_bytes: 30_000, valid_bytes: 3_000, test_bytes: 5_000}}
+energy: horowitz-2014-fp16
+models:
+  - {kind: bim, width: 16, channels: 32, state: 4, heads: 2, layers: 2, lambda: 0.9, train: {segment: 16}}
+  - {kind: transformer, width: 16, layers: 1, heads: 2}
+  - {kind: lstm, width: 16, layers: 1}
+  - {kind: rnn, width: 16, layers: 1}
+  - {kind: cnn, width: 16, layers: 1}
+  - {kind: mamba, width: 16, layers: 1, states: 4}
+  - {kind: snn, width: 16, layers: 2}
+train: {streams: 4, segment: 25, seen: 1_000, curve_points: 0, eval_streams: 4}
+";
+
+fn whole(row: &StepRow) -> Option<()> {
+    let learning = row.macs_learning? + row.acs_learning? + row.elementwise_learning?;
+    let parts = row.operations_reverse? + row.operations_traces? + row.operations_stdp?;
+    assert_eq!(learning, parts + row.operations_pruning? + row.operations_optimizer?);
+    assert!(row.macs_forward? + row.acs_forward? > 0 && row.macs_dense? > 0);
+    assert!(row.activation_macs_forward? <= row.macs_forward?);
+    assert_eq!((row.op_coverage?, row.energy_coverage_forward?, row.energy_coverage_learning?), (1.0, 1.0, 1.0));
+    // 16-bit prices of the file: 1.5, 0.4 and 1.1 pJ
+    let price = |macs: u64, acs: u64, each: u64| 1.5 * macs as f64 + 0.4 * acs as f64 + 1.1 * each as f64;
+    let forward = price(row.macs_forward?, row.acs_forward?, row.elementwise_forward?);
+    let learned = price(row.macs_learning?, row.acs_learning?, row.elementwise_learning?);
+    for (got, want) in [(row.energy_forward_pj?, forward), (row.energy_learning_pj?, learned)] {
+        assert!((got - want).abs() <= 1e-12 * want, "{got} {want}"); // f64 rounding, in another order
+    }
+    assert!(row.energy_forward_with_traffic_pj? > row.energy_forward_pj?);
+    assert!(row.energy_learning_with_traffic_pj? > row.energy_learning_pj?);
+    assert!(row.weight_words_forward? > 0 && row.state_words_learning? > 0);
+    assert!(row.neurobench_macs? + row.neurobench_acs? > 0 && row.syops_macs? + row.syops_acs? > 0);
+    Some(())
+}
+
+#[test]
+fn every_model_is_counted_whole_and_the_prices_are_named() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let output = folder.run("out");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("Cost model horowitz-2014-fp16") && text.contains("learning: with traffic"), "{text}");
+    let run = folder.path().join("out/small");
+    let rows = read_results(&run.join("results.parquet")).expect("results");
+    for kind in ["bim", "transformer", "lstm", "rnn", "cnn", "mamba", "snn"] {
+        let of_kind: Vec<_> = rows.iter().filter(|r| r.kind == kind).collect();
+        let cell = run.join("cells").join(&of_kind.first().expect("planned").cell);
+        let steps = read_steps(&cell.join("steps.parquet")).expect("steps");
+        for row in &steps {
+            assert!(whole(row).is_some(), "{kind}: {row:?}");
+        }
+        let meta = read_metadata(&cell.join("steps.parquet")).expect("metadata");
+        assert_eq!(meta["cost_model"], "horowitz-2014-fp16");
+        let layers = read_layers(&cell.join("layers.parquet")).expect("layers");
+        assert!(layers.iter().any(|l| l.quantity == "activation_sparsity"), "{kind}");
+        let spiking = kind == "bim" || kind == "snn";
+        assert_eq!(layers.iter().any(|l| l.quantity == "spike_sparsity"), spiking, "{kind}");
+        // the results' figure is the mean over the last fifth of the segments
+        let tail = &steps[steps.len() - steps.len().div_ceil(5)..];
+        let before = steps.iter().rev().nth(tail.len()).map_or(0, |row| row.seen);
+        let seen = steps.last().expect("steps").seen - before;
+        let mean = tail.iter().filter_map(|s| s.energy_forward_pj).sum::<f64>() / seen as f64;
+        let stored = of_kind.iter().find(|r| r.metric.as_deref() == Some("energy_forward_pj")).expect("a row");
+        assert_eq!(stored.split.as_deref(), Some("train"));
+        assert!((stored.value.expect("a value") / mean - 1.0).abs() < 1e-9, "{kind}"); // f64 sums in another order
+    }
+}
+
+#[test]
+fn a_chip_without_prices_for_everything_gives_lower_bounds() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let mut command = folder.command("out");
+    let output = command.args(["--only", "model=snn", "--cost-model", "loihi-2018"]).output().expect("starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.contains("Cost model loihi-2018") && text.contains(">= ") && text.contains("priced, forward"),
+        "{text}"
+    );
+    let wrong = folder.command("out").args(["--cost-model", "loihi"]).output().expect("starts");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("expected one of `horowitz-2014-fp32`"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_wrong_cost_model_is_shown_where_it_is_written() {
+    let folder = Folder::new();
+    folder.grid(&GRID.replace("horowitz-2014-fp16", "horowitz-2014-fp61"));
+    let output = folder.run("out");
+    assert_eq!(output.status.code(), Some(2));
+    let text = stderr(&output);
+    assert!(text.contains("grid.yaml:3:9") && text.contains("did you mean `horowitz-2014-fp16`?"), "{text}");
+}
