@@ -27,6 +27,29 @@ pub mod datasets {
     }
 }
 
+#[path = "../../src/fetch"]
+pub mod fetch {
+    pub mod address;
+    pub mod checksum;
+    pub mod error;
+    pub mod lock;
+    pub mod paths;
+    pub mod sums;
+
+    pub use error::{FetchError, FetchResult};
+}
+
+/// What `fetch` needs of the program's errors.
+pub mod error {
+    pub mod exit {
+        pub const DONE: u8 = 0;
+        pub const SOME_FAILED: u8 = 1;
+        pub const USAGE: u8 = 2;
+        pub const DATA: u8 = 4;
+        pub const INTERRUPTED: u8 = 130;
+    }
+}
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Error, ErrorKind, Result};
 use std::path::Path;
