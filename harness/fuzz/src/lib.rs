@@ -4,6 +4,7 @@
 
 #[path = "../../src/datasets"]
 pub mod datasets {
+    pub mod chbmit;
     pub mod edf;
     pub mod error;
     pub mod flac;
@@ -26,6 +27,29 @@ pub mod datasets {
     }
 }
 
+#[path = "../../src/fetch"]
+pub mod fetch {
+    pub mod address;
+    pub mod checksum;
+    pub mod error;
+    pub mod lock;
+    pub mod paths;
+    pub mod sums;
+
+    pub use error::{FetchError, FetchResult};
+}
+
+/// What `fetch` needs of the program's errors.
+pub mod error {
+    pub mod exit {
+        pub const DONE: u8 = 0;
+        pub const SOME_FAILED: u8 = 1;
+        pub const USAGE: u8 = 2;
+        pub const DATA: u8 = 4;
+        pub const INTERRUPTED: u8 = 130;
+    }
+}
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Error, ErrorKind, Result};
 use std::path::Path;
@@ -44,6 +68,18 @@ impl datasets::wfdb::Files for Memory<'_> {
 /// The parts of an input between zero bytes: the first `parts - 1` end at one, the last takes the rest.
 pub fn split(data: &[u8], parts: usize) -> impl Iterator<Item = &[u8]> {
     data.splitn(parts, |&byte| byte == 0)
+}
+
+/// Calls `read` with a file that holds `data`, for readers that take a path; the file lies in memory where the system
+/// has a place for that.
+pub fn with_file<T>(data: &[u8], read: impl FnOnce(&Path) -> T) -> T {
+    let shared = Path::new("/dev/shm");
+    let folder = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
+    let path = folder.join(format!("harness-fuzz-{}", std::process::id()));
+    std::fs::write(&path, data).expect("a temporary file can be written");
+    let result = read(&path);
+    std::fs::remove_file(&path).expect("it can be removed");
+    result
 }
 
 /// Replaces the hook that ends the program at any panic, for readers that catch those of a library; a panic that is not
