@@ -1,6 +1,8 @@
 //! How many weights each input meets, and what a matrix of inputs makes of that. Everything is a sum of integers, so that
 //! neither order nor number of threads matters.
 
+use rayon::prelude::*;
+
 /// What produced the input of a weight product: decides by type, not by value, whether its operations are accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -13,13 +15,21 @@ pub enum Source {
 /// Values whose counts are summed in 32 bits before they go into 64: a burst has at most 2¹⁶ spikes.
 const BLOCK: usize = 4096;
 
+/// Values from which on several threads count: the output weights of a large vocabulary.
+const SHARED: usize = 1 << 20;
+
 /// What passes for spikes where only values are looked at.
 const UNITS: [f32; 3] = [0.0, 1.0, -1.0];
 
 /// How many values are not exactly zero. A NaN is not zero.
 #[must_use]
 pub fn nonzero(values: &[f32]) -> u64 {
-    values.chunks(BLOCK).map(|block| u64::from(block.iter().map(|v| u32::from(*v != 0.0)).sum::<u32>())).sum()
+    let of_block = |block: &[f32]| u64::from(block.iter().map(|v| u32::from(*v != 0.0)).sum::<u32>());
+    if values.len() >= SHARED {
+        values.par_chunks(BLOCK).map(of_block).sum()
+    } else {
+        values.chunks(BLOCK).map(of_block).sum()
+    }
 }
 
 /// The weights that each input of a product meets.
