@@ -107,8 +107,8 @@ fn entry(key: &str, value: &str, open: &mut Open) -> Option<bool> {
             let rest = key
                 .strip_prefix("seizure")?
                 .trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']);
-            let seconds = value.trim_end_matches("seconds").trim_end_matches("second").trim();
-            let seconds = seconds.parse::<u32>().ok().map(f64::from);
+            let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end(); // the unit
+            let seconds = digits.parse::<u32>().ok().map(f64::from);
             match (rest, seconds, open.start) {
                 ("start time", Some(start), None) => open.start = Some(start),
                 ("end time", Some(end_s), Some(start_s)) if start_s < end_s => {

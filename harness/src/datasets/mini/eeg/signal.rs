@@ -70,7 +70,9 @@ impl Brain {
     pub(super) fn of_patient(rng: &mut ChaCha8Rng) -> Self {
         let mut place = |spread: f64| (rng.random_range(-spread..spread), rng.random_range(-spread..spread));
         let sources = std::array::from_fn(|_| reach(place(1.0), 0.45));
-        let focus = place(0.8);
+        // seizures with spikes and waves at 3 Hz are wide and strongest in front
+        let (x, y) = place(0.4);
+        let focus = (x, y + 0.3);
         let begin_hz = rng.random_range(3.2..4.2);
         Self {
             sources,
@@ -150,12 +152,12 @@ impl Brain {
         let strength = self.seizure_uv * rng.random_range(0.75..1.25);
         let (begin_hz, end_hz) = self.seizure_hz;
         let mut phase = 0.0;
-        let mut spread = reach(self.focus, 0.4);
+        let mut spread = reach(self.focus, ONSET_WIDTH);
         for (i, at) in potentials.iter_mut().enumerate().take(to).skip(from) {
             let t = (i - from) as f64 / rate;
             let share = t / seconds;
             if (i - from).is_multiple_of(RATE_HZ) {
-                spread = reach(self.focus, 0.4 + 0.7 * share);
+                spread = reach(self.focus, ONSET_WIDTH + 0.4 * share);
             }
             phase += (begin_hz + (end_hz - begin_hz) * share + 0.6 * normal(rng)) / rate;
             let level = (0.25 + t / 3.0).min(1.0) * ((seconds - t) / 2.0).min(1.0);
@@ -166,6 +168,9 @@ impl Brain {
         }
     }
 }
+
+/// Reach of a seizure at its onset; the distance between neighbouring electrodes is about 0.5.
+const ONSET_WIDTH: f64 = 0.5;
 
 /// One cycle: a spike of about 60 ms at 3 Hz, then a slow wave.
 fn spike_and_wave(phase: f64) -> f64 {
