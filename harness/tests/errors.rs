@@ -46,13 +46,13 @@ fn a_frame_of_no_samples() {
 #[test]
 fn unknown_model() {
     let message = fails(&GRID.replace("kind: lstm", "kind: lstn"), &[], 2);
-    has(&message, &["grid.yaml:21:12", "unknown kind `lstn`", "did you mean `lstm`"]);
+    has(&message, &["grid.yaml:22:12", "unknown kind `lstn`", "did you mean `lstm`"]);
 }
 
 #[test]
 fn empty_sweep() {
     let message = fails(&format!("{GRID}sweep: {{bim.lambda: []}}\n"), &[], 2);
-    has(&message, &["grid.yaml:23:", "bim.lambda"]);
+    has(&message, &["grid.yaml:24:", "bim.lambda"]);
 }
 
 #[test]

@@ -42,9 +42,12 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
         );
         assert!(steps.iter().all(|s| s.peak_bytes >= s.live_bytes && s.rss_bytes > Some(1 << 20)));
         assert!(
-            steps.iter().all(|s| s.macs_forward.is_none() && s.energy_forward_pj.is_none()),
-            "not measured is null"
+            steps
+                .iter()
+                .all(|s| s.macs_forward > Some(0) && s.energy_forward_pj > Some(0.0) && s.op_coverage == Some(1.0)),
+            "every operation is counted"
         );
+        assert!(steps.iter().all(|s| s.device_bytes.is_none()), "not measured is null");
         let evals = read_evals(&dir.join("evals.parquet")).expect("evals");
         assert!(evals.iter().any(|e| e.split == "valid") && evals.iter().any(|e| e.split == "test"));
         assert!(!read_predictions(&dir.join("predictions.parquet")).expect("predictions").is_empty());

@@ -220,10 +220,8 @@ fn what_does_not_speak_tls_is_told() {
     let (server, bench) = (Server::new(), Bench::new());
     let url = server.url("/a").replace("http://", "https://");
     let error = bench.failure(&lock(&file(&url, "d/a", "")));
-    assert!(
-        error.contains(&url) && error.to_lowercase().contains("tls") || error.contains("corrupt message"),
-        "{error}"
-    );
+    // what exactly went wrong depends on who speaks first; that it did, and where, must be said
+    assert!(error.contains(&url) && error.contains("no source gave it"), "{error}");
     assert_eq!(bench.files(), [""; 0]);
 }
 
