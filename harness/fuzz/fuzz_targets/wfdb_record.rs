@@ -12,8 +12,8 @@ const MOST_SAMPLES: usize = 1 << 30;
 
 fuzz_target!(|data: &[u8]| {
     let_readers_catch();
-    // no gap of gigabytes: they are allowed (see the reader's own limit) and only cost time here
-    if data.split(|byte| !byte.is_ascii_digit()).any(|digits| (8..18).contains(&digits.len())) {
+    // long gaps are allowed up to the reader's limit of 2^30 samples, and only cost time here; absurd ones are tried
+    if data.split(|byte| !byte.is_ascii_digit()).any(|digits| (5..18).contains(&digits.len())) {
         return;
     }
     let files = ["r.hea", "b.dat", "s.hea", "a.dat"].into_iter().zip(split(data, 4)).collect();
