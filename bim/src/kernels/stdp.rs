@@ -58,32 +58,39 @@ impl<T: Real> PairState<T> {
     }
 }
 
-/// The trace before each step, times `weight`.
-fn history<T: Real>(spikes: &[T], trace: &mut [T], keep: T, weight: T, rows: &mut Vec<T>) {
-    rows.clear();
-    for row in spikes.chunks_exact(trace.len()) {
-        rows.extend(trace.iter().map(|&x| weight * x));
-        trace.iter_mut().zip(row).for_each(|(x, &s)| *x = keep * (*x + s));
-    }
-}
-
-/// Adds the chunk's pairs to `omega` `[D, J]`: `Ω += A₊ S_postᵀ P − A₋ Qᵀ S_pre + W(0) S_postᵀ S_pre`, where `P` and `Q` are
-/// the traces before each step. `s_pre` is `[K, streams, J]`, `s_post` `[K, streams, D]`.
+/// Adds the chunk's pairs to `omega` `[D, J]`. `s_pre` is `[K, streams, J]`, `s_post` `[K, streams, D]`.
+///
+/// A pair inside the chunk belongs to its postsynaptic spike, whichever comes first, so that one product serves both halves
+/// of the window: `Ω += S_postᵀ (A₊ P − A₋ R + W(0) S_pre) − A₋ q ⊗ r`, where `P_t` are the presynaptic spikes before a step
+/// and `R_t` those after it in the chunk, decayed, and `q ⊗ r` are the postsynaptic spikes before the chunk with the
+/// presynaptic ones in it.
 pub fn accumulate<T: Real>(window: &Window<T>, s_pre: &[T], s_post: &[T], state: &mut PairState<T>, omega: &mut [T]) {
-    let (j, d) = (state.pre.len() / state.streams, state.post.len() / state.streams);
+    let streams = state.streams;
+    let (j, d) = (state.pre.len() / streams, state.post.len() / streams);
     let rows = s_pre.len() / j;
-    let [p, q] = &mut state.rows;
-    // P's trace is decayed once per step already: W(Δt) = A₊ e^{−Δt/τ₊}
-    history(s_pre, &mut state.pre, window.keep_pre, window.a_plus, p);
-    history(s_post, &mut state.post, window.keep_post, -window.a_minus, q);
-    if window.at_zero != T::zero() {
-        for (p, &s) in p.iter_mut().zip(s_pre) {
-            *p += window.at_zero * s;
+    let [weighted, after] = &mut state.rows;
+    weighted.clear();
+    for row in s_pre.chunks_exact(streams * j) {
+        // decayed once per step already: W(Δt) = A₊ e^{−Δt/τ₊}
+        weighted.extend(state.pre.iter().zip(row).map(|(&p, &s)| window.a_plus.mul_add(p, window.at_zero * s)));
+        state.pre.iter_mut().zip(row).for_each(|(p, &s)| *p = window.keep_pre * (*p + s));
+    }
+    after.clear();
+    after.resize(streams * j, T::zero());
+    for (out, row) in weighted.chunks_exact_mut(streams * j).zip(s_pre.chunks_exact(streams * j)).rev() {
+        for ((out, after), &s) in out.iter_mut().zip(after.iter_mut()).zip(row) {
+            let decayed = window.keep_post * *after;
+            *out -= window.a_minus * decayed;
+            *after = s + decayed;
         }
     }
-    let (out, rows_pre, rows_post) = (View::new(d, j), View::new(rows, j), View::new(rows, d).t());
-    matmul((omega, out), (s_post, rows_post), (p, rows_pre), T::one());
-    matmul((omega, out), (q, rows_post), (s_pre, rows_pre), T::one());
+    after.iter_mut().for_each(|r| *r *= -window.a_minus);
+    let (out, before) = (View::new(d, j), View::new(streams, d).t());
+    matmul((omega, out), (s_post, View::new(rows, d).t()), (weighted, View::new(rows, j)), T::one());
+    matmul((omega, out), (&state.post, before), (after, View::new(streams, j)), T::one());
+    for row in s_post.chunks_exact(streams * d) {
+        state.post.iter_mut().zip(row).for_each(|(q, &s)| *q = window.keep_post * (*q + s));
+    }
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ pub enum FetchError {
         source: std::io::Error,
     },
     /// Every source failed.
-    #[error("{name}: no source gave it\n{failures}\n  next: run the same command again to go on from where it stopped")]
+    #[error("no source gave {name}\n{failures}\n  next: run the same command again to go on from where it stopped")]
     AllSources {
         /// What was to be downloaded.
         name: String,

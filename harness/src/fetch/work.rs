@@ -341,8 +341,8 @@ fn bring(
         }
         bar.set_position(bytes);
     };
-    let name = format!("{} {}", item.dataset, item.name);
-    let wanted = Wanted { name: &name, sources: &item.sources, expected: item.expected, target, progress: &progress };
+    let wanted =
+        Wanted { name: &item.name, sources: &item.sources, expected: item.expected, target, progress: &progress };
     let fetched = transfer.download(&wanted)?;
     Ok((fetched.measured, fetched.source))
 }
