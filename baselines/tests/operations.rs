@@ -79,7 +79,7 @@ fn a_spiking_network_counts_as_neurobench_counts() -> Result<()> {
     learner.load(&snapshot)?;
     learner.predict(&input.tensor()?)?;
     let (streams, steps) = (io.streams, io.segment);
-    let label = Tensor::zeros((streams, steps, io.outputs), DType::F32, &Device::Cpu)?;
+    let label = Tensor::zeros((streams, io.outputs), DType::F32, &Device::Cpu)?;
     let weight = Tensor::ones((streams, steps), DType::F32, &Device::Cpu)?;
     let counts = learner.learn(&Targets::Labels { label, weight })?.operations.expect("counted");
     assert_eq!(counts.conventions.neurobench, Synaptic { macs: expected.macs, acs: expected.acs });
