@@ -66,11 +66,12 @@ impl Quantity {
         format!("{}{AT}{lag}", self.name())
     }
 
-    /// What a name in `layers.parquet` says; `None` if it is about something else.
+    /// What a name in `layers.parquet` says; `None` if it is about something else, or no difference that can be asked for.
     #[must_use]
     pub fn parse(name: &str) -> Option<(Self, i64)> {
         let (name, lag) = name.split_once(AT)?;
-        Some((Self::ALL.into_iter().find(|quantity| quantity.name() == name)?, lag.parse().ok()?))
+        let lag = lag.parse::<i64>().ok().filter(|lag| lag.unsigned_abs() <= FURTHEST as u64)?;
+        Some((Self::ALL.into_iter().find(|quantity| quantity.name() == name)?, lag))
     }
 }
 
@@ -326,6 +327,7 @@ mod tests {
             [(layer(), "pairs_at_dt_1", 1.0), (layer(), "gradient_at_dt_1", -0.5), (layer(), "stdp_at_dt_1", 2.0)];
         assert_eq!(Quantity::parse("stdp_at_dt_-12"), Some((Quantity::Stdp, -12)));
         assert_eq!(Quantity::parse("staleness"), None);
+        assert_eq!(Quantity::parse("stdp_at_dt_129"), None);
         assert_eq!(rows, expected, "the presynaptic spike came one step before the postsynaptic one");
     }
 }

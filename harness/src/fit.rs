@@ -222,7 +222,10 @@ mod tests {
     fn lines_of_least_squares() {
         let exact = line(&[(0.0, 1.0), (1.0, 3.0), (4.0, 9.0)]).unwrap();
         let near = |x: f64, y: f64| (x - y).abs() < 1e-12; // rounding
-        assert!(near(exact.intercept, 1.0) && near(exact.slope, 2.0) && near(exact.r_squared.unwrap(), 1.0), "{exact:?}");
+        assert!(
+            near(exact.intercept, 1.0) && near(exact.slope, 2.0) && near(exact.r_squared.unwrap(), 1.0),
+            "{exact:?}"
+        );
         // by hand: x̄ = 1, ȳ = 1, slope = 1/2, residuals 0.5², 1², 0.5² of 2
         let rough = line(&[(0.0, 1.0), (1.0, 0.0), (2.0, 2.0)]).unwrap();
         assert_eq!((rough.intercept, rough.slope, rough.r_squared), (0.5, 0.5, Some(0.25)));
