@@ -167,13 +167,13 @@ pub(super) fn time_differences(seeds: &[u64]) -> Loaded {
         let mut cell = config(cell("bim", seed), &pairs);
         cell.updates = 100;
         let mut rows = Vec::new();
-        for step in (1..=91).step_by(10) {
+        for step in (1..=91i32).step_by(10) {
             // what is early does not count
             let early = if step <= 50 { 100.0 } else { 1.0 + 0.01 * seed as f64 + 1e-4 * f64::from(step) };
             for (lag, layer) in (-8..=8i64).flat_map(|lag| [(lag, 0), (lag, 1)]) {
                 let dt = lag as f64;
                 // noise of its own at every update and difference
-                let noise = 0.01 * (f64::from(step) * 1.7 + dt * 2.3 + layer as f64).sin();
+                let noise = 0.01 * (f64::from(step) * 1.7 + dt * 2.3 + f64::from(layer)).sin();
                 let decay = |plus: f64, minus: f64| match lag {
                     1.. => (-dt / plus).exp(),
                     0 => 0.0,
@@ -183,7 +183,7 @@ pub(super) fn time_differences(seeds: &[u64]) -> Loaded {
                     let (step, pathway) = (u64::from(step.unsigned_abs()), format!("layers.{layer}.input"));
                     rows.push(Difference { step, pathway, quantity, lag, value });
                 };
-                put(Quantity::Pairs, 100.0 + 50.0 * layer as f64);
+                put(Quantity::Pairs, 100.0 + 50.0 * f64::from(layer));
                 put(Quantity::Gradient, 1e-4 * (1.0 + noise) * early);
                 put(Quantity::Stdp, (decay(5.0, 3.0) + noise) * early);
                 put(Quantity::Mixed, 0.1 * (decay(2.0, 3.0) + 0.1 * noise) * early);
