@@ -56,6 +56,14 @@ bounded!(
     Count, usize, 1, 65_536, "a whole number from 1 to 65536"
 );
 
+/// Furthest spike time difference that [`DiagnoseConfig::time_differences`] may ask for, in steps.
+pub const FURTHEST: usize = 128;
+
+bounded!(
+    /// A number of steps; 0 switches off what it is about.
+    Lag, usize, 0, FURTHEST, "a whole number from 0 to 128"
+);
+
 /// How many spikes a neuron may fire in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -330,7 +338,8 @@ impl Default for Rates {
     }
 }
 
-/// Gradient diagnostics: how far the online gradient is from backpropagation through time. Values go to `layers.parquet`.
+/// Gradient diagnostics: how far the online gradient is from backpropagation through time, and what pairs of spikes receive
+/// by their difference in time. They change nothing else. Values go to `layers.parquet`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiagnoseConfig {
@@ -339,11 +348,16 @@ pub struct DiagnoseConfig {
     /// Steps before the chunk that the reference backpropagates through. Full backpropagation through time if no recording
     /// is longer.
     pub window: Count,
+    /// `M`: measures the mean update per pair of spikes at every time difference from `−M` to `M` steps; 0 measures none.
+    /// [`crate::time_differences`] names the rows.
+    pub time_differences: Lag,
+    /// Updates between these measurements.
+    pub time_differences_every: Count,
 }
 
 impl Default for DiagnoseConfig {
     fn default() -> Self {
-        Self { every: 0, window: Count(256) }
+        Self { every: 0, window: Count(256), time_differences: Lag(0), time_differences_every: Count(100) }
     }
 }
 

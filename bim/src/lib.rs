@@ -11,6 +11,7 @@
 //! | `φ` | surrogate derivative of firing | [`kernels::neuron`] |
 //! | `λ`, `Ω` | mixing factor, STDP term (eqs. 4–6) | [`plasticity`], [`kernels::stdp`] |
 //! | `E`, `F` | eligibility traces of `h` and `V` (eqs. 7, 8) | [`kernels::trace`], [`block`] |
+//! | `Δ = t_post − t_pre` | spike time difference (§4.6) | [`time_differences`] |
 //! | `p`, `θ`, `ρ` | pruning probability, threshold, target (eqs. 9, 10) | [`kernels::prune`] |
 //!
 //! What measurement says so far (`experiments/{ablation_lambda,ablation_sparsity,credit_modes}.yaml`, scale `mini`, generated
@@ -37,6 +38,7 @@ pub mod network;
 pub mod online;
 mod operations;
 pub mod plasticity;
+pub mod time_differences;
 
 pub use config::BimConfig;
 pub use online::{Bim, Optimizer};

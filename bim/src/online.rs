@@ -12,6 +12,7 @@ use crate::diagnose::Diagnoser;
 use crate::network::{Network, NetworkParams};
 use crate::operations;
 use crate::plasticity::Plasticity;
+use crate::time_differences::Quantity;
 
 /// Bits of an `f32` significand: what survives less than this is lost to rounding anyway.
 const F32_BITS: i32 = 24;
@@ -199,9 +200,12 @@ impl Learner for Bim {
         let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
         let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
         self.adamw.directions_into(&grads, scale, &mut self.directions)?;
+        self.plasticity.measure(Quantity::Gradient, &grads);
+        self.plasticity.measure(Quantity::Direction, &self.directions);
         let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
         layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
         self.plasticity.mask(self.directions.iter_mut());
+        layers.extend(self.plasticity.measured(&self.directions));
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;
         let updates = self.adamw.updates();
@@ -382,7 +386,7 @@ mod tests {
     fn diagnostics_tell_exact_credit_from_none() -> Result<()> {
         use crate::config::{Count, DiagnoseConfig};
         let measure = |credit: Credit| -> Result<BTreeMap<&'static str, f64>> {
-            let diagnose = DiagnoseConfig { every: 40, window: Count(96) };
+            let diagnose = DiagnoseConfig { every: 40, window: Count(96), ..DiagnoseConfig::default() };
             let config = BimConfig { layers: Count(1), credit, diagnose, lambda: crate::config::Share(1.0), ..small() };
             let io = Io { input: learner::InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: 2, segment: 4 };
             let schedule = Schedule {
@@ -420,6 +424,60 @@ mod tests {
         assert!((hybrid["norm_ratio_gradient_bptt"] - 1.0).abs() < 0.1, "{hybrid:?}");
         assert!(hybrid["staleness"] > 0.0 && hybrid["staleness"] < 0.2, "{hybrid:?}");
         assert!(cosine(&spatial) < cosine(&hybrid) - 0.01, "{spatial:?}");
+        Ok(())
+    }
+
+    /// What is measured changes nothing that is learned, and every pathway with neurons at both ends is measured.
+    #[test]
+    fn time_differences_are_measured_beside_the_learning() -> Result<()> {
+        use crate::config::{Count, DiagnoseConfig, Lag, Share};
+        let run = |lambda: f64, most: usize| -> Result<(Vec<f64>, Vec<LayerValue>)> {
+            let diagnose = DiagnoseConfig {
+                time_differences: Lag(most),
+                time_differences_every: Count(3),
+                ..DiagnoseConfig::default()
+            };
+            let config = BimConfig { lambda: Share(lambda), diagnose, ..small() };
+            let io = Io { input: learner::InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: 2, segment: 8 };
+            let schedule = Schedule {
+                peak: 0.02,
+                warmup_updates: 0,
+                total_updates: 12,
+                decay: learner::Decay::Constant,
+                final_share: 1.0,
+            };
+            let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
+            let mut bim = Bim::new(&config, io, train, 1, &Device::Cpu)?;
+            let (mut losses, mut layers) = (Vec::new(), Vec::new());
+            for step in 0..12u32 {
+                let tokens: Vec<u32> = (0..16).map(|i| (i * 7 + step * 3) % 5).collect();
+                let x = Tensor::from_vec(tokens, (2, 8), &Device::Cpu)?;
+                bim.predict(&x)?;
+                let weight = Tensor::ones((2, 8), DType::F32, &Device::Cpu)?;
+                let update = bim.learn(&Targets::Classes { class: x, weight })?;
+                losses.extend([update.loss.unwrap_or_default(), update.update_norm]);
+                layers.extend(update.layers.into_iter().filter(|v| v.quantity.contains("_at_dt_")));
+            }
+            Ok((losses, layers))
+        };
+        let (losses, none) = run(0.5, 0)?;
+        let (same, layers) = run(0.5, 4)?;
+        assert_eq!(losses, same);
+        assert!(none.is_empty());
+        let has = |rows: &[LayerValue], layer: &str, quantity: &str| {
+            rows.iter().any(|v| v.layer == layer && v.quantity == quantity && v.value.is_finite())
+        };
+        for layer in ["layers.0.input", "layers.0.output", "layers.1.input"] {
+            for quantity in ["gradient", "direction", "stdp", "mixed", "pairs"] {
+                for lag in -4..=4 {
+                    assert!(has(&layers, layer, &format!("{quantity}_at_dt_{lag}")), "{layer} {quantity} {lag}");
+                }
+            }
+        }
+        assert!(!layers.iter().any(|v| v.layer == "layers.1.output"), "no neuron is behind the last block");
+        let (_, gradient_alone) = run(1.0, 4)?;
+        assert!(has(&gradient_alone, "layers.0.input", "gradient_at_dt_1"));
+        assert!(!gradient_alone.iter().any(|v| v.quantity.starts_with("stdp") || v.quantity.starts_with("mixed")));
         Ok(())
     }
 

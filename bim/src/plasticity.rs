@@ -14,7 +14,8 @@ use rayon::prelude::*;
 use crate::config::{BimConfig, Bounds, Mixing};
 use crate::kernels::prune;
 use crate::kernels::stdp::{PairState, Window, accumulate};
-use crate::network::Network;
+use crate::network::{Group, Network};
+use crate::time_differences::{self, Quantity, TimeDifferences};
 
 /// Decay of the running mean squares per update: long against one chunk, short against training.
 const RMS_DECAY: f64 = 0.99;
@@ -53,6 +54,16 @@ impl Pathway {
         self.pruned = self.mask.iter().filter(|m| **m == 0.0).count();
     }
 
+    /// The last block's output has no next neuron: no pairs, gradient alone.
+    fn pairs(&self, c: &BimConfig) -> bool {
+        self.site == Site::Input || self.layer + 1 < c.layers.0
+    }
+
+    /// Name in diagnostics.
+    fn label(&self) -> String {
+        format!("layers.{}.{}", self.layer, if self.site == Site::Input { "input" } else { "output" })
+    }
+
     fn weights<'a>(&self, network: &'a Network<f32>) -> &'a Tensor {
         let block = &network.params.blocks[self.layer];
         if self.site == Site::Input { &block.projection } else { &block.out }
@@ -65,6 +76,7 @@ pub struct Plasticity {
     window: Window<f32>,
     seed: u64,
     pathways: Vec<Pathway>,
+    differences: TimeDifferences,
 }
 
 impl Plasticity {
@@ -94,8 +106,11 @@ impl Plasticity {
                 updates: 0,
             }
         };
-        let pathways = (0..c.layers.0).flat_map(|l| [pathway(l, Site::Input), pathway(l, Site::Output)]).collect();
-        Self { config: c.clone(), window: Window::new(&c.stdp), seed, pathways }
+        let pathways: Vec<Pathway> =
+            (0..c.layers.0).flat_map(|l| [pathway(l, Site::Input), pathway(l, Site::Output)]).collect();
+        let paired = pathways.iter().filter(|p| p.pairs(c)).map(|p| (p.label(), p.parameter, [p.post, p.pre]));
+        let differences = TimeDifferences::new(&c.diagnose, paired);
+        Self { config: c.clone(), window: Window::new(&c.stdp), seed, pathways, differences }
     }
 
     /// Whether STDP takes part at all.
@@ -134,26 +149,17 @@ impl Plasticity {
 
     /// Collects the chunk's pairs of spikes.
     pub fn observe(&mut self, network: &Network<f32>, update: u64) {
+        let steps = network.steps();
+        self.keep_spikes(network, update);
         if !self.mixes() {
             return;
         }
         let (window, seed, config) = (&self.window, self.seed, &self.config);
-        let last = config.layers.0 - 1;
-        let steps = network.steps();
-        // the last block's output has no next neuron: no pairs, gradient alone
-        let plastic = self.pathways.par_iter_mut().filter(|p| p.site == Site::Input || p.layer < last);
+        let plastic = self.pathways.par_iter_mut().filter(|p| p.pairs(config));
         plastic.for_each(|path| {
+            let (layer, site) = (path.layer, path.site);
             for (i, (pairs, group)) in path.pairs.iter_mut().zip(&network.groups).enumerate() {
-                let block = &group.blocks[path.layer];
-                let s = &block.s[..steps * group.streams * config.channels.0];
-                let (mut pre, post);
-                match path.site {
-                    Site::Input => (pre, post) = (Spikes::Borrowed(block.spikes_in(steps)), Spikes::Borrowed(s)),
-                    Site::Output => {
-                        let next = group.blocks[path.layer + 1].spikes_in(steps);
-                        (pre, post) = (Spikes::Borrowed(s), onto_channels(next, config));
-                    }
-                }
+                let (mut pre, post) = spikes(layer, site, group, config, steps);
                 if config.stdp.shuffled {
                     let mut order: Vec<usize> = (0..steps).collect();
                     order.shuffle(&mut seeded_rng(seed, &format!("shuffle.{}.{i}.{update}", path.name)));
@@ -163,6 +169,34 @@ impl Plasticity {
                 accumulate(window, &pre, &post, pairs, &mut path.omega);
             }
         });
+    }
+
+    /// For the measurement of time differences, where one is due.
+    fn keep_spikes(&mut self, network: &Network<f32>, update: u64) {
+        let (config, steps) = (&self.config, network.steps());
+        let paired: Vec<&Pathway> = self.pathways.iter().filter(|p| p.pairs(config)).collect();
+        self.differences.keep(update, |i| {
+            let of_group = |group: &Group<f32>| {
+                let (pre, post) = paired.get(i).map(|p| spikes(p.layer, p.site, group, config, steps))?;
+                let (streams, pre, post) = (group.streams, pre.into_owned(), post.into_owned());
+                Some(time_differences::Spikes { streams, pre, post })
+            };
+            network.groups.iter().filter_map(of_group).collect()
+        });
+    }
+
+    /// Measures by time difference what descent along these gradients or directions, one for each parameter, would do to pairs
+    /// of spikes, if the chunk last observed is to be measured. The STDP term is measured in [`Plasticity::mix`].
+    pub fn measure(&mut self, quantity: Quantity, of_parameters: &[impl AsRef<[f32]>]) {
+        self.differences.measure_descent(quantity, of_parameters);
+    }
+
+    /// What was measured of this update by time difference.
+    pub fn measured(&mut self, directions: &[Vec<f32>]) -> Vec<LayerValue> {
+        if self.mixes() {
+            self.differences.measure_descent(Quantity::Mixed, directions);
+        }
+        self.differences.take()
     }
 
     /// Clears gradients, or directions, at pruned synapses: the optimiser's momentum must not bring them back either.
@@ -195,8 +229,8 @@ impl Plasticity {
         }
         let lambda = self.lambda(update);
         let (mixing, stdp) = (self.config.mixing, self.config.stdp);
-        let last = self.config.layers.0 - 1;
-        for path in self.pathways.iter_mut().filter(|p| p.site == Site::Input || p.layer < last) {
+        let config = &self.config;
+        for (i, path) in self.pathways.iter_mut().filter(|p| p.pairs(config)).enumerate() {
             path.updates += 1;
             if !matches!(stdp.bounds, Bounds::None | Bounds::Hard) {
                 let omega = &mut path.omega;
@@ -207,6 +241,7 @@ impl Plasticity {
                 };
                 with_f32(weights, |w| bound(stdp.bounds, stdp.limit.0, &w[..omega.len()], omega))?;
             }
+            self.differences.measure(i, Quantity::Stdp, &path.omega, 1.0);
             // the pathway's synapses are the first rows of the parameter
             let direction = &mut directions[path.parameter][..path.omega.len()];
             let [g2, o2, go] = moments(direction, &path.omega);
@@ -234,8 +269,7 @@ impl Plasticity {
             }
             path.omega.fill(0.0); // pairs of unsupervised chunks had added up to here
             if diagnose {
-                let layer =
-                    format!("layers.{}.{}", path.layer, if path.site == Site::Input { "input" } else { "output" });
+                let layer = path.label();
                 let cosine = go / (g2 * o2).sqrt().max(f64::MIN_POSITIVE);
                 // the term is +Ω in the update and −ĝ: aligned means cos(−ĝ, Ω)
                 for (quantity, value) in
@@ -298,17 +332,12 @@ impl Plasticity {
     /// Of these, the ones whose spikes are paired.
     #[must_use]
     pub fn paired(&self) -> u64 {
-        self.pathways.iter().filter(|p| self.pairs(p)).map(|p| p.mask.len() as u64).sum()
+        self.pathways.iter().filter(|p| p.pairs(&self.config)).map(|p| p.mask.len() as u64).sum()
     }
 
     /// Layer and place of the synapses whose spikes are paired.
     pub fn paired_sites(&self) -> impl Iterator<Item = (usize, Site)> {
-        self.pathways.iter().filter(|p| self.pairs(p)).map(|p| (p.layer, p.site))
-    }
-
-    /// The last block's output has no next neuron: no pairs, gradient alone.
-    fn pairs(&self, path: &Pathway) -> bool {
-        path.site == Site::Input || path.layer + 1 < self.config.layers.0
+        self.pathways.iter().filter(|p| p.pairs(&self.config)).map(|p| (p.layer, p.site))
     }
 
     /// Number of pruned synapses; `None` where pruning is off.
@@ -387,6 +416,22 @@ impl Plasticity {
 }
 
 type Spikes<'a> = std::borrow::Cow<'a, [f32]>;
+
+/// Pre- and postsynaptic spikes of the chunk last run at a pathway that has both.
+fn spikes<'a>(
+    layer: usize,
+    site: Site,
+    group: &'a Group<f32>,
+    c: &BimConfig,
+    steps: usize,
+) -> (Spikes<'a>, Spikes<'a>) {
+    let block = &group.blocks[layer];
+    let s = &block.s[..steps * group.streams * c.channels.0];
+    match site {
+        Site::Input => (Spikes::Borrowed(block.spikes_in(steps)), Spikes::Borrowed(s)),
+        Site::Output => (Spikes::Borrowed(s), onto_channels(group.blocks[layer + 1].spikes_in(steps), c)),
+    }
+}
 
 /// Spikes of a population of neurons per channel as one signed count per channel: OFF cells count negative.
 fn onto_channels<'a>(spikes: &'a [f32], c: &BimConfig) -> Spikes<'a> {

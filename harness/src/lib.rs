@@ -13,6 +13,7 @@ pub mod event;
 pub mod features;
 pub mod fetch;
 pub mod filter;
+pub mod fit;
 pub mod grid;
 pub mod jobs;
 pub mod measure;

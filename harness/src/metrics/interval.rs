@@ -107,7 +107,7 @@ pub fn ratio_interval(parts: &[f64], wholes: &[f64], resamples: usize, seed: u64
 }
 
 /// The random numbers of one resample.
-pub(super) fn stream(seed: u64, resample: usize) -> ChaCha8Rng {
+pub(crate) fn stream(seed: u64, resample: usize) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(resample as u64);
     rng
@@ -126,7 +126,7 @@ fn draw(counts: &mut [u64], seed: u64, resample: usize) {
 }
 
 /// The percentile interval of the values that `resamples` resamples gave.
-pub(super) fn interval(mut values: Vec<f64>, resamples: usize) -> Option<(f64, f64)> {
+pub(crate) fn interval(mut values: Vec<f64>, resamples: usize) -> Option<(f64, f64)> {
     if values.is_empty() || (values.len() as f64) < DEFINED_SHARE * resamples as f64 {
         return None;
     }

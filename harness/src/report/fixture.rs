@@ -1,11 +1,11 @@
 //! Synthetic results for the tests of the report.
 
-use std::collections::BTreeMap;
+use bim::time_differences::Quantity;
 
 use crate::event::EvalRow;
 use crate::sinks::results::ResultRow;
 
-use super::model::Loaded;
+use super::model::{Difference, Loaded};
 
 /// A completed cell without metrics.
 pub(super) fn cell(model: &str, seed: u64) -> ResultRow {
@@ -148,5 +148,49 @@ pub(super) fn all_failed() -> Loaded {
         peak_bytes: None,
         ..cell(model, 1)
     };
-    Loaded { rows: vec![failed("bim"), failed("lstm")], evals: BTreeMap::new() }
+    Loaded { rows: vec![failed("bim"), failed("lstm")], ..Loaded::default() }
+}
+
+/// Cells that measured updates by spike time difference. STDP comes back as its window (τ 5 before, 3 behind), what descent
+/// does is level, and the mixed update decays with another τ; seeds differ by a hundredth.
+pub(super) fn time_differences(seeds: &[u64]) -> Loaded {
+    let mut loaded = Loaded::default();
+    for &seed in seeds {
+        let pairs = [
+            (super::load::FURTHEST, "8"),
+            ("model.stdp.a_plus", "1"),
+            ("model.stdp.a_minus", "1.5"),
+            ("model.stdp.tau_plus", "5"),
+            ("model.stdp.tau_minus", "3"),
+            ("model.stdp.at_zero", "0"),
+        ];
+        let mut cell = config(cell("bim", seed), &pairs);
+        cell.updates = 100;
+        let mut rows = Vec::new();
+        for step in (1..=91i32).step_by(10) {
+            // what is early does not count
+            let early = if step <= 50 { 100.0 } else { 1.0 + 0.01 * seed as f64 + 1e-4 * f64::from(step) };
+            for (lag, layer) in (-8..=8i64).flat_map(|lag| [(lag, 0), (lag, 1)]) {
+                let dt = lag as f64;
+                // noise of its own at every update and difference
+                let noise = 0.01 * (f64::from(step) * 1.7 + dt * 2.3 + f64::from(layer)).sin();
+                let decay = |plus: f64, minus: f64| match lag {
+                    1.. => (-dt / plus).exp(),
+                    0 => 0.0,
+                    _ => -1.5 * (dt / minus).exp(),
+                };
+                let mut put = |quantity, value: f64| {
+                    let (step, pathway) = (u64::from(step.unsigned_abs()), format!("layers.{layer}.input"));
+                    rows.push(Difference { step, pathway, quantity, lag, value });
+                };
+                put(Quantity::Pairs, 100.0 + 50.0 * f64::from(layer));
+                put(Quantity::Gradient, 1e-4 * (1.0 + noise) * early);
+                put(Quantity::Stdp, (decay(5.0, 3.0) + noise) * early);
+                put(Quantity::Mixed, 0.1 * (decay(2.0, 3.0) + 0.1 * noise) * early);
+            }
+        }
+        loaded.differences.insert(cell.cell.clone(), rows);
+        loaded.rows.extend(metrics(&cell, "test", &[("bits_per_byte", 2.0)]));
+    }
+    loaded
 }

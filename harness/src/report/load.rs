@@ -4,18 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use bim::time_differences::Quantity;
 use polars::prelude::{Column, DataFrame, ParquetReader, SerReader};
 
 use crate::datasets::error::{At, DataError, DataResult};
-use crate::event::EvalRow;
+use crate::event::{EvalRow, LayerRow};
+use crate::sinks::parquet::read_layers;
 use crate::sinks::results::ResultRow;
 
-use super::model::Loaded;
+use super::model::{Difference, Loaded};
 
 /// What the name of a configuration column begins with.
 const CONFIG: &str = "config.";
 
-/// Reads `results.parquet` and every cell's `evals.parquet` of run directories.
+/// Configuration path of the furthest spike time difference that a cell measured; 0 is none.
+pub(super) const FURTHEST: &str = "model.diagnose.time_differences";
+
+/// Reads `results.parquet` and every cell's `evals.parquet` of run directories, and of `layers.parquet` what was measured by
+/// spike time difference.
 ///
 /// A cell of one experiment that more than one directory holds is taken from the first: equal ids mean equal results. A cell without
 /// `evals.parquet` has no learning curve; that is not an error, since results may be kept without their cells.
@@ -32,16 +38,30 @@ pub fn load(run_dirs: &[PathBuf]) -> DataResult<Loaded> {
         let key = |row: &ResultRow| (row.experiment.clone(), row.cell.clone());
         let new: Vec<ResultRow> = rows.into_iter().filter(|row| !known.contains(&key(row))).collect();
         known.extend(new.iter().map(key));
-        let cells: BTreeSet<&String> = new.iter().map(|row| &row.cell).collect();
-        for cell in cells {
-            let path = dir.join("cells").join(cell).join("evals.parquet");
-            if path.exists() {
-                loaded.evals.insert(cell.clone(), read_evals(&path)?);
+        let measures = |row: &ResultRow| row.config.get(FURTHEST).is_some_and(|most| most != "0");
+        let cells: BTreeMap<&String, bool> = new.iter().map(|row| (&row.cell, measures(row))).collect();
+        for (cell, measures) in cells {
+            let folder = dir.join("cells").join(cell);
+            let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
+            if evals.exists() {
+                loaded.evals.insert(cell.clone(), read_evals(&evals)?);
+            }
+            if measures && layers.exists() {
+                loaded.differences.insert(cell.clone(), differences(read_layers(&layers)?));
             }
         }
         loaded.rows.extend(new);
     }
     Ok(loaded)
+}
+
+/// The rows that were measured by spike time difference.
+fn differences(rows: Vec<LayerRow>) -> Vec<Difference> {
+    let difference = |row: LayerRow| {
+        let (quantity, lag) = Quantity::parse(&row.quantity)?;
+        Some(Difference { step: row.step, pathway: row.layer, quantity, lag, value: row.value })
+    };
+    rows.into_iter().filter_map(difference).collect()
 }
 
 fn read(path: &Path) -> DataResult<DataFrame> {
@@ -206,6 +226,19 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             write_evals(&folder.join("evals.parquet"), evals, &Metadata::new()).unwrap();
         }
+        for (cell, rows) in &loaded.differences {
+            let folder = dir.join("cells").join(cell);
+            std::fs::create_dir_all(&folder).unwrap();
+            let row = |d: &Difference| LayerRow {
+                step: d.step,
+                layer: d.pathway.clone(),
+                quantity: d.quantity.at(d.lag),
+                value: d.value,
+            };
+            let other = LayerRow { step: 1, layer: "layers.0".into(), quantity: "staleness".into(), value: 0.1 };
+            let rows: Vec<LayerRow> = std::iter::once(other).chain(rows.iter().map(row)).collect();
+            write_layers(&folder.join("layers.parquet"), &rows, &Metadata::new()).unwrap();
+        }
     }
 
     #[test]
@@ -214,6 +247,10 @@ mod tests {
         let loaded = fixture::quickstart();
         store(dir.path(), &loaded);
         assert_eq!(load(&[dir.path().to_owned()]).unwrap(), loaded);
+        let measured = fixture::time_differences(&[1, 2]);
+        let other = tempfile::tempdir().unwrap();
+        store(other.path(), &measured);
+        assert_eq!(load(&[other.path().to_owned()]).unwrap(), measured);
         let twice = load(&[dir.path().to_owned(), dir.path().to_owned()]).unwrap();
         assert_eq!(twice, loaded, "a cell that two directories hold must count once");
     }

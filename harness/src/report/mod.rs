@@ -8,12 +8,14 @@ mod energy;
 mod fixture;
 mod group;
 pub mod load;
+mod memory;
 pub mod model;
 pub mod paper;
 pub mod plot;
 mod provenance;
 pub mod render;
 mod tables;
+mod time_differences;
 
 use std::path::{Path, PathBuf};
 
@@ -84,6 +86,9 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(detail::grids(part, &id));
     all.extend(detail::classes(part, &id));
     all.extend(detail::differences(part, &id));
+    all.extend(time_differences::table(part, loaded, &id));
+    all.extend(memory::table(part, &id));
+    all.extend(memory::crossovers(part, &id));
     all.extend(tables::costs(part, &id));
     all.extend(energy::energies(part, &id));
     all.extend(energy::conventions(part, &id));
@@ -92,6 +97,8 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
     plots.extend(curves::sweeps(part, &id));
     plots.extend(energy::pareto(part, &id));
+    plots.extend(time_differences::plots(part, loaded, &id));
+    plots.extend(memory::plot(part, &id));
     Section { heading, tables: all, plots, provenance: provenance::facts(part), id }
 }
 

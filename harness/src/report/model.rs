@@ -14,6 +14,24 @@ pub struct Loaded {
     pub rows: Vec<ResultRow>,
     /// Evaluations of each cell, by cell id; a cell without a stored `evals.parquet` is absent.
     pub evals: BTreeMap<String, Vec<EvalRow>>,
+    /// Mean updates by spike time difference of each cell that measured them, by cell id; absent without a stored
+    /// `layers.parquet`.
+    pub differences: BTreeMap<String, Vec<Difference>>,
+}
+
+/// One value that was measured at one spike time difference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Update.
+    pub step: u64,
+    /// Pathway, such as `layers.0.input`.
+    pub pathway: String,
+    /// What was measured.
+    pub quantity: bim::time_differences::Quantity,
+    /// `t_post − t_pre` in steps.
+    pub lag: i64,
+    /// Mean update per pair of spikes, or the number of pairs.
+    pub value: f64,
 }
 
 /// A computed report.
