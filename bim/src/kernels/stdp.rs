@@ -84,7 +84,9 @@ pub fn accumulate<T: Real>(window: &Window<T>, s_pre: &[T], s_post: &[T], state:
             *after = s + decayed;
         }
     }
-    after.iter_mut().for_each(|r| *r *= -window.a_minus);
+    for r in after.iter_mut() {
+        *r *= -window.a_minus;
+    }
     let (out, before) = (View::new(d, j), View::new(streams, d).t());
     matmul((omega, out), (s_post, View::new(rows, d).t()), (weighted, View::new(rows, j)), T::one());
     matmul((omega, out), (&state.post, before), (after, View::new(streams, j)), T::one());
