@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn equals_the_double_sum() {
         let (sizes, most, steps) = ([4, 5], 9, 7); // further than the chunk is long
-        let spikes = spikes(steps, sizes, 0.4, 3, 1);
+        let spikes = spikes(steps, sizes, 0.8, 3, 1);
         let update: Vec<f64> = (0..20).map(|i| f64::from(i).sin()).collect();
         let (sums, pairs) = (sums(&update, sizes, &spikes, most), pairs(sizes, &spikes, most));
         for (i, lag) in lags(most).enumerate() {
@@ -286,13 +286,13 @@ mod tests {
     /// in eq. 6.
     #[test]
     fn the_stdp_term_comes_back_as_its_window() {
-        let (sizes, most) = ([120, 120], 8);
+        let (sizes, most) = ([200, 200], 8);
         let [d, j] = sizes;
         let c = StdpConfig { tau_minus: crate::config::Positive(3.0), ..StdpConfig::default() };
         // A₋ so that the window's sum is zero: pairs of other differences then cancel
         let sum = |tau: f64| 1.0 / (1.0 / tau).exp_m1();
         let c = StdpConfig { a_minus: crate::config::NonNegative(sum(5.0) / sum(3.0)), ..c };
-        let spikes = spikes(200, sizes, 0.05, 1, 2);
+        let spikes = spikes(200, sizes, 0.02, 1, 2); // rare: few pairs of other differences at the same synapse
         let mut omega = vec![0.0; d * j];
         let mut state = PairState::new(STREAMS, j, d);
         accumulate(&Window::new(&c), &spikes.pre, &spikes.post, &mut state, &mut omega);
@@ -304,8 +304,8 @@ mod tests {
                 0 => 0.0,
                 _ => -c.a_minus.0 * (dt / 3.0).exp(),
             };
-            // 14,000 pairs with a deviation of about 2 each, and half as much again for neurons that they share
-            assert!(((sums[i] / pairs[i]) - window).abs() < 0.1, "{lag}: {} {window}", sums[i] / pairs[i]);
+            // the furthest of the 17 is 0.04 to 0.08 off in other draws (numpy, six seeds); a shift by one step would be 0.36
+            assert!(((sums[i] / pairs[i]) - window).abs() < 0.15, "{lag}: {} {window}", sums[i] / pairs[i]);
         }
     }
 

@@ -173,7 +173,7 @@ pub(super) fn time_differences(seeds: &[u64]) -> Loaded {
             for (lag, layer) in (-8..=8i64).flat_map(|lag| [(lag, 0), (lag, 1)]) {
                 let dt = lag as f64;
                 // noise of its own at every update and difference
-                let noise = 0.01 * (f64::from(step) * 1.7 + dt * 2.3 + f64::from(layer)).sin();
+                let noise = 0.01 * (f64::from(step) * 1.7 + dt * 2.3 + f64::from(layer) + 0.9 * seed as f64).sin();
                 let decay = |plus: f64, minus: f64| match lag {
                     1.. => (-dt / plus).exp(),
                     0 => 0.0,

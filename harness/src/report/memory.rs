@@ -162,7 +162,7 @@ fn crossover(stream: &Growth, window: &Growth) -> String {
         (Some(length), _) if length <= 0.0 => "any".into(),
         (Some(length), Some([(low, _), (high, _)])) => {
             let mark = if (low..=high).contains(&length) { "" } else { "*" };
-            format!("{}{mark}", catalogue::count(length.ceil() as u64))
+            format!("{}{mark}", catalogue::count(length.round() as u64))
         }
         _ => "none".into(),
     }
