@@ -30,8 +30,8 @@ const COLOURS: [(&str, &str); 8] = [
     ("#b5548f", "#e08fc0"),
     ("#b8860b", "#e6b84a"),
     ("#5b4bb7", "#a99bf5"),
-    ("#3a8fb7", "#86d0ee"),
     ("#7a6a5d", "#c2b1a3"),
+    ("#3a8fb7", "#86d0ee"),
 ];
 /// Dashes of the lines once the colours are used up.
 const DASHES: [&str; 4] = ["", "7 4", "2 3", "9 3 2 3"];
