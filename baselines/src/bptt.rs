@@ -214,7 +214,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
     }
 
     fn cost(&self) -> Cost {
-        Cost { parameters: self.params.count(), state_bytes: self.runner.state.bytes() }
+        Cost { parameters: self.params.count(), state_bytes: self.runner.state.bytes(), trace_bytes: 0 }
     }
 
     fn save(&self) -> Result<Snapshot> {

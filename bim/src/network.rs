@@ -447,6 +447,13 @@ impl<T: Real> Network<T> {
         Self::carried(&mut self.groups.clone()).into_values().map(|v| v.len()).sum()
     }
 
+    /// Numbers of all streams' eligibility traces.
+    #[must_use]
+    pub fn trace_numbers(&self) -> usize {
+        let traces = self.groups.iter().flat_map(|g| &g.blocks).flat_map(|b| &b.traces);
+        traces.flat_map(crate::kernels::trace::Traces::named).map(|(_, v)| v.len()).sum()
+    }
+
     fn carried(groups: &mut [Group<T>]) -> BTreeMap<String, &mut [T]> {
         let mut all = BTreeMap::new();
         for (i, group) in groups.iter_mut().enumerate() {

@@ -48,6 +48,7 @@ pub struct Bim {
     grads: NetworkParams<Vec<f32>>,
     directions: Vec<Vec<f32>>,
     state_bytes: u64,
+    trace_bytes: u64,
     membrane: Membrane,
 }
 
@@ -82,6 +83,7 @@ impl Bim {
         let plasticity = Plasticity::new(config, &network, seed);
         let grads = network.zero_grads();
         let directions = vec![Vec::new(); params.vars().len()];
+        let traces = network.trace_numbers() + plasticity.carried_numbers();
         let numbers = network.carried_numbers() + plasticity.carried_numbers();
         Ok(Self {
             config: config.clone(),
@@ -97,6 +99,7 @@ impl Bim {
             grads,
             directions,
             state_bytes: (numbers * size_of::<f32>()) as u64,
+            trace_bytes: (traces * size_of::<f32>()) as u64,
             membrane,
             network,
         })
@@ -225,7 +228,7 @@ impl Learner for Bim {
     }
 
     fn cost(&self) -> Cost {
-        Cost { parameters: self.params.count(), state_bytes: self.state_bytes }
+        Cost { parameters: self.params.count(), state_bytes: self.state_bytes, trace_bytes: self.trace_bytes }
     }
 
     fn save(&self) -> Result<Snapshot> {

@@ -157,4 +157,7 @@ pub struct Cost {
     pub parameters: u64,
     /// Bytes of recurrent state and eligibility traces over all streams.
     pub state_bytes: u64,
+    /// How many of them are traces, which the forward pass never touches.
+    #[serde(default)]
+    pub trace_bytes: u64,
 }

@@ -113,15 +113,18 @@ pub struct Energy {
 pub struct Sizes {
     /// Parameters.
     pub parameters: u64,
-    /// Numbers of state and traces.
+    /// Numbers of state.
     pub state: u64,
+    /// Numbers of traces: memory that learning reads beside the state, and the forward pass does not.
+    pub traces: u64,
 }
 
 impl Sizes {
     /// Of a learner, whose state is in 32-bit numbers.
     #[must_use]
     pub fn of(cost: &learner::Cost) -> Self {
-        Self { parameters: cost.parameters, state: cost.state_bytes / 4 }
+        let traces = cost.trace_bytes / 4;
+        Self { parameters: cost.parameters, state: cost.state_bytes / 4 - traces, traces }
     }
 }
 
@@ -241,7 +244,8 @@ impl CostModel {
     /// Of the forward pass and of learning.
     #[must_use]
     pub fn energies(&self, counts: &OpCounts, sizes: Sizes) -> [Energy; 2] {
-        [self.energy(&counts.forward, counts.neuron_updates, sizes), self.energy(&counts.learning(), 0, sizes)]
+        let learning = Sizes { state: sizes.state + sizes.traces, ..sizes };
+        [self.energy(&counts.forward, counts.neuron_updates, sizes), self.energy(&counts.learning(), 0, learning)]
     }
 }
 
@@ -274,13 +278,23 @@ mod tests {
         let model = CostModel::default();
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * b.abs(), "{a} {b}"); // f64 rounding of a few terms
         // 2000 parameters take 8000 bytes: the smallest memory; 5000 numbers of state take 20 kB: the next
-        let e = model.energy(&work(), 7, Sizes { parameters: 2000, state: 5000 });
+        let e = model.energy(&work(), 7, Sizes { parameters: 2000, state: 5000, traces: 0 });
         near(e.synaptic_pj, 60.0 * 4.6 + 1000.0 * 0.9);
         near(e.arithmetic_pj, 100.0 * 4.6 + 1000.0 * 0.9 + 10.0 * 3.7);
         near(e.with_traffic_pj.unwrap(), e.arithmetic_pj + 32.0 * 10.0 + 16.0 * 20.0);
         assert_eq!(e.coverage.to_bits(), 1f64.to_bits());
-        let e = model.energy(&work(), 0, Sizes { parameters: 1 << 20, state: 262_144 });
+        let e = model.energy(&work(), 0, Sizes { parameters: 1 << 20, state: 262_144, traces: 0 });
         near(e.with_traffic_pj.unwrap(), e.arithmetic_pj + 32.0 * 1300.0 + 16.0 * 100.0);
+    }
+
+    #[test]
+    fn traces_are_memory_of_learning_alone() {
+        let model = CostModel::default();
+        let counts = OpCounts { forward: work(), traces: work(), ..OpCounts::default() };
+        let sizes = Sizes { parameters: 2000, state: 5000, traces: 1 << 30 };
+        let [forward, learning] = model.energies(&counts, sizes);
+        assert_eq!(forward, model.energy(&work(), 0, Sizes { traces: 0, ..sizes }));
+        assert!(learning.with_traffic_pj > forward.with_traffic_pj, "{forward:?} {learning:?}");
     }
 
     #[test]
