@@ -93,8 +93,11 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
         first.furthest(),
         all.iter().map(|(_, _, m)| m.most_updates()).max().unwrap_or(0),
     );
-    let mut table =
-        Table::empty(format!("{id}-time-differences"), "Updates by spike time difference (paper §4.6)", caption);
+    let mut table = Table::empty(
+        format!("{id}-time-differences"),
+        "Updates by spike time difference (paper, section 4.6)",
+        caption,
+    );
     table.place = Place::Everywhere;
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     for (group, kind, measured) in &all {
