@@ -12,11 +12,13 @@ const MOST_SAMPLES: usize = 1 << 30;
 
 fuzz_target!(|data: &[u8]| {
     let_readers_catch();
+    let parts: Vec<&[u8]> = split(data, 4).collect();
     // long gaps are allowed up to the reader's limit of 2^30 samples, and only cost time here; absurd ones are tried
-    if data.split(|byte| !byte.is_ascii_digit()).any(|digits| (5..18).contains(&digits.len())) {
+    let long = |header: &&[u8]| header.split(|b| !b.is_ascii_digit()).any(|digits| (5..18).contains(&digits.len()));
+    if parts.iter().step_by(2).any(long) {
         return;
     }
-    let files = ["r.hea", "b.dat", "s.hea", "a.dat"].into_iter().zip(split(data, 4)).collect();
+    let files = ["r.hea", "b.dat", "s.hea", "a.dat"].into_iter().zip(parts).collect();
     let Ok(record) = wfdb::read_record_from(&Memory(files), Path::new("r.hea")) else { return };
     let mut all = 0;
     for channel in &record.channels {
