@@ -44,6 +44,7 @@ pub use config::{BpttConfig, Layers, ModelConfig, Positive, Share, Whole, Width,
 pub use lstm::{Lstm, LstmConfig};
 pub use mamba::{Mamba, MambaConfig};
 pub use rnn::{Rnn, RnnConfig};
+pub use scratch::release as release_scratch;
 pub use snn::{Adaptation, Snn, SnnConfig};
 pub use state::State;
 pub use transformer::{Transformer, TransformerConfig};

@@ -11,6 +11,16 @@ thread_local! {
 /// Buffers that a thread keeps; more than one segment of any model here needs at a time.
 const KEPT: usize = 64;
 
+/// Frees the buffers that this thread and the threads of the pool keep. They belong to no learner, so that what one of them left
+/// would count as memory of the next one in the process.
+pub fn release() {
+    let clear = || {
+        let _ = FREE.try_with(|free| free.try_borrow_mut().map(|mut free| *free = Vec::new()));
+    };
+    clear();
+    rayon::broadcast(|_| clear());
+}
+
 /// A buffer that returns to its thread when it is dropped.
 pub(crate) struct Scratch(Vec<f32>);
 
@@ -66,6 +76,14 @@ impl DerefMut for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_kept_after_a_release() {
+        drop(Scratch::of(5000));
+        assert!(FREE.with(|free| !free.borrow().is_empty()));
+        release();
+        assert!(FREE.with(|free| free.borrow().is_empty()));
+    }
 
     #[test]
     fn a_buffer_comes_back_with_the_length_that_was_asked_for() {

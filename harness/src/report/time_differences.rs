@@ -14,6 +14,8 @@ const KINDS: [(&str, &str); 2] = [("input", "input synapses (W_u)"), ("output", 
 /// Share of the variance over the differences that an exponential must explain before its τ is worth comparing. Noise about
 /// a level stays far below it, the window itself as the STDP term gives it back far above.
 const LEAST_R_SQUARED: f64 = 0.9;
+/// The paper's claim, as a verdict.
+const AS_THE_WINDOW: &str = "decays as the window does";
 
 /// The STDP window of a configuration, eq. 6.
 #[derive(Clone, Copy, Debug)]
@@ -100,11 +102,16 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
     );
     table.place = Place::Everywhere;
     let mut rows: Vec<Vec<Cell>> = Vec::new();
+    let mut lost: Vec<String> = Vec::new();
     for (group, kind, measured) in &all {
         let window = Window::of(group);
+        let (label, kind) = (part.label(group), KINDS.get(*kind).map_or("", |kind| kind.1));
         for (quantity, side, fit) in measured.fits() {
-            let kind = KINDS.get(*kind).map_or("", |kind| kind.1);
-            rows.push(row(&part.label(group), kind, quantity, side, fit.as_ref(), window.map(|w| w.side(side))));
+            let window = window.map(|w| w.side(side));
+            if quantity == Quantity::Stdp && verdict(fit.as_ref(), window) != AS_THE_WINDOW {
+                lost.push(format!("{label}, {kind}, {}", side_name(side)));
+            }
+            rows.push(row(&label, kind, quantity, side, fit.as_ref(), window));
         }
     }
     let numbers = |label: &str| Column::number(label);
@@ -117,6 +124,13 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
         "\"decays as the window does\": R² of {LEAST_R_SQUARED} or more, the window's sign, and the window's τ within the interval. \
          \"flat or not exponential\": R² below that, or no best τ within the range that was searched."
     ));
+    if !lost.is_empty() {
+        table.notes.push(format!(
+            "The control did not come back as its window for: {}. There this measure cannot tell an update that decays as the \
+             window does from one that does not: the spikes of neighbouring steps depend on each other.",
+            lost.join("; ")
+        ));
+    }
     Some(table)
 }
 
@@ -142,7 +156,8 @@ fn row(
         Cell::new(kind),
         Cell::new(name(quantity)),
         Cell::new(side_name(side)),
-        absent(found.map(|f| significant(f.amplitude, 3)), "no fit"),
+        // at an end of the range that was searched, A belongs to no τ
+        absent(found.filter(|f| f.inside).map(|f| significant(f.amplitude, 3)), "no fit"),
         absent(tau, "no fit"),
         absent(interval, "no interval"),
         absent(found.map(|f| format!("{:.3}", f.r_squared)), "no fit"),
@@ -165,7 +180,7 @@ fn verdict(fit: Option<&SideFit>, window: Option<WindowSide>) -> &'static str {
     }
     match fit.tau {
         None => "decays; without an interval its τ cannot be compared",
-        Some((low, high)) if (low..=high).contains(&window.tau) => "decays as the window does",
+        Some((low, high)) if (low..=high).contains(&window.tau) => AS_THE_WINDOW,
         Some((low, _)) if window.tau < low => "decays, slower than the window",
         Some(_) => "decays, faster than the window",
     }
@@ -247,7 +262,24 @@ mod tests {
         assert_eq!(mixed[5], "decays, faster than the window");
         let gradient = cells(&table, "gradient", "pre before post");
         assert_eq!(gradient[5], "flat or not exponential", "{gradient:?}");
+        assert_eq!((gradient[0].as_str(), gradient[1].as_str()), ("no fit", "none"));
+        assert_eq!(table.notes.len(), 1, "the control came back: {:?}", table.notes);
         assert_eq!(table.rows.len(), 6, "directions were not measured, output synapses neither");
+    }
+
+    /// Where even STDP does not come back as its window, nothing follows about the rest, and the table says so.
+    #[test]
+    fn a_lost_control_is_named() {
+        let mut loaded = fixture::time_differences(&[1, 2]);
+        for row in loaded.differences.values_mut().flatten() {
+            if row.quantity == Quantity::Stdp && row.lag > 1 {
+                row.value = -row.value;
+            }
+        }
+        let parts = parts(&loaded.rows);
+        let table = table(&parts[0], &loaded, "x").unwrap();
+        let note = &table.notes[1];
+        assert!(note.contains("for: bim, input synapses (W_u), pre before post. There"), "{note}");
     }
 
     #[test]
