@@ -5,11 +5,12 @@
 
 use std::time::Instant;
 
-use bim::block::{Block, Membrane, Spec};
+use bim::block::{Block, Spec};
 use bim::config::{Count, Credit, Share};
 use bim::kernels::matmul::{View, matmul};
 use bim::kernels::scan::{Dynamics, Span};
 use bim::kernels::trace;
+use bim::rule::Membrane;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::{DType, Device, Tensor};
 use learner::{AdamWConfig, Decay, InputKind, Io, Learner, Predictor, Schedule, Targets};

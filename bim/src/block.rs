@@ -4,143 +4,15 @@
 //! x → RMSNorm → convolution → LIF_in → delays → ψ → u, B, C, Δ → selective scan → LIF_out → W_out → (gate) → + x
 //! ```
 
-use crate::config::{BimConfig, Credit, DecayForm, DeltaInput};
+use crate::config::{BimConfig, DecayForm, DeltaInput};
 use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
 use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
-use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span, Through};
+use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span};
 use crate::kernels::trace::{self, CreditGrads, StepCredit, Traces};
 use crate::kernels::{Decay, Dims, Real, dot, row};
-
-/// One of something for each parameter of a block: values, gradients, indices or names.
-#[derive(Clone, Debug, Default)]
-pub struct BlockParams<X> {
-    /// Gain of each presynaptic neuron `[J]`.
-    pub gain: X,
-    /// Its input current `[J]`.
-    pub current: Option<X>,
-    /// Convolution in front of the neurons `[taps, width]`.
-    pub conv: Option<X>,
-    /// Delay line `[taps, J]`.
-    pub delays: Option<X>,
-    /// `W_u`, `W_B`, `W_C` stacked: `[D + 2N, J]`.
-    pub projection: X,
-    /// `W_Δ`: `[H, J']`.
-    pub delta: X,
-    /// `b_Δ` `[H]`.
-    pub bias: X,
-    /// `A_log` `[H]` or `[N, D]`.
-    pub a_log: X,
-    /// Skip `D` `[D]`.
-    pub skip: X,
-    /// Input current of the postsynaptic neurons `[D]`.
-    pub post_current: Option<X>,
-    /// Gate `[width, J]`.
-    pub gate: Option<X>,
-    /// `W_out` `[width, D]`.
-    pub out: X,
-}
-
-impl<X> BlockParams<X> {
-    /// The same for something else.
-    pub fn map<'a, Y>(&'a self, mut f: impl FnMut(&'a X) -> Y) -> BlockParams<Y> {
-        BlockParams {
-            gain: f(&self.gain),
-            current: self.current.as_ref().map(&mut f),
-            conv: self.conv.as_ref().map(&mut f),
-            delays: self.delays.as_ref().map(&mut f),
-            projection: f(&self.projection),
-            delta: f(&self.delta),
-            bias: f(&self.bias),
-            a_log: f(&self.a_log),
-            skip: f(&self.skip),
-            post_current: self.post_current.as_ref().map(&mut f),
-            gate: self.gate.as_ref().map(&mut f),
-            out: f(&self.out),
-        }
-    }
-
-    /// All of them, in order, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
-        let Self { gain, current, conv, delays, projection, delta, bias, a_log, skip, post_current, gate, out } = self;
-        [Some(gain), current.as_mut(), conv.as_mut(), delays.as_mut(), Some(projection)]
-            .into_iter()
-            .chain([Some(delta), Some(bias), Some(a_log), Some(skip)])
-            .chain([post_current.as_mut(), gate.as_mut(), Some(out)])
-            .flatten()
-    }
-
-    /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &X> {
-        [Some(&self.gain), self.current.as_ref(), self.conv.as_ref(), self.delays.as_ref(), Some(&self.projection)]
-            .into_iter()
-            .chain([Some(&self.delta), Some(&self.bias), Some(&self.a_log), Some(&self.skip)])
-            .chain([self.post_current.as_ref(), self.gate.as_ref(), Some(&self.out)])
-            .flatten()
-    }
-}
-
-/// How the gradient of a block is formed; follows from [`Credit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// For the block's own parameters.
-    pub own: Through,
-    /// For what the block passes down to the layer below.
-    pub across: Through,
-    /// Whether traces are carried across chunks.
-    pub carries: bool,
-}
-
-impl From<Credit> for Rule {
-    fn from(credit: Credit) -> Self {
-        let state_only = Through { state: true, membrane: false };
-        let (own, across, carries) = match credit {
-            Credit::Hybrid | Credit::Exact => (Through::TIME, Through::TIME, true),
-            Credit::Diagonal => (Through::TIME, Through::STEP, true),
-            Credit::Eprop => (state_only, Through::STEP, true),
-            Credit::Spatial => (Through::STEP, Through::STEP, false),
-            Credit::Tbptt | Credit::Bptt => (Through::TIME, Through::TIME, false),
-        };
-        Self { own, across, carries }
-    }
-}
-
-/// How credit passes the postsynaptic membrane between chunks. Both are exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Membrane {
-    /// `F` traces: `N·D·J` numbers for `W_B` and for `W_C`, for any neuron.
-    Traces,
-    /// The state's traces lag this many steps behind, and the adjoint runs back through those steps again: exact to rounding
-    /// if nothing survives them on the membrane, `β^lag ≈ 0`. Far smaller and faster where it applies.
-    Lag(usize),
-}
-
-/// Longest lag that is still cheaper than membrane traces.
-const LONGEST_LAG: usize = 64;
-
-impl Membrane {
-    /// Lag where it loses nothing in numbers of `bits` of precision, traces elsewhere.
-    #[must_use]
-    pub fn choose(c: &BimConfig, bits: i32) -> Self {
-        if !Rule::from(c.credit).own.membrane || !Rule::from(c.credit).carries {
-            return Self::Lag(0);
-        }
-        if c.post.attached_reset {
-            return Self::Traces;
-        }
-        let (beta, tiny) = (c.post.beta.0, 2f64.powi(-bits));
-        (0..=LONGEST_LAG).find(|&lag| beta.powi(lag as i32 + 1) <= tiny).map_or(Self::Traces, Self::Lag)
-    }
-
-    /// Steps of history in front of the chunk.
-    #[must_use]
-    pub fn lag(self) -> usize {
-        match self {
-            Self::Traces => 0,
-            Self::Lag(lag) => lag,
-        }
-    }
-}
+use crate::params::BlockParams;
+use crate::rule::{Membrane, Rule};
 
 /// Everything about a block but its numbers.
 #[derive(Clone, Copy, Debug)]

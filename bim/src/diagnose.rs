@@ -7,9 +7,10 @@
 use candle_core::Tensor;
 use learner::{Bound, LayerValue, Result, Snapshot};
 
-use crate::block::Membrane;
 use crate::config::{BimConfig, Credit};
-use crate::network::{Group, Network, NetworkParams};
+use crate::network::{Group, Network};
+use crate::params::NetworkParams;
+use crate::rule::Membrane;
 
 /// Names in a snapshot: the shadow's state, and the chunks since.
 const PREFIX: &str = "diagnose.state.";

@@ -37,7 +37,9 @@ pub mod kernels;
 pub mod network;
 pub mod online;
 mod operations;
+pub mod params;
 pub mod plasticity;
+pub mod rule;
 pub mod time_differences;
 
 pub use config::BimConfig;

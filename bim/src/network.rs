@@ -10,54 +10,14 @@ use candle_core::{Storage, Tensor};
 use learner::{Error, Init, InputKind, Io, ParamSource, Result, Snapshot};
 use rayon::prelude::*;
 
-use crate::block::{Block, BlockParams, Membrane, Shared, Spec};
+use crate::block::{Block, Shared, Spec};
 use crate::config::{BimConfig, DecayForm, DeltaInput};
 use crate::kernels::matmul::{View, matmul};
 use crate::kernels::scan::DynamicsGrads;
 use crate::kernels::trace::CreditGrads;
 use crate::kernels::{Real, add, row};
-
-/// One of something for each parameter of the network.
-#[derive(Clone, Debug, Default)]
-pub struct NetworkParams<X> {
-    /// Embedding `[V, width]`, or the linear map of frames `[width, F]`.
-    pub embedding: X,
-    /// The blocks.
-    pub blocks: Vec<BlockParams<X>>,
-    /// Gain before the output layer `[width]`.
-    pub gain: X,
-    /// Output layer `[O, width]`.
-    pub head: X,
-    /// Its bias `[O]`.
-    pub head_bias: X,
-}
-
-impl<X> NetworkParams<X> {
-    /// The same for something else.
-    pub fn map<'a, Y>(&'a self, mut f: impl FnMut(&'a X) -> Y) -> NetworkParams<Y> {
-        NetworkParams {
-            embedding: f(&self.embedding),
-            blocks: self.blocks.iter().map(|b| b.map(&mut f)).collect(),
-            gain: f(&self.gain),
-            head: f(&self.head),
-            head_bias: f(&self.head_bias),
-        }
-    }
-
-    /// All of them, in the same order, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut X> {
-        let Self { embedding, blocks, gain, head, head_bias } = self;
-        std::iter::once(embedding)
-            .chain(blocks.iter_mut().flat_map(BlockParams::iter_mut))
-            .chain([gain, head, head_bias])
-    }
-
-    /// All of them, in the order in which the network creates its parameters.
-    pub fn iter(&self) -> impl Iterator<Item = &X> {
-        let blocks = self.blocks.iter().flat_map(BlockParams::iter);
-        std::iter::once(&self.embedding).chain(blocks).chain([&self.gain, &self.head, &self.head_bias])
-    }
-}
+use crate::params::{BlockParams, NetworkParams};
+use crate::rule::Membrane;
 
 /// Rows of a group's matrices: enough to keep the matrix product busy, few enough to leave work for all cores.
 const GROUP_ROWS: usize = 128;

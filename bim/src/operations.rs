@@ -8,10 +8,11 @@ use learner::operations::{
 };
 use learner::{InputKind, Result};
 
-use crate::block::{Block, BlockParams, Spec};
+use crate::block::{Block, Spec};
 use crate::config::{BimConfig, DeltaInput, Levels, NeuronConfig};
 use crate::kernels::{Decay, Dims};
-use crate::network::{Group, Network, NetworkParams, with_params};
+use crate::network::{Group, Network, with_params};
+use crate::params::{BlockParams, NetworkParams};
 use crate::plasticity::{Plasticity, Site};
 
 /// Leak, drive and reset of a neuron: three products, two sums.

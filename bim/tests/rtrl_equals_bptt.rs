@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use bim::BimConfig;
-use bim::block::{BlockParams, Membrane};
 use bim::config::{Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, Reset, Share, Surrogate};
 use bim::diagnose::through_time;
 use bim::kernels::Real;
 use bim::kernels::neuron::Neuron;
 use bim::network::Network;
+use bim::params::{BlockParams, NetworkParams};
+use bim::rule::Membrane;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Shape, Tensor};
 use learner::{InputKind, Io, ParamSource, Params, Result, seeded_rng};
 use rand_distr::{Distribution, StandardNormal};
@@ -127,7 +128,7 @@ fn chunked<T: Real>(c: &BimConfig, k: usize, membrane: Membrane, starts: &[(usiz
     Ok(named(&network, &grads))
 }
 
-fn named<T: Real>(network: &Network<T>, grads: &bim::network::NetworkParams<Vec<T>>) -> Grads {
+fn named<T: Real>(network: &Network<T>, grads: &NetworkParams<Vec<T>>) -> Grads {
     let pairs = network.names.iter().zip(grads.iter());
     pairs.map(|(name, g)| (name.clone(), g.iter().map(|v| v.wide()).collect())).collect()
 }

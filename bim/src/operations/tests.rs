@@ -3,8 +3,8 @@ use learner::operations::{ADAMW_ELEMENTWISE, OpCounts};
 use learner::{AdamWConfig, Decay, Io, Learner, Predictor, Schedule, Targets};
 
 use super::*;
-use crate::block::Membrane;
 use crate::config::{Count, Credit, DecayForm, PruneConfig, Share};
+use crate::rule::Membrane;
 use crate::{Bim, Optimizer};
 
 const WIDTH: usize = 8;
