@@ -8,12 +8,13 @@ mod plan;
 mod signal;
 mod tables;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
+use super::place::fill;
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::ptbxl::{LEADS, Rate};
 use crate::datasets::wfdb::{ChannelToWrite, write_record};
@@ -50,43 +51,22 @@ pub fn generate(root: &Path, spec: &EcgSpec) -> DataResult<()> {
     }
     let plan = plan::plan(spec);
     let database = tables::database(&plan).map_err(|error| DataError::io(root)(std::io::Error::other(error)))?;
-    if is_there(root, spec, &database)? {
-        return Ok(());
-    }
-    let scratch = Scratch::beside(root)?;
-    let path = scratch.0.join("ptbxl_database.csv");
-    std::fs::write(&path, &database).map_err(DataError::io(&path))?;
-    let path = scratch.0.join("scp_statements.csv");
-    std::fs::write(&path, tables::STATEMENTS).map_err(DataError::io(&path))?;
-    plan.par_iter().try_for_each(|planned| write_recording(&scratch.0, planned, spec))?;
-    match std::fs::rename(&scratch.0, root) {
-        // Another process may have been faster.
-        Err(_) if is_there(root, spec, &database)? => Ok(()),
-        renamed => renamed.map_err(DataError::io(root)),
-    }
-}
-
-/// Whether `root` holds this dataset: whole if it is there at all, so the database decides. It names the generator's
-/// version. An empty folder counts as nothing.
-fn is_there(root: &Path, spec: &EcgSpec, database: &[u8]) -> DataResult<bool> {
-    let mut inside = match std::fs::read_dir(root) {
-        Ok(inside) => inside,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(DataError::io(root)(error)),
-    };
-    if inside.next().is_none() {
-        return Ok(false);
-    }
-    let found = std::fs::read(root.join("ptbxl_database.csv")).ok();
-    if found.as_deref() == Some(database) && (root.join("records500").is_dir() || !spec.with_500_hz) {
-        return Ok(true);
-    }
-    let expected = format!(
-        "nothing, or {} generated records (seed {}, generator version {GENERATOR_VERSION}, 500 Hz: {}); \
-         remove the folder or choose another",
+    let this = format!(
+        "{} generated records (seed {}, generator version {GENERATOR_VERSION}, 500 Hz: {})",
         spec.records, spec.seed, spec.with_500_hz
     );
-    Err(DataError::corrupt(root, At::File, expected, "something else is in this folder"))
+    // the database names the generator's version
+    let is_this = |root: &Path| {
+        std::fs::read(root.join("ptbxl_database.csv")).is_ok_and(|found| found == database)
+            && (root.join("records500").is_dir() || !spec.with_500_hz)
+    };
+    fill(root, &this, is_this, |root| {
+        let path = root.join("ptbxl_database.csv");
+        std::fs::write(&path, &database).map_err(DataError::io(&path))?;
+        let path = root.join("scp_statements.csv");
+        std::fs::write(&path, tables::STATEMENTS).map_err(DataError::io(&path))?;
+        plan.par_iter().try_for_each(|planned| write_recording(root, planned, spec))
+    })
 }
 
 fn write_recording(root: &Path, planned: &Planned, spec: &EcgSpec) -> DataResult<()> {
@@ -112,34 +92,6 @@ fn write_leads(root: &Path, filename: &str, rate: Rate, leads: &Leads) -> DataRe
         .map(|(name, digital)| ChannelToWrite { name, units: "mV", gain: signal::GAIN, baseline: 0, digital })
         .collect();
     write_record(&folder, name, rate.hz() as f64, &channels)
-}
-
-/// A folder that is removed with what is in it, unless it has been renamed.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    pub(super) fn beside(root: &Path) -> DataResult<Self> {
-        let parent = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent).map_err(DataError::io(parent))?;
-        let name = root.file_name().unwrap_or_default().to_string_lossy();
-        // Other processes, or what is left of them, may hold some of the names.
-        let mut attempt = 0_u64;
-        loop {
-            let path = parent.join(format!(".{name}.part-{attempt}"));
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => attempt += 1,
-                Err(error) => return Err(DataError::io(&path)(error)),
-            }
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // After a rename there is nothing to remove; after an error, that error is the one to report.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rayon::prelude::*;
 
-use super::ecg::Scratch;
+use super::place::fill;
 use crate::datasets::chbmit::{Seizure, annotations};
 use crate::datasets::edf::{FileToWrite, Kind, SignalToWrite, write_file};
 use crate::datasets::error::{At, DataError, DataResult};
@@ -108,34 +108,28 @@ pub fn generate(root: &Path, spec: &EegSpec) -> DataResult<()> {
             format!("{value} asked for"),
         ));
     }
-    if is_there(root, spec)? {
-        return Ok(());
-    }
     let plan = plan(spec);
-    let scratch = Scratch::beside(root)?;
-    let write = |name: &str, content: &[u8]| {
-        let path = scratch.0.join(name);
-        std::fs::write(&path, content).map_err(DataError::io(&path))
-    };
-    for case in plan.chunk_by(|a, b| a.patient == b.patient) {
-        let Some(name) = case.first().map(Planned::case) else { continue };
-        let folder = scratch.0.join(&name);
-        std::fs::create_dir(&folder).map_err(DataError::io(&folder))?;
-        write(&format!("{name}/{name}-summary.txt"), summary(case, spec).as_bytes())?;
-    }
-    let lines = |list: &mut dyn Iterator<Item = &Planned>| -> String {
-        list.flat_map(|planned| [planned.case(), "/".into(), planned.file(), "\n".into()]).collect()
-    };
-    write("RECORDS", lines(&mut plan.iter()).as_bytes())?;
-    let with = lines(&mut plan.iter().filter(|planned| !planned.seizures.is_empty()));
-    write("RECORDS-WITH-SEIZURES", with.as_bytes())?;
-    write(INFO, info(spec).as_bytes())?;
-    plan.par_iter().try_for_each(|planned| write_recording(&scratch.0, planned, spec))?;
-    match std::fs::rename(&scratch.0, root) {
-        // Another process may have been faster.
-        Err(_) if is_there(root, spec)? => Ok(()),
-        renamed => renamed.map_err(DataError::io(root)),
-    }
+    let is_this = |root: &Path| std::fs::read_to_string(root.join(INFO)).is_ok_and(|found| found == info(spec));
+    fill(root, info(spec).trim(), is_this, |root| {
+        let write = |name: &str, content: &[u8]| {
+            let path = root.join(name);
+            std::fs::write(&path, content).map_err(DataError::io(&path))
+        };
+        for case in plan.chunk_by(|a, b| a.patient == b.patient) {
+            let Some(name) = case.first().map(Planned::case) else { continue };
+            let folder = root.join(&name);
+            std::fs::create_dir(&folder).map_err(DataError::io(&folder))?;
+            write(&format!("{name}/{name}-summary.txt"), summary(case, spec).as_bytes())?;
+        }
+        let lines = |list: &mut dyn Iterator<Item = &Planned>| -> String {
+            list.flat_map(|planned| [planned.case(), "/".into(), planned.file(), "\n".into()]).collect()
+        };
+        write("RECORDS", lines(&mut plan.iter()).as_bytes())?;
+        let with = lines(&mut plan.iter().filter(|planned| !planned.seizures.is_empty()));
+        write("RECORDS-WITH-SEIZURES", with.as_bytes())?;
+        write(INFO, info(spec).as_bytes())?;
+        plan.par_iter().try_for_each(|planned| write_recording(root, planned, spec))
+    })
 }
 
 /// File that names the specification.
@@ -147,23 +141,6 @@ fn info(spec: &EegSpec) -> String {
         "Made-up data, not CHB-MIT: generator version {GENERATOR_VERSION}, {patients} patients, {recordings} recordings \
          of {seconds} s each, seed {seed}\n"
     )
-}
-
-/// Whether `root` holds this dataset: whole if it is there at all. An empty folder counts as nothing.
-fn is_there(root: &Path, spec: &EegSpec) -> DataResult<bool> {
-    let mut inside = match std::fs::read_dir(root) {
-        Ok(inside) => inside,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(DataError::io(root)(error)),
-    };
-    if inside.next().is_none() {
-        return Ok(false);
-    }
-    if std::fs::read_to_string(root.join(INFO)).is_ok_and(|found| found == info(spec)) {
-        return Ok(true);
-    }
-    let expected = format!("nothing, or: {}; remove the folder or choose another", info(spec).trim());
-    Err(DataError::corrupt(root, At::File, expected, "something else is in this folder"))
 }
 
 /// Draws who has seizures when.

@@ -2,5 +2,6 @@
 
 pub mod ecg;
 pub mod eeg;
+mod place;
 pub mod speech;
 pub mod text;

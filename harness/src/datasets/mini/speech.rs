@@ -10,7 +10,7 @@ use learner::seeded_rng;
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::ecg::Scratch;
+use super::place::fill;
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::flac;
 use crate::datasets::librispeech::RATE_HZ;
@@ -66,37 +66,13 @@ pub fn generate(root: &Path, spec: &SpeechSpec) -> DataResult<()> {
         return Err(DataError::corrupt(root, At::File, expected, format!("{} asked for", spec.utterances)));
     }
     let readers = readers(spec);
-    if is_there(root, &readers)? {
-        return Ok(());
-    }
-    let scratch = Scratch::beside(root)?;
-    chapters(spec).par_iter().try_for_each(|chapter| write_chapter(&scratch.0, chapter, spec.seed))?;
-    let path = scratch.0.join(READERS);
-    std::fs::write(&path, &readers).map_err(DataError::io(&path))?;
-    match std::fs::rename(&scratch.0, root) {
-        // Another process may have been faster.
-        Err(_) if is_there(root, &readers)? => Ok(()),
-        renamed => renamed.map_err(DataError::io(root)),
-    }
-}
-
-/// Whether `root` holds this dataset: whole if it is there at all, so the list of readers decides. An empty folder counts
-/// as nothing.
-fn is_there(root: &Path, readers: &str) -> DataResult<bool> {
-    let mut inside = match std::fs::read_dir(root) {
-        Ok(inside) => inside,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(DataError::io(root)(error)),
-    };
-    if inside.next().is_none() {
-        return Ok(false);
-    }
-    if std::fs::read(root.join(READERS)).ok().as_deref() == Some(readers.as_bytes()) {
-        return Ok(true);
-    }
-    let first = readers.lines().next().unwrap_or_default();
-    let expected = format!("nothing, or what `{first}` says; remove the folder or choose another");
-    Err(DataError::corrupt(root, At::File, expected, "something else is in this folder"))
+    let this = format!("what `{}` says", readers.lines().next().unwrap_or_default());
+    let is_this = |root: &Path| std::fs::read(root.join(READERS)).is_ok_and(|found| found == readers.as_bytes());
+    fill(root, &this, is_this, |root| {
+        chapters(spec).par_iter().try_for_each(|chapter| write_chapter(root, chapter, spec.seed))?;
+        let path = root.join(READERS);
+        std::fs::write(&path, &readers).map_err(DataError::io(&path))
+    })
 }
 
 /// Utterances of each reader of each split: `(split, reader, utterances)`.

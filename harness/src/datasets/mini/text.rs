@@ -10,13 +10,14 @@
 mod source;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::source::{Entropy, Source};
 use self::source::{FAVOURITES, HEADING, PARAGRAPH_END, SENTENCE_END, TITLE_END, ZIPF_SHARE, ZIPF_SHIFT};
-use crate::datasets::error::{At, DataError, DataResult};
+use super::place::fill;
+use crate::datasets::error::{DataError, DataResult};
 use crate::datasets::wikitext::{Split, sha256_hex};
 
 /// Version of the generator: any change of the bytes it makes for a given [`TextSpec`] raises it.
@@ -110,40 +111,7 @@ pub fn generate(root: &Path, spec: &TextSpec) -> DataResult<()> {
     };
     let json = serde_json::to_vec_pretty(&description).map_err(|error| DataError::io(root)(error.into()))?;
     files.push(("source.json".into(), json));
-    if holds(root, &files) {
-        return Ok(());
-    }
-    if !is_free(root)? {
-        return Err(DataError::corrupt(
-            root,
-            At::File,
-            "no folder, an empty one, or the same generated text; remove it or name another",
-            "there is something else",
-        ));
-    }
-    let temporary = sibling(root);
-    let written = write_all(&temporary, &files)
-        // An empty folder is replaced; the system refuses to replace any other.
-        .and_then(|()| std::fs::rename(&temporary, root).map_err(DataError::io(root)));
-    if written.is_err() {
-        // The error that is returned says more than one of cleaning up would.
-        let _ = std::fs::remove_dir_all(&temporary);
-    }
-    match written {
-        // Another process has generated the same meanwhile.
-        Err(_) if holds(root, &files) => Ok(()),
-        other => other,
-    }
-}
-
-/// Whether there is nothing at `root`, or an empty folder.
-fn is_free(root: &Path) -> DataResult<bool> {
-    match std::fs::read_dir(root) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
-        Err(error) => Err(DataError::io(root)(error)),
-    }
+    fill(root, "the same generated text", |root| holds(root, &files), |root| write_all(root, &files))
 }
 
 /// Whether the folder already has all files with exactly these bytes.
@@ -151,14 +119,7 @@ fn holds(root: &Path, files: &[(String, Vec<u8>)]) -> bool {
     files.iter().all(|(name, bytes)| std::fs::read(root.join(name)).is_ok_and(|there| there == *bytes))
 }
 
-/// A hidden name beside `root`, on the same file system.
-fn sibling(root: &Path) -> PathBuf {
-    let name = root.file_name().unwrap_or_default().to_string_lossy();
-    root.with_file_name(format!(".{name}.tmp-{}", std::process::id()))
-}
-
 fn write_all(folder: &Path, files: &[(String, Vec<u8>)]) -> DataResult<()> {
-    std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
     for (name, bytes) in files {
         let path = folder.join(name);
         let mut file = std::fs::File::create(&path).map_err(DataError::io(&path))?;
