@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{
-    AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot, Targets,
-    Update, global_norm, loss,
+    Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot,
+    Targets, Update, global_norm, loss,
 };
 
 use learner::operations::{LOSS_ELEMENTWISE, Tally};
@@ -50,8 +50,9 @@ pub struct BpttLearner<M: SequenceModel> {
     params: Params,
     optimizer: AdamW,
     runner: Runner<M>,
+    counting: bool,
     /// Outputs of the last prediction, with their graph, and what was counted on the way.
-    pending: Option<(Tensor, Tally)>,
+    pending: Option<(Tensor, Option<Tally>)>,
 }
 
 /// A model and its streams.
@@ -122,7 +123,7 @@ impl<M: SequenceModel> BpttLearner<M> {
         let runner = Runner::new(&config, io, &mut params)?;
         let groups = params.vars().iter().map(|(n, var)| (n.clone(), var.clone(), M::group(n, Group::by_rank(var))));
         let optimizer = AdamW::new(train.adamw, groups)?;
-        Ok(Self { config, train, params, optimizer, runner, pending: None })
+        Ok(Self { config, train, params, optimizer, runner, counting: true, pending: None })
     }
 
     /// Gradients in the order of the parameters; zeros for one that the outputs do not depend on.
@@ -161,8 +162,12 @@ impl<M: SequenceModel> Predictor for BpttLearner<M> {
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         self.pending = None; // frees the old graph before the new one grows
-        let (outputs, tally) = count::during(|| self.runner.predict(x));
-        let outputs = outputs?;
+        let (outputs, tally) = if self.counting {
+            let (outputs, tally) = count::during(|| self.runner.predict(x));
+            (outputs?, Some(tally))
+        } else {
+            (self.runner.predict(x)?, None)
+        };
         let detached = outputs.detach();
         self.pending = Some((outputs, tally));
         Ok(detached)
@@ -176,8 +181,9 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         };
         let learning_rate = self.train.schedule.at(self.optimizer.updates());
         let Some(loss) = loss(&outputs, y)? else {
-            let operations = Some(tally.counts.without_learning());
-            return Ok(Update { learning_rate, activity: tally.activity(), operations, ..Update::default() });
+            let operations = tally.as_ref().map(|t| t.counts.without_learning());
+            let activity = tally.map_or_else(Activity::default, |t| t.activity());
+            return Ok(Update { learning_rate, activity, operations, ..Update::default() });
         };
         let value = f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?);
         if !value.is_finite() {
@@ -191,21 +197,23 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         if !update_norm.is_finite() {
             return Err(self.diverged("update norm", update_norm, None));
         }
-        let mut operations = tally.counts;
-        operations.reverse.elementwise += LOSS_ELEMENTWISE * outputs.elem_count() as u64;
-        operations.add_adamw(self.params.count());
-        let rows = outputs.elem_count() / self.runner.io.outputs;
-        // the update just made was counted already
-        let diagnosed = (self.optimizer.updates() - 1).is_multiple_of(DIAGNOSE_EVERY);
-        Ok(Update {
-            loss: Some(value),
-            learning_rate,
-            grad_norm,
-            update_norm,
-            activity: tally.activity(),
-            operations: Some(operations),
-            layers: if diagnosed { tally.layer_values(rows as u64) } else { Vec::new() },
-        })
+        let mut update = Update { loss: Some(value), learning_rate, grad_norm, update_norm, ..Update::default() };
+        if let Some(tally) = tally {
+            let mut operations = tally.counts;
+            operations.reverse.elementwise += LOSS_ELEMENTWISE * outputs.elem_count() as u64;
+            operations.add_adamw(self.params.count());
+            update.operations = Some(operations);
+            update.activity = tally.activity();
+            // the update just made was counted already
+            if (self.optimizer.updates() - 1).is_multiple_of(DIAGNOSE_EVERY) {
+                update.layers = tally.layer_values((outputs.elem_count() / self.runner.io.outputs) as u64);
+            }
+        }
+        Ok(update)
+    }
+
+    fn set_counting(&mut self, on: bool) {
+        self.counting = on;
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {

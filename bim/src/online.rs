@@ -44,6 +44,7 @@ pub struct Bim {
     plasticity: Plasticity,
     diagnoser: Diagnoser,
     starts: Vec<bool>,
+    counting: bool,
     pending: Option<Tensor>,
     d_logits: Vec<f32>,
     grads: NetworkParams<Vec<f32>>,
@@ -95,6 +96,7 @@ impl Bim {
             plasticity,
             diagnoser: Diagnoser::new(config, io.segment),
             starts: vec![false; io.streams],
+            counting: true,
             pending: None,
             d_logits: Vec::new(),
             grads,
@@ -104,13 +106,6 @@ impl Bim {
             membrane,
             network,
         })
-    }
-
-    /// Counts the chunk last run once more, to measure what that costs.
-    #[cfg(test)]
-    pub(crate) fn count_again(&self) -> Result<u64> {
-        let tally = operations::count(&self.config, &self.network, &self.plasticity, true)?;
-        Ok(tally.counts.forward.operations())
     }
 
     /// Spikes per neuron and step of the chunk last run, for each layer and end.
@@ -181,19 +176,23 @@ impl Learner for Bim {
         self.d_logits.resize(logits.elem_count(), 0.0);
         let loss = learner::loss_and_gradient(&logits, y, &mut self.d_logits)?;
         self.plasticity.observe(&self.network, update);
-        let mut tally = operations::count(&self.config, &self.network, &self.plasticity, loss.is_some())?;
-        let activity = Activity { pruned_share: self.plasticity.pruned_share(), ..tally.activity() };
+        let count = || operations::count(&self.config, &self.network, &self.plasticity, loss.is_some());
+        let mut tally = self.counting.then(count).transpose()?;
+        let counted = tally.as_ref().map_or_else(Activity::default, learner::operations::Tally::activity);
+        let activity = Activity { pruned_share: self.plasticity.pruned_share(), ..counted };
         let learning_rate = self.train.schedule.at(update);
         let Some(loss) = loss else {
             self.network.finish()?;
-            return Ok(Update { activity, learning_rate, operations: Some(tally.counts), ..Update::default() });
+            let operations = tally.map(|t| t.counts);
+            return Ok(Update { activity, learning_rate, operations, ..Update::default() });
         };
         finite("loss", loss, update)?;
         self.network.reverse(Some(&self.d_logits), false)?;
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
         let mut layers = Vec::new();
         if update.is_multiple_of(DIAGNOSE_EVERY) {
-            layers.extend(tally.layer_values((self.network.steps() * self.io.streams) as u64));
+            let rows = (self.network.steps() * self.io.streams) as u64;
+            layers.extend(tally.iter().flat_map(|t| t.layer_values(rows)));
             layers.extend(self.firing());
         }
         self.network.add_grads_and_finish(&mut self.grads)?;
@@ -215,9 +214,15 @@ impl Learner for Bim {
         let updates = self.adamw.updates();
         self.plasticity.prune(&self.network, updates)?;
         let due = self.plasticity.prune_due(updates);
-        operations::count_update(&mut tally, &self.plasticity, due, self.params.count());
-        let operations = Some(tally.counts);
+        if let Some(tally) = &mut tally {
+            operations::count_update(tally, &self.plasticity, due, self.params.count());
+        }
+        let operations = tally.map(|t| t.counts);
         Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations, layers })
+    }
+
+    fn set_counting(&mut self, on: bool) {
+        self.counting = on;
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {

@@ -4,7 +4,7 @@
 
 use learner::operations::{
     Fan, LOSS_ELEMENTWISE, Product, SIGMOID_ELEMENTWISE, SILU_ELEMENTWISE, SILU_REVERSE_ELEMENTWISE,
-    SOFTPLUS_ELEMENTWISE, Seen, Source, Tally, Work, nonzero,
+    SOFTPLUS_ELEMENTWISE, Seen, Source, Tally, Work,
 };
 use learner::{InputKind, Result};
 
@@ -66,7 +66,12 @@ fn source(neuron: &NeuronConfig) -> Source {
 
 /// Of what arrives behind the axons: a delayed or filtered spike arrives scaled, so its synapses multiply.
 fn arriving(c: &BimConfig) -> Source {
-    if c.delays.0 == 1 && c.kernel.0 == 0.0 { source(&c.pre) } else { Source::Values }
+    if delayed(c) { Source::Values } else { source(&c.pre) }
+}
+
+/// Whether spikes arrive otherwise than they were fired.
+fn delayed(c: &BimConfig) -> bool {
+    c.delays.0 > 1 || c.kernel.0 > 0.0
 }
 
 /// A counted chunk.
@@ -75,6 +80,8 @@ pub(crate) struct Counter<'a> {
     network: &'a Network<f32>,
     /// Whether the chunk had a loss: only then reverse mode runs.
     learns: bool,
+    /// What left the neurons of each layer: at its input and at its output.
+    fired: Vec<[Seen; 2]>,
     tally: Tally,
 }
 
@@ -89,7 +96,14 @@ pub(crate) fn count(
     learns: bool,
 ) -> Result<Tally> {
     with_params(&network.params, |params| {
-        let mut counter = Counter { config, network, learns, tally: Tally::default() };
+        let mut counter = Counter { config, network, learns, fired: Vec::new(), tally: Tally::default() };
+        let [pre, post] = [&config.pre, &config.post].map(source);
+        counter.fired = (0..params.blocks.len())
+            .map(|l| {
+                let input = counter.seen(l, |b, steps| Seen::of(b.spikes_in(steps), pre));
+                [input, counter.seen(l, |b, steps| Seen::of(b.spikes_out(steps), post))]
+            })
+            .collect();
         counter.ends(params);
         for (l, params) in params.blocks.iter().enumerate() {
             counter.tally.layer(&format!("layers.{l}"));
@@ -204,7 +218,7 @@ impl Counter<'_> {
         let kernel = if c.kernel.0 > 0.0 { 2 } else { 0 };
         self.tally.state(rows * neurons * (2 + kernel), 2 * rows * neurons);
         if source(&c.pre) == Source::Spikes {
-            let fired = self.seen(l, |b, steps| spikes(b.spikes_in(steps)));
+            let [fired, _] = self.fired[l];
             self.tally.layer(&format!("layers.{l}.pre"));
             self.tally.neurons(fired.values, fired.nonzero);
             self.tally.layer(&format!("layers.{l}"));
@@ -222,14 +236,17 @@ impl Counter<'_> {
             DeltaInput::Group => Fan::of_blocks(params.delta, neurons / c.heads.0, c.heads.0),
         });
         let fan = params.gate.map_or_else(|| windowed.clone(), |g| windowed.with(&Fan::of_columns(g, neurons)));
-        let seen = self.seen(l, |b, steps| fan.see(b.psi_of_chunk(steps), from));
+        let [before, after] = self.fired[l];
+        // what arrives is what was fired, unless it is delayed or filtered
+        let met = if delayed(c) { None } else { fan.meet(before) };
+        let seen = met.unwrap_or_else(|| self.seen(l, |b, steps| fan.see(b.psi_of_chunk(steps), from)));
         let mut product = Product::new(from, &fan, seen);
         // steps of history in front of the chunk are in the gradient of what they entered
-        product.gradient += self.seen(l, |b, _| windowed.see(b.psi_before_chunk(), from)).events * windowed.outputs();
+        product.gradient += self.seen(l, |b, _| Seen::of(b.psi_before_chunk(), from)).events * windowed.outputs();
         self.tally.product(product);
         let post = source(&c.post);
         let fan = Fan::of_columns(params.out, d);
-        let seen = self.seen(l, |b, steps| fan.see(b.spikes_out(steps), post));
+        let seen = fan.meet(after).unwrap_or_else(|| self.seen(l, |b, steps| fan.see(b.spikes_out(steps), post)));
         self.tally.product(Product::new(post, &fan, seen));
         let gate = if params.gate.is_some() { GATE } else { (1, 0) };
         self.tally.elementwise(rows * width as u64 * gate.0, rows * width as u64 * gate.1);
@@ -271,9 +288,12 @@ impl Counter<'_> {
         let membrane = first.traces.first().is_some_and(|t| t.membrane.is_some());
         let streams = self.network.io().streams as u64;
         let from = arriving(self.config);
-        let fan = Fan::of_rows(&vec![1.0; dims.inputs], 1);
         // the traces advance over as many steps as the chunk has, from the window's start
-        let events = self.seen(l, |b, steps| fan.see(b.psi_of_window(steps), from)).events;
+        let events = if first.spec.membrane.lag() == 0 && !delayed(self.config) {
+            self.fired[l][0].events
+        } else {
+            self.seen(l, |b, steps| Seen::of(b.psi_of_window(steps), from)).events
+        };
         let sources = self.rows() * dims.states() as u64;
         let mut work = Work {
             elementwise: sources * if dims.decay == Decay::Head { SOURCES_HEAD } else { SOURCES_STATE }
@@ -307,18 +327,8 @@ impl Counter<'_> {
         let rows = self.rows();
         for (l, site) in plasticity.paired_sites() {
             let (before, after, pre, post) = match site {
-                Site::Input => (
-                    self.seen(l, |b, steps| pairing(b.spikes_in(steps), source(&c.pre))),
-                    self.seen(l, |b, steps| pairing(b.spikes_out(steps), source(&c.post))),
-                    c.neurons() as u64,
-                    c.channels.0 as u64,
-                ),
-                Site::Output => (
-                    self.seen(l, |b, steps| pairing(b.spikes_out(steps), source(&c.post))),
-                    self.seen(l + 1, |b, steps| pairing(b.spikes_in(steps), source(&c.pre))),
-                    c.channels.0 as u64,
-                    c.width.0 as u64,
-                ),
+                Site::Input => (self.fired[l][0], self.fired[l][1], c.neurons() as u64, c.channels.0 as u64),
+                Site::Output => (self.fired[l][1], self.fired[l + 1][0], c.channels.0 as u64, c.width.0 as u64),
             };
             let work = &mut self.tally.counts.stdp;
             let sides = [(before, post, source(if site == Site::Input { &c.pre } else { &c.post }))]
@@ -357,15 +367,6 @@ fn contraction(dims: &Dims, membrane: bool) -> u64 {
     let a_log = if dims.decay == Decay::Head { d } else { states };
     let of_membrane = if membrane { d * (j + jd + 3) + a_log + 2 * states * j } else { 0 };
     (of_states + of_membrane) as u64
-}
-
-/// How many neurons and steps, and in how many of them a spike.
-fn spikes(values: &[f32]) -> Seen {
-    Seen { values: values.len() as u64, nonzero: nonzero(values), ..Seen::NOTHING }
-}
-
-fn pairing(values: &[f32], source: Source) -> Seen {
-    Fan::of_rows(&[1.0], 1).see(values, source)
 }
 
 #[cfg(test)]

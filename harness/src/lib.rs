@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod models;
 pub mod plan;
 pub mod progress;
+pub mod record;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use learner::{Io, Learner, OpCounts, Predictor, TwoPass, Update};
+use learner::{Io, Learner, Predictor, TwoPass, Update};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
-use crate::event::{EvalRow, Event, LayerRow, StepRow};
+use crate::event::{EvalRow, Event};
 use crate::measure::allocator;
-use crate::measure::energy::Sizes;
-use crate::measure::resident::Resident;
+use crate::record::Recorder;
 use crate::sinks::parquet::PartWriter;
 use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
@@ -19,8 +18,10 @@ use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
 /// Raise when the loop would give other numbers for the same cell.
 pub const CODE_VERSION: u32 = 2;
 
-/// Wall-clock time between checkpoints: what a kill loses at most.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// Where it is not, this many times as long is trained as the last one took to save.
+const CHECKPOINT_SHARE: u32 = 20;
 /// Overrides it, in seconds: 0 checkpoints after every step.
 const CHECKPOINT_VARIABLE: &str = "HARNESS_CHECKPOINT_SECONDS";
 
@@ -147,21 +148,20 @@ pub fn run_loop(
     at: &mut Position,
 ) -> Result<Finished> {
     let train = &job.config.train;
-    let resident = Resident::default();
-    let every = std::env::var(CHECKPOINT_VARIABLE)
-        .ok()
-        .and_then(|s| s.parse().ok())
-        .map_or(CHECKPOINT_EVERY, Duration::from_secs);
-    let mut saved = Instant::now();
+    let recorder = Recorder::new(job.config, total);
+    let given = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
+    let (mut saved, mut saving) = (Instant::now(), Duration::ZERO);
     while at.segment < total {
         let stop = if job.interrupt.load(Ordering::Relaxed) {
             Some(Outcome::Interrupted)
         } else {
             job.limit.filter(|l| at.elapsed_s > l.as_secs_f64()).map(|_| Outcome::TimedOut)
         };
-        if stop.is_some() || saved.elapsed() > every || sink.is_full() {
+        let every = given.unwrap_or_else(|| CHECKPOINT_EVERY.max(saving * CHECKPOINT_SHARE));
+        if stop.is_some() || saved.elapsed() > every {
+            let clock = Instant::now();
             checkpoint(job, learner, sink, at)?;
-            saved = Instant::now();
+            (saved, saving) = (Instant::now(), clock.elapsed());
         }
         if let Some(outcome) = stop {
             return Ok(Finished { outcome, scores: Scores::default(), cost: learner.cost() });
@@ -172,32 +172,30 @@ pub fn run_loop(
         let update = step(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
-        record(
-            sink,
-            at,
-            &segment,
-            update,
-            &Recorder { config: job.config, cost: learner.cost(), resident: &resident, total },
-        );
+        recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
         if is_curve_point(at.segment, total, train.curve_points) {
             let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit, None)?;
-            push_evals(sink, at, job.task.curve_part(), scores.metrics);
+            push_evals(sink, at, job.task.curve_part(), scores.metrics)?;
         }
     }
     // what follows is made again after a kill, so its rows must lie behind the checkpoint
     checkpoint(job, learner, sink, at)?;
     let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
     let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
-    push_evals(sink, at, Part::Test, scores.metrics.clone());
+    push_evals(sink, at, Part::Test, scores.metrics.clone())?;
     for row in scores.predictions.drain(..) {
-        sink.push(Event::Prediction(row));
+        sink.push(Event::Prediction(row))?;
     }
     Ok(Finished { outcome: Outcome::Completed, scores, cost: learner.cost() })
 }
 
-fn step(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Result<Update> {
+/// One turn of the loop.
+///
+/// # Errors
+/// If training diverges or shapes disagree.
+pub fn step(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Result<Update> {
     if segment.starts.contains(&true) {
         learner.reset(&segment.starts)?;
     }
@@ -236,9 +234,11 @@ fn evaluate(
 }
 
 fn checkpoint(job: &Job<'_>, learner: &dyn Learner, sink: &mut PartWriter, at: &mut Position) -> Result<()> {
+    sink.hand_over()?; // they are written while the learner is copied
+    let snapshot = learner.save()?;
     // rows first: a checkpoint never points at rows that are not on disk, and rows behind the last one are dropped
     at.parts = sink.flush()?;
-    job.dir.save(&learner.save()?, at)
+    job.dir.save(&snapshot, at)
 }
 
 fn is_curve_point(done: u64, total: u64, points: u64) -> bool {
@@ -247,98 +247,11 @@ fn is_curve_point(done: u64, total: u64, points: u64) -> bool {
     points > 0 && reached(done) > reached(done - 1)
 }
 
-fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Metric>) {
+fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Metric>) -> Result<()> {
     for m in metrics {
         let (value, n, low, high) = (m.value, m.n, m.low, m.high);
         let split = part.name().to_owned();
-        sink.push(Event::Eval(EvalRow { step: at.step, seen: at.seen, split, metric: m.name, value, n, low, high }));
+        sink.push(Event::Eval(EvalRow { step: at.step, seen: at.seen, split, metric: m.name, value, n, low, high }))?;
     }
-}
-
-/// What the rows of a cell need beside the update.
-struct Recorder<'a> {
-    config: &'a CellConfig,
-    cost: learner::Cost,
-    resident: &'a Resident,
-    /// Segments of the whole run.
-    total: u64,
-}
-
-impl Recorder<'_> {
-    /// The columns of operations and energy.
-    fn operations(&self, counts: &OpCounts) -> StepRow {
-        let [forward, learning] = self.config.energy.energies(counts, Sizes::of(&self.cost));
-        let (work, learned, tools) = (counts.forward, counts.learning(), counts.conventions);
-        StepRow {
-            macs_forward: Some(work.macs),
-            acs_forward: Some(work.acs),
-            macs_learning: Some(learned.macs),
-            acs_learning: Some(learned.acs),
-            macs_dense: Some(counts.macs_dense),
-            op_coverage: Some(counts.coverage()),
-            energy_forward_pj: Some(forward.arithmetic_pj),
-            energy_learning_pj: Some(learning.arithmetic_pj),
-            elementwise_forward: Some(work.elementwise),
-            elementwise_learning: Some(learned.elementwise),
-            activation_macs_forward: Some(work.activation_macs),
-            activation_macs_learning: Some(learned.activation_macs),
-            neuron_updates: Some(counts.neuron_updates),
-            weight_words_forward: Some(work.weight_words),
-            weight_words_learning: Some(learned.weight_words),
-            state_words_forward: Some(work.state_words),
-            state_words_learning: Some(learned.state_words),
-            operations_reverse: Some(counts.reverse.operations()),
-            operations_traces: Some(counts.traces.operations()),
-            operations_stdp: Some(counts.stdp.operations()),
-            operations_pruning: Some(counts.pruning.operations()),
-            operations_optimizer: Some(counts.optimizer.operations()),
-            energy_forward_with_traffic_pj: forward.with_traffic_pj,
-            energy_learning_with_traffic_pj: learning.with_traffic_pj,
-            energy_coverage_forward: Some(forward.coverage),
-            energy_coverage_learning: Some(learning.coverage),
-            neurobench_macs: Some(tools.neurobench.macs),
-            neurobench_acs: Some(tools.neurobench.acs),
-            spikingjelly_macs: Some(tools.spikingjelly.macs),
-            spikingjelly_acs: Some(tools.spikingjelly.acs),
-            syops_macs: Some(tools.syops.macs),
-            syops_acs: Some(tools.syops.acs),
-            ..StepRow::default()
-        }
-    }
-}
-
-fn record(sink: &mut PartWriter, at: &mut Position, segment: &Segment, update: Update, recorder: &Recorder<'_>) {
-    at.segment += 1;
-    at.step += 1;
-    at.seen += segment.seen;
-    let counted = allocator::is_counting();
-    at.peak_bytes = at.peak_bytes.max(allocator::peak_bytes());
-    if let Some(s) = update.activity.spike_sparsity {
-        at.sparsity = (at.sparsity.0 + s, at.sparsity.1 + 1);
-    }
-    at.pruned_share = update.activity.pruned_share;
-    if let Some(counts) = update.operations {
-        at.operations.add(counts, segment.seen, at.segment, recorder.total);
-    }
-    sink.push(Event::Step(StepRow {
-        step: at.step,
-        seen: at.seen,
-        elapsed_s: at.elapsed_s,
-        loss: update.loss,
-        learning_rate: update.learning_rate,
-        grad_norm: update.grad_norm,
-        update_norm: update.update_norm,
-        state_bytes: Some(recorder.cost.state_bytes),
-        live_bytes: counted.then(allocator::live_bytes),
-        peak_bytes: counted.then(allocator::peak_bytes),
-        rss_bytes: recorder.resident.bytes(),
-        spike_sparsity: update.activity.spike_sparsity,
-        activation_sparsity: update.activity.activation_sparsity,
-        connection_sparsity: update.activity.connection_sparsity,
-        ..update.operations.map_or_else(StepRow::default, |counts| recorder.operations(&counts))
-    }));
-    for v in update.layers {
-        let row = LayerRow { step: at.step, layer: v.layer, quantity: v.quantity.to_owned(), value: v.value };
-        sink.push(Event::Layer(row));
-    }
+    Ok(())
 }

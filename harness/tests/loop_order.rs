@@ -50,6 +50,9 @@ impl Learner for Recorder {
         self.note("learn");
         Ok(Update { loss: Some(1.0), ..Update::default() })
     }
+    fn set_counting(&mut self, on: bool) {
+        self.note(&format!("counting {on}"));
+    }
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
         self.note(&format!("evaluator of {streams}"));
         Ok(Box::new(Recorder { calls: Arc::clone(&self.calls), who: "evaluation:" }))

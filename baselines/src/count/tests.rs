@@ -9,11 +9,6 @@ use learner::{Init, ParamSource, Params, Result};
 use super::*;
 use crate::ops::{AttentionShape, Before, Conv, Edge, Rotary, attention, conv, mlp, rms_norm_slow};
 
-thread_local! {
-    /// Switches counting off, to measure what it costs.
-    pub(super) static OFF: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
 /// Standard normal values, of which every `hole`-th is zero; 0 for none.
 fn values(name: &str, dims: &[usize], hole: usize) -> Result<Tensor> {
     let t = Params::new(7, DType::F32, &Device::Cpu).get(name, dims, Init::Normal(1.0))?.detach().copy()?;
@@ -157,53 +152,5 @@ fn an_operation_elsewhere_is_unknown_and_not_zero() -> Result<()> {
     let c = counts(|| mlp(&x, &up, &down))?;
     assert_eq!((c.unknown, c.forward), (2 * 5 * 4 * 6, Work::default()));
     assert!(c.coverage() < 1.0);
-    Ok(())
-}
-
-/// What counting costs in the cells of the quickstart: `cargo test --release -p baselines counting -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check: it needs a quiet machine"]
-fn share_of_counting() -> Result<()> {
-    use crate::{BpttConfig, CnnConfig, LstmConfig, MambaConfig, ModelConfig, RnnConfig, SnnConfig, TransformerConfig};
-    use learner::{AdamWConfig, Decay, InputKind, Io, Schedule, Targets};
-    fn size<const LOW: usize, const HIGH: usize>(n: usize) -> crate::Whole<LOW, HIGH> {
-        n.try_into().expect("in range")
-    }
-    const ROUNDS: u32 = 12;
-    const UPDATES: u32 = 20;
-    let (streams, segment) = (8, 32);
-    let io = Io { input: InputKind::Tokens { vocabulary: 256 }, outputs: 256, streams, segment };
-    let (peak, decay) = (1e-3, Decay::Constant);
-    let schedule = Schedule { peak, warmup_updates: 0, total_updates: 1000, decay, final_share: 1.0 };
-    let train = BpttConfig { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
-    let (width, layers) = (size(64), size(2));
-    for model in [
-        ModelConfig::Transformer(TransformerConfig { width, layers, ..TransformerConfig::default() }),
-        ModelConfig::Lstm(LstmConfig { width: size(96), layers: size(1), ..LstmConfig::default() }),
-        ModelConfig::Rnn(RnnConfig { width, layers, ..RnnConfig::default() }),
-        ModelConfig::Cnn(CnnConfig { width, layers: Some(layers), ..CnnConfig::default() }),
-        ModelConfig::Mamba(MambaConfig { width, layers, ..MambaConfig::default() }),
-        ModelConfig::Snn(SnnConfig { width, layers, ..SnnConfig::default() }),
-    ] {
-        let mut learner = crate::build(&model, io, train, 1, &Device::Cpu)?;
-        let tokens: Vec<u32> = (0..(streams * segment) as u32).map(|i| i * 7919 % 251).collect();
-        let class = Tensor::from_vec(tokens, (streams, segment), &Device::Cpu)?;
-        let weight = Tensor::ones((streams, segment), DType::F32, &Device::Cpu)?;
-        // best of several rounds, taken in turn, since others use the machine too
-        let mut best = [f64::INFINITY; 2];
-        for round in 0..2 * ROUNDS {
-            OFF.set(round % 2 == 1);
-            let start = std::time::Instant::now();
-            for _ in 0..UPDATES {
-                learner.predict(&class)?;
-                learner.learn(&Targets::Classes { class: class.clone(), weight: weight.clone() })?;
-            }
-            let best = &mut best[(round % 2) as usize];
-            *best = best.min(start.elapsed().as_secs_f64() / f64::from(UPDATES));
-        }
-        OFF.set(false);
-        let [with, without] = best.map(|s| s * 1e6);
-        println!("{model:?}: {without:.0} us an update, counting {:.2} %", 100.0 * (with / without - 1.0));
-    }
     Ok(())
 }

@@ -154,38 +154,3 @@ fn traces_are_counted_where_they_are_carried() -> Result<()> {
     assert!(traces(attached)?.operations() > per_head.operations());
     Ok(())
 }
-
-/// What counting costs in the cell of the quickstart: `cargo test --release -p bim counting -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check: it needs a quiet machine"]
-fn share_of_counting() -> Result<()> {
-    const ROUNDS: u32 = 12;
-    const UPDATES: u32 = 20;
-    let (streams, segment) = (8, 32);
-    let (width, channels, state, heads, layers) = (Count(64), Count(128), Count(8), Count(4), Count(2));
-    let config = BimConfig { width, channels, state, heads, layers, ..BimConfig::default() };
-    let io = Io { input: InputKind::Tokens { vocabulary: 256 }, outputs: 256, streams, segment };
-    let (peak, decay) = (1e-3, Decay::Constant);
-    let schedule = Schedule { peak, warmup_updates: 0, total_updates: 1000, decay, final_share: 1.0 };
-    let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
-    let mut bim = Bim::new(&config, io, train, 1, &Device::Cpu)?;
-    let tokens: Vec<u32> = (0..(streams * segment) as u32).map(|i| i * 7919 % 251).collect();
-    let class = Tensor::from_vec(tokens, (streams, segment), &Device::Cpu)?;
-    let weight = Tensor::ones((streams, segment), DType::F32, &Device::Cpu)?;
-    let (mut update, mut counting) = (f64::INFINITY, f64::INFINITY);
-    for _ in 0..ROUNDS {
-        let start = std::time::Instant::now();
-        for _ in 0..UPDATES {
-            bim.predict(&class)?;
-            bim.learn(&Targets::Classes { class: class.clone(), weight: weight.clone() })?;
-        }
-        update = update.min(start.elapsed().as_secs_f64() / f64::from(UPDATES));
-        let start = std::time::Instant::now();
-        for _ in 0..UPDATES {
-            bim.count_again()?;
-        }
-        counting = counting.min(start.elapsed().as_secs_f64() / f64::from(UPDATES));
-    }
-    println!("{:.0} us an update, counting {:.2} %", update * 1e6, 100.0 * counting / update);
-    Ok(())
-}

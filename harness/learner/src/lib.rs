@@ -88,6 +88,9 @@ pub trait Learner: Predictor {
     /// # Errors
     /// If nothing was predicted, shapes disagree, or the loss or an update is not finite ([`Error::Diverged`]).
     fn learn(&mut self, y: &Targets) -> Result<Update>;
+    /// Whether operations and activity are counted, as they are at first. Without it [`Update::operations`] is `None`; what
+    /// is learned is the same.
+    fn set_counting(&mut self, on: bool);
     /// A predictor over the same weights with `streams` fresh streams; training state is left alone.
     ///
     /// # Errors

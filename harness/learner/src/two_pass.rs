@@ -78,6 +78,10 @@ impl Learner for TwoPass {
         Ok(Update { loss, ..whole })
     }
 
+    fn set_counting(&mut self, on: bool) {
+        self.inner.set_counting(on);
+    }
+
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
         Ok(Box::new(Chunked { inner: self.inner.evaluator(streams)?, longest: self.first.longest }))
     }
@@ -224,6 +228,10 @@ mod tests {
             self.taught.lock().expect("lock").push(probability.flatten_all()?.to_vec1()?);
             let operations = Some(crate::OpCounts { macs_dense: 5, ..crate::OpCounts::default() });
             Ok(Update { grad_norm: weight.dim(1)? as f64, update_norm: 0.5, operations, ..Update::default() })
+        }
+
+        fn set_counting(&mut self, on: bool) {
+            self.log.lock().expect("lock").push(format!("counting {on}"));
         }
 
         fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {

@@ -2,6 +2,7 @@
 //! costs page faults that can dominate a small training step.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mimalloc::MiMalloc;
@@ -9,10 +10,18 @@ use mimalloc::MiMalloc;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    // const and without a destructor: reading it never allocates, and works while a thread ends
+    static EXCLUDED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// mimalloc, with live and peak bytes counted.
 pub struct Counting(pub MiMalloc);
 
 fn grow(bytes: usize) {
+    if EXCLUDED.get() {
+        return;
+    }
     let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
     // most allocations are below the peak: a load is cheaper than an unconditional read-modify-write
     if live > PEAK.load(Ordering::Relaxed) {
@@ -21,6 +30,9 @@ fn grow(bytes: usize) {
 }
 
 fn shrink(bytes: usize) {
+    if EXCLUDED.get() {
+        return;
+    }
     LIVE.fetch_sub(bytes, Ordering::Relaxed);
 }
 
@@ -62,6 +74,12 @@ unsafe impl GlobalAlloc for Counting {
         }
         q
     }
+}
+
+/// Counts nothing that this thread asks for or gives back from now on: a thread that records and does not train. It must
+/// give back itself what it asks for, and nothing else.
+pub fn exclude_this_thread() {
+    EXCLUDED.set(true);
 }
 
 /// Bytes requested and not yet given back.
@@ -121,6 +139,15 @@ mod tests {
             assert_eq!((live_bytes() - before, peak_bytes() - before), (200, 3500));
             heap.dealloc(a, layout(200));
         }
+        std::thread::spawn(move || {
+            exclude_this_thread();
+            let heap = Counting(MiMalloc);
+            // SAFETY: freed with the layout it has.
+            unsafe { heap.dealloc(heap.alloc(layout(700)), layout(700)) };
+        })
+        .join()
+        .expect("no panic");
+        assert_eq!(peak_bytes() - before, 3500, "another thread's recording is not counted");
         assert_eq!(live_bytes(), before);
     }
 }

@@ -2,6 +2,7 @@
 //! give equal bytes.
 
 mod parts;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +18,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
-pub use self::parts::{PartWriter, discard_parts};
+pub use self::parts::discard_parts;
+pub use self::writer::PartWriter;
 use super::rows::Row;
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, LayerRow, PredictionRow, StepRow};

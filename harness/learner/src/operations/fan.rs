@@ -156,37 +156,24 @@ impl Fan {
     /// What rows of inputs `[rows, inputs]` make of these weights.
     #[must_use]
     pub fn see(&self, x: &[f32], source: Source) -> Seen {
-        let mut seen = Seen { values: x.len() as u64, nonzero: nonzero(x), ..Seen::NOTHING };
-        match source {
-            Source::Values => {
-                seen.events = seen.nonzero;
-                // the first value that is neither ends the search
-                seen.unit = x.iter().all(|v| UNITS.contains(v));
-                seen.binary = seen.unit && x.iter().all(|v| *v >= 0.0);
-            }
-            Source::Spikes => {
-                let (mut events, mut negative) = (0, 0);
-                for block in x.chunks(BLOCK) {
-                    events += u64::from(block.iter().map(|v| magnitude(*v)).sum::<u32>());
-                    negative += u64::from(block.iter().map(|v| u32::from(*v < 0.0)).sum::<u32>());
-                }
-                seen.events = events;
-                seen.unit = events == seen.nonzero;
-                seen.binary = seen.unit && negative == 0;
-            }
-        }
-        match &self.per_input {
-            None => (seen.pairs, seen.synaptic) = (seen.nonzero * self.outputs, seen.events * self.outputs),
-            Some(fan) => {
-                let rows = x.chunks_exact(self.inputs.max(1));
-                seen.pairs = rows.clone().map(|row| row.iter().zip(fan).map(pairs_of).sum::<u64>()).sum();
-                seen.synaptic = match source {
-                    Source::Values => seen.pairs,
-                    Source::Spikes => rows.map(|row| row.iter().zip(fan).map(spikes_of).sum::<u64>()).sum(),
-                };
-            }
-        }
-        seen
+        let seen = Seen::of(x, source);
+        self.meet(seen).unwrap_or_else(|| {
+            let fan = self.counts();
+            let rows = x.chunks_exact(self.inputs.max(1));
+            let pairs = rows.clone().map(|row| row.iter().zip(&fan).map(pairs_of).sum::<u64>()).sum();
+            let synaptic = match source {
+                Source::Values => pairs,
+                Source::Spikes => rows.map(|row| row.iter().zip(&fan).map(spikes_of).sum::<u64>()).sum(),
+            };
+            Seen { pairs, synaptic, ..seen }
+        })
+    }
+
+    /// The same for inputs that have been looked at, if it follows from that: where no weight is zero.
+    #[must_use]
+    pub fn meet(&self, inputs: Seen) -> Option<Seen> {
+        let (pairs, synaptic) = (inputs.nonzero * self.outputs, inputs.events * self.outputs);
+        self.is_full().then_some(Seen { pairs, synaptic, ..inputs })
     }
 }
 
@@ -228,6 +215,37 @@ impl Seen {
     /// No inputs.
     pub const NOTHING: Self =
         Self { values: 0, nonzero: 0, events: 0, pairs: 0, synaptic: 0, unit: true, binary: true };
+
+    /// Inputs that have met no weights yet.
+    #[must_use]
+    pub fn of(x: &[f32], source: Source) -> Self {
+        let mut seen = Self { values: x.len() as u64, ..Self::NOTHING };
+        match source {
+            Source::Values => {
+                seen.nonzero = nonzero(x);
+                seen.events = seen.nonzero;
+                // the first value that is neither ends the search
+                seen.unit = x.iter().all(|v| UNITS.contains(v));
+                seen.binary = seen.unit && x.iter().all(|v| *v >= 0.0);
+            }
+            Source::Spikes => {
+                let mut negative = 0;
+                for block in x.chunks(BLOCK) {
+                    // one pass over memory, in vector code
+                    let sums = block.iter().fold([0_u32; 3], |[fired, events, negative], v| {
+                        [fired + u32::from(*v != 0.0), events + magnitude(*v), negative + u32::from(*v < 0.0)]
+                    });
+                    let [fired, events, below] = sums.map(u64::from);
+                    seen.nonzero += fired;
+                    seen.events += events;
+                    negative += below;
+                }
+                seen.unit = seen.events == seen.nonzero;
+                seen.binary = seen.unit && negative == 0;
+            }
+        }
+        seen
+    }
 
     /// These inputs and others.
     #[must_use]
