@@ -348,7 +348,7 @@ pub struct DiagnoseConfig {
     /// Steps before the chunk that the reference backpropagates through. Full backpropagation through time if no recording
     /// is longer.
     pub window: Count,
-    /// `M`: measures the mean update per pair of spikes at every time difference from `−M` to `M` steps; 0 measures none.
+    /// `M`: measures the update that goes with a pair of spikes at every time difference from `−M` to `M` steps; 0 measures none.
     /// [`crate::time_differences`] names the rows.
     pub time_differences: Lag,
     /// Updates between these measurements.

@@ -144,6 +144,7 @@ impl Plasticity {
     pub fn reset(&mut self, network: &Network<f32>, stream: usize) {
         if let Some((i, group)) = network.groups.iter().enumerate().rfind(|(_, g)| g.first <= stream) {
             self.pathways.iter_mut().for_each(|p| p.pairs[i].reset(stream - group.first));
+            self.differences.reset(i, stream - group.first);
         }
     }
 
@@ -179,7 +180,7 @@ impl Plasticity {
             let of_group = |group: &Group<f32>| {
                 let (pre, post) = paired.get(i).map(|p| spikes(p.layer, p.site, group, config, steps))?;
                 let (streams, pre, post) = (group.streams, pre.into_owned(), post.into_owned());
-                Some(time_differences::Spikes { streams, pre, post })
+                Some(time_differences::Spikes { streams, pre, post, history: 0 })
             };
             network.groups.iter().filter_map(of_group).collect()
         });
@@ -380,7 +381,7 @@ impl Plasticity {
             snapshot.optimizer.insert(format!("{name}.statistics"), Tensor::new(&scalars, cpu)?);
             snapshot.counters.insert(name, path.updates);
         }
-        Ok(())
+        self.differences.save(snapshot)
     }
 
     /// Restores what [`Plasticity::save`] wrote.
@@ -411,7 +412,9 @@ impl Plasticity {
             (path.theta, path.mean_square) = (scalars[0], [scalars[1], scalars[2]]);
             path.updates = snapshot.counter(&name)?;
         }
-        Ok(())
+        let streams: Vec<usize> =
+            self.pathways.first().into_iter().flat_map(|p| p.pairs.iter().map(|pair| pair.pre.len() / p.pre)).collect();
+        self.differences.load(&streams, snapshot)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What recording costs: `cargo bench -p harness --bench recording -- GRID.yaml [--only EXPR] [--seconds S] [--data DIR]`, by
 //! default the quick start's cells, one of each model and task.
 //!
-//! Two learners of a cell train in turn, for a tenth of a second each: one counts its operations and has every step written
-//! to Parquet, the other does neither. Printed is the median of the ratios of their speeds, with its quartiles.
+//! Two learners of a cell train in turn, an update each on the same segment: one counts its operations and has every step
+//! written to Parquet, the other does neither. Printed is by how much the first takes longer: the median over blocks of updates, each
+//! a ratio of sums, with its 95 % interval.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::Device;
 use harness::cell::CellConfig;
@@ -24,8 +25,8 @@ use learner::Learner;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
 
-/// How long one learner trains before it is the other's turn.
-const TURN: Duration = Duration::from_millis(100);
+/// Updates of a block.
+const BLOCK: u32 = 20;
 
 /// One of the two.
 struct Runner<'a> {
@@ -53,29 +54,28 @@ impl<'a> Runner<'a> {
         Ok(runner)
     }
 
-    /// Updates per second during a turn.
+    /// Seconds that one update takes.
     fn train(&mut self) -> Result<f64> {
-        let (start, mut updates) = (Instant::now(), 0.0);
-        while start.elapsed() < TURN {
-            let clock = Instant::now();
-            let segment = self.source.segment(self.at.segment % self.total)?;
-            allocator::begin_step();
-            let update = step(&mut *self.learner, &segment, &Device::Cpu)?;
-            self.at.elapsed_s += clock.elapsed().as_secs_f64();
-            if let Some((recorder, sink)) = &mut self.record {
-                recorder.record(sink, &mut self.at, segment.seen, &self.learner.cost(), update)?;
-            } else {
-                self.at.segment += 1;
-            }
-            updates += 1.0;
+        let segment = self.source.segment(self.at.segment % self.total)?;
+        let clock = Instant::now();
+        allocator::begin_step();
+        let update = step(&mut *self.learner, &segment, &Device::Cpu)?;
+        self.at.elapsed_s += clock.elapsed().as_secs_f64();
+        if let Some((recorder, sink)) = &mut self.record {
+            recorder.record(sink, &mut self.at, segment.seen, &self.learner.cost(), update)?;
+        } else {
+            self.at.segment += 1;
         }
-        Ok(updates / start.elapsed().as_secs_f64())
+        Ok(clock.elapsed().as_secs_f64())
     }
 }
 
-fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+/// Median with the order statistics between which the true one lies 95 times of 100.
+fn median(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    [1, 2, 3].map(|q| values[(values.len() - 1) * q / 4])
+    let (n, half) = (values.len() as f64, 0.98 * (values.len() as f64).sqrt());
+    let at = |place: f64| values[(place.max(0.0) as usize).min(values.len() - 1)];
+    [at(n / 2.0 - half), at(n / 2.0), at(n / 2.0 + half)]
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -114,22 +114,25 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let mut without = Runner::new(config, learner()?, &*source, None)?;
         with.train()?;
         without.train()?;
-        let (start, mut ratios, mut speeds) = (Instant::now(), Vec::new(), Vec::new());
-        while start.elapsed().as_secs_f64() < seconds || ratios.len() < 4 {
-            // in the order of the last turn's end, so that a drift of the machine favours neither
-            let (a, b) = if ratios.len() % 2 == 0 {
-                let a = with.train()?;
-                (a, without.train()?)
-            } else {
-                let b = without.train()?;
-                (with.train()?, b)
-            };
-            ratios.push(100.0 * (b / a - 1.0));
-            speeds.push(b);
+        let (start, mut ratios, mut times) = (Instant::now(), Vec::new(), Vec::new());
+        while start.elapsed().as_secs_f64() < seconds || ratios.len() < 5 {
+            let mut sums = [0.0; 2];
+            for i in 0..BLOCK {
+                // in turn, so that neither always finds the segment in the cache
+                if i % 2 == 0 {
+                    sums[0] += with.train()?;
+                    sums[1] += without.train()?;
+                } else {
+                    sums[1] += without.train()?;
+                    sums[0] += with.train()?;
+                }
+            }
+            ratios.push(100.0 * (sums[0] / sums[1] - 1.0));
+            times.push(sums[1] / f64::from(BLOCK));
         }
-        let ([low, median, high], [_, speed, _]) = (quartiles(ratios), quartiles(speeds));
+        let ([low, found, high], [_, time, _]) = (median(ratios), median(times));
         let (task, model) = (&config.task_name, &config.model_name);
-        println!("{task:<10} {model:<12} {:>12.0} {median:>10.2} [{low:.2}, {high:.2}]", 1e6 / speed);
+        println!("{task:<10} {model:<12} {:>12.0} {found:>10.2} [{low:.2}, {high:.2}]", 1e6 * time);
     }
     Ok(())
 }

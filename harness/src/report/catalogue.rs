@@ -143,10 +143,10 @@ impl MetricInfo {
     }
 }
 
-/// `value` with about `digits` significant digits; in scientific notation from a million on.
+/// `value` with about `digits` significant digits; in scientific notation from a million on and below a hundredth.
 pub(super) fn significant(value: f64, digits: usize) -> String {
     let magnitude = value.abs();
-    if !value.is_finite() || magnitude >= 1e6 || (magnitude > 0.0 && magnitude < 1e-4) {
+    if !value.is_finite() || magnitude >= 1e6 || (magnitude > 0.0 && magnitude < 1e-2) {
         return format!("{value:.*e}", digits.saturating_sub(1));
     }
     let before = if magnitude < 1.0 { 1 } else { magnitude.log10().floor() as usize + 1 };
@@ -238,6 +238,7 @@ mod tests {
         assert_eq!(significant(1234.56, 4), "1235");
         assert_eq!(significant(20.126, 4), "20.13");
         assert_eq!(significant(12_345_678.0, 4), "1.235e7");
+        assert_eq!(significant(-0.000_489_7, 3), "-4.90e-4");
         assert_eq!(slug("Table 3, seizure!"), "table-3-seizure");
     }
 

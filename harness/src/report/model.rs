@@ -14,7 +14,7 @@ pub struct Loaded {
     pub rows: Vec<ResultRow>,
     /// Evaluations of each cell, by cell id; a cell without a stored `evals.parquet` is absent.
     pub evals: BTreeMap<String, Vec<EvalRow>>,
-    /// Mean updates by spike time difference of each cell that measured them, by cell id; absent without a stored
+    /// Updates by spike time difference of each cell that measured them, by cell id; absent without a stored
     /// `layers.parquet`.
     pub differences: BTreeMap<String, Vec<Difference>>,
 }
@@ -30,7 +30,7 @@ pub struct Difference {
     pub quantity: bim::time_differences::Quantity,
     /// `t_post − t_pre` in steps.
     pub lag: i64,
-    /// Mean update per pair of spikes, or the number of pairs.
+    /// Update per pair of spikes, or the number of pairs.
     pub value: f64,
 }
 
