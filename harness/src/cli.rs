@@ -2,6 +2,7 @@
 
 mod data;
 mod inspect;
+mod mini;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -149,8 +150,8 @@ enum DataCommand {
     Import(data::ImportArgs),
     /// Show what is in recordings and dataset folders, with digests of the decoded samples
     Inspect(inspect::InspectArgs),
-    /// Generate the tiny datasets that a grid file asks for
-    Mini(Select),
+    /// Generate small datasets in the publishers' layouts, or those that a grid file asks for
+    Mini(mini::MiniArgs),
 }
 
 /// Parses the command line and does what it says.
@@ -172,7 +173,7 @@ pub fn main() -> ExitCode {
         Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),
         Command::Data(DataCommand::Import(args)) => data::import(args, mode),
         Command::Data(DataCommand::Inspect(args)) => inspect::run(args),
-        Command::Data(DataCommand::Mini(select)) => mini(select),
+        Command::Data(DataCommand::Mini(args)) => mini::run(args),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -368,18 +369,4 @@ fn write_report(runs: &[PathBuf], out: &Path) -> Result<String> {
     let report = report::compute(&report::load(runs)?, &report::Paper::embedded()?);
     report::write_all(out, &report)?;
     Ok(report::terminal(&report)?)
-}
-
-fn mini(select: &Select) -> Result<u8> {
-    let device = select.device()?;
-    let mut open = OpenTasks::new();
-    for grid in &select.grids {
-        let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
-        let mut roots: Vec<PathBuf> = plan.cells.iter().map(|c| c.config.task.root(&select.data)).collect();
-        roots.dedup();
-        for root in roots {
-            println!("{}", root.display());
-        }
-    }
-    Ok(exit::DONE)
 }

@@ -98,6 +98,8 @@ pub struct StepRow {
     pub syops_macs: Option<u64>,
     /// Accumulates as `syops-counter` counts them.
     pub syops_acs: Option<u64>,
+    /// Of `elapsed_s`, time spent waiting for data.
+    pub data_wait_s: f64,
 }
 
 /// One diagnostic value: a row of `layers.parquet`.

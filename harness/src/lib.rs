@@ -11,6 +11,7 @@ pub mod datasets;
 pub mod error;
 pub mod event;
 pub mod features;
+pub mod feed;
 pub mod fetch;
 pub mod filter;
 pub mod fit;

@@ -65,6 +65,7 @@ impl<'a> Recorder<'a> {
             spike_sparsity: update.activity.spike_sparsity,
             activation_sparsity: update.activity.activation_sparsity,
             connection_sparsity: update.activity.connection_sparsity,
+            data_wait_s: at.data_wait_s,
             ..update.operations.map_or_else(StepRow::default, |counts| self.operations(&counts, cost))
         }))?;
         for v in update.layers {

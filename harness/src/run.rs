@@ -9,6 +9,7 @@ use learner::{Io, Learner, Predictor, TwoPass, Update};
 use crate::cell::CellConfig;
 use crate::error::Result;
 use crate::event::{EvalRow, Event};
+use crate::feed::Feed;
 use crate::measure::allocator;
 use crate::record::Recorder;
 use crate::sinks::parquet::PartWriter;
@@ -147,7 +148,33 @@ pub fn run_loop(
     sink: &mut PartWriter,
     at: &mut Position,
 ) -> Result<Finished> {
-    let train = &job.config.train;
+    let stopped = std::thread::scope(|scope| {
+        let mut feed = Feed::new(scope, source, at.segment, total);
+        train(job, &mut feed, total, learner, sink, at)
+    })?;
+    if let Some(outcome) = stopped {
+        return Ok(Finished { outcome, scores: Scores::default(), cost: learner.cost() });
+    }
+    // what follows is made again after a kill, so its rows must lie behind the checkpoint
+    checkpoint(job, learner, sink, at)?;
+    let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
+    let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
+    push_evals(sink, at, Part::Test, scores.metrics.clone())?;
+    for row in scores.predictions.drain(..) {
+        sink.push(Event::Prediction(row))?;
+    }
+    Ok(Finished { outcome: Outcome::Completed, scores, cost: learner.cost() })
+}
+
+/// Trains to the end of the budget, or until something stops it.
+fn train(
+    job: &mut Job<'_>,
+    feed: &mut Feed<'_>,
+    total: u64,
+    learner: &mut dyn Learner,
+    sink: &mut PartWriter,
+    at: &mut Position,
+) -> Result<Option<Outcome>> {
     let recorder = Recorder::new(job.config, total);
     let given = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
     let (mut saved, mut saving) = (Instant::now(), Duration::ZERO);
@@ -164,10 +191,11 @@ pub fn run_loop(
             (saved, saving) = (Instant::now(), clock.elapsed());
         }
         if let Some(outcome) = stop {
-            return Ok(Finished { outcome, scores: Scores::default(), cost: learner.cost() });
+            return Ok(Some(outcome));
         }
         let clock = Instant::now();
-        let segment = source.segment(at.segment)?;
+        let segment = feed.segment()?;
+        at.data_wait_s += clock.elapsed().as_secs_f64();
         allocator::begin_step();
         let update = step(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
@@ -175,20 +203,12 @@ pub fn run_loop(
         recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
-        if is_curve_point(at.segment, total, train.curve_points) {
-            let scores = evaluate(job, learner, job.task.curve_part(), train.curve_limit, None)?;
+        if is_curve_point(at.segment, total, job.config.train.curve_points) {
+            let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
             push_evals(sink, at, job.task.curve_part(), scores.metrics)?;
         }
     }
-    // what follows is made again after a kill, so its rows must lie behind the checkpoint
-    checkpoint(job, learner, sink, at)?;
-    let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
-    let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
-    push_evals(sink, at, Part::Test, scores.metrics.clone())?;
-    for row in scores.predictions.drain(..) {
-        sink.push(Event::Prediction(row))?;
-    }
-    Ok(Finished { outcome: Outcome::Completed, scores, cost: learner.cost() })
+    Ok(None)
 }
 
 /// One turn of the loop.

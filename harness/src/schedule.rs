@@ -102,6 +102,7 @@ fn run_one(
         }
     }
     (status.seen, status.updates, status.train_s) = (at.seen, at.step, at.elapsed_s);
+    status.data_wait_s = (at.step > 0).then_some(at.data_wait_s);
     status.peak_bytes = (crate::measure::allocator::is_counting() && at.step > 0).then_some(at.peak_bytes);
     let reason = status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
     dir.log(&format!("{}{reason}", status.outcome.name()));
@@ -212,6 +213,7 @@ pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
         seen: 0,
         updates: 0,
         train_s: 0.0,
+        data_wait_s: None,
         peak_bytes: None,
         provenance: Provenance::default(),
     }
@@ -284,6 +286,7 @@ pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathB
             seen: status.seen,
             updates: status.updates,
             train_s: status.train_s,
+            data_wait_s: status.data_wait_s,
             state_bytes: status.state_bytes,
             peak_bytes: status.peak_bytes,
             device: status.provenance.device.clone(),

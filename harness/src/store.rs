@@ -97,6 +97,9 @@ pub struct Status {
     pub updates: u64,
     /// Training time.
     pub train_s: f64,
+    /// Of this, time spent waiting for data; older runs did not record it.
+    #[serde(default)]
+    pub data_wait_s: Option<f64>,
     /// Highest live bytes within any step.
     pub peak_bytes: Option<u64>,
     /// Provenance.
@@ -159,6 +162,9 @@ pub struct Position {
     pub seen: u64,
     /// Training time.
     pub elapsed_s: f64,
+    /// Of this, time spent waiting for data.
+    #[serde(default)]
+    pub data_wait_s: f64,
     /// Highest live bytes within any step.
     pub peak_bytes: u64,
     /// Sum of the steps' spike sparsity, and their number.

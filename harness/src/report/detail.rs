@@ -169,6 +169,10 @@ pub(super) fn runs(part: &Part, id: &str) -> Table {
     };
     add(Column::number("updates"), &|row| catalogue::count(row.updates));
     add(Column::number("training time"), &|row| catalogue::duration(row.train_s));
+    add(Column::number("waiting for data"), &|row| {
+        let share = row.data_wait_s.filter(|_| row.train_s > 0.0).map(|wait| 100.0 * wait / row.train_s);
+        share.map_or_else(|| "not recorded".into(), |share| format!("{share:.1} %"))
+    });
     add(Column::text("outcome"), &|row| outcome_text(&row.outcome));
     add(Column::text("cell"), &|row| row.cell.clone());
     table

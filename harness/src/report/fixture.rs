@@ -22,6 +22,7 @@ pub(super) fn cell(model: &str, seed: u64) -> ResultRow {
         seen: 100_000,
         updates: 400,
         train_s: 12.5 + seed as f64 / 8.0,
+        data_wait_s: Some(0.125),
         state_bytes: Some(65_536),
         peak_bytes: (model != "rnn").then_some(34_567_890),
         device: "cpu".into(),
@@ -144,6 +145,7 @@ pub(super) fn all_failed() -> Loaded {
         seen: 0,
         updates: 0,
         train_s: 0.0,
+        data_wait_s: None,
         state_bytes: None,
         peak_bytes: None,
         ..cell(model, 1)

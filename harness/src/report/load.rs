@@ -144,6 +144,9 @@ fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
     let mut parameters = c.whole("parameters")?.into_iter();
     let (mut seen, mut updates) = (c.all_whole("seen")?, c.all_whole("updates")?);
     let mut train_s = c.all("train_s", c.real("train_s")?)?.into_iter();
+    // versions before this column was added did not record it
+    let recorded = c.frame.get_column_names().iter().any(|name| name.as_str() == "data_wait_s");
+    let mut data_wait_s = if recorded { c.real("data_wait_s")? } else { vec![None; frame.height()] }.into_iter();
     let (mut state_bytes, mut peak_bytes) = (c.whole("state_bytes")?.into_iter(), c.whole("peak_bytes")?.into_iter());
     let (mut device, mut threads) = (c.all_text("device")?, c.all_whole("threads")?);
     let mut config = configs(&c)?.into_iter();
@@ -168,6 +171,7 @@ fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
             seen: seen.next()?,
             updates: updates.next()?,
             train_s: train_s.next()?,
+            data_wait_s: data_wait_s.next()?,
             state_bytes: state_bytes.next()?,
             peak_bytes: peak_bytes.next()?,
             device: device.next()?,

@@ -269,6 +269,7 @@ mod tests {
             spikingjelly_acs: some(rng, Rng::random),
             syops_macs: some(rng, Rng::random),
             syops_acs: some(rng, Rng::random),
+            data_wait_s: float(rng),
         }
     }
 

@@ -55,6 +55,8 @@ pub struct ResultRow {
     pub updates: u64,
     /// Training time.
     pub train_s: f64,
+    /// Of this, time spent waiting for data.
+    pub data_wait_s: Option<f64>,
     /// Recurrent state and traces.
     pub state_bytes: Option<u64>,
     /// Highest live bytes of the allocator within any step.
@@ -104,6 +106,7 @@ columns! {
     seen: u64,
     updates: u64,
     train_s: f64,
+    data_wait_s: Option<f64>,
     state_bytes: Option<u64>,
     peak_bytes: Option<u64>,
     device: String,
@@ -171,6 +174,7 @@ mod tests {
                 low: Some(1.0),
                 parameters: Some(7),
                 train_s: 0.1,
+                data_wait_s: Some(0.01),
                 config: config(&[("model.lambda", "0.9"), ("model.kind", "bim")]),
                 ..base.clone()
             },
@@ -210,7 +214,7 @@ mod tests {
         };
         read_batches(&path, take).unwrap();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[23..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[24..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
 
     #[test]

@@ -258,6 +258,7 @@ row!(StepRow, "steps", {
     spikingjelly_acs: Option<u64>,
     syops_macs: Option<u64>,
     syops_acs: Option<u64>,
+    data_wait_s: f64,
 });
 
 row!(LayerRow, "layers", { step: u64, layer: String, quantity: String, value: f64 });
@@ -301,7 +302,7 @@ mod tests {
         );
         let steps = columns(StepRow::schema());
         assert!(steps.starts_with("step UInt64, seen UInt64, elapsed_s Float64, loss Float64?, learning_rate Float64"));
-        assert_eq!(StepRow::schema().fields().len(), 23 + 24);
+        assert_eq!(StepRow::schema().fields().len(), 23 + 25);
     }
 
     #[test]

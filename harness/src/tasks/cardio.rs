@@ -14,7 +14,7 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
+use super::{Epoch, Metric, Part, Scorer, Scores, Segment, Source, Task};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use crate::event::PredictionRow;
@@ -197,6 +197,7 @@ struct CardioSource<'a> {
     segment: usize,
     /// Shuffled per epoch with this seed; in order and once if absent.
     seed: Option<u64>,
+    order: Epoch<Vec<usize>>,
     /// The recordings of the last group, which following segments continue.
     loaded: Loaded,
 }
@@ -212,7 +213,7 @@ impl CardioSource<'_> {
         (if self.seed.is_some() { n / self.streams } else { n.div_ceil(self.streams) }) as u64
     }
 
-    fn order(&self, epoch: u64) -> Vec<usize> {
+    fn draw(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.recordings.len()).collect();
         if let Some(seed) = self.seed {
             order.shuffle(&mut seeded_rng(seed, &format!("cardio.epoch.{epoch}")));
@@ -239,10 +240,14 @@ impl Source for CardioSource<'_> {
         recordings * self.task.steps as u64
     }
 
+    fn is_work(&self) -> bool {
+        true
+    }
+
     fn segment(&self, index: u64) -> DataResult<Segment> {
         let (epoch, within) = (index / self.segments(), index % self.segments());
         let (group, piece) = ((within / self.per_recording()) as usize, (within % self.per_recording()) as usize);
-        let order = self.order(epoch);
+        let order = self.order.get(epoch, || self.draw(epoch));
         let offset = piece * self.segment;
         let steps = self.segment.min(self.task.steps - offset);
         let width = self.task.config.frame.0 * LEADS;
@@ -252,14 +257,15 @@ impl Source for CardioSource<'_> {
         let chosen: Vec<&Recording> = members.iter().flatten().filter_map(|&i| self.recordings.get(i)).collect();
         let ecgs = self.loaded.get(&self.task.recordings, &chosen)?;
         let mut ecgs = ecgs.iter();
-        let (mut input, mut label, mut weight) = (Vec::new(), Vec::new(), Vec::new());
+        let mut input = Vec::with_capacity(self.streams * steps * width);
+        let (mut label, mut weight) = (Vec::new(), Vec::new());
         let mut items = Vec::with_capacity(self.streams);
         for item in members {
             items.push(item);
             if let (Some(i), Some(ecg)) = (item, item.and_then(|_| ecgs.next())) {
                 let r = &self.recordings[i];
                 let frame = self.task.config.frame.0;
-                input.extend(self.task.recordings.normalised(ecg, offset * frame, steps * frame));
+                self.task.recordings.normalised(ecg, offset * frame, steps * frame, &mut input);
                 label.extend(r.labels.iter().map(|&l| f32::from(u8::from(l))));
                 weight.extend((offset..offset + steps).map(|t| match self.task.config.supervise {
                     Supervise::EveryStep => 1.0,
@@ -383,6 +389,7 @@ impl Task for Cardio {
             streams,
             segment,
             seed: Some(seed),
+            order: Epoch::default(),
             loaded: Loaded::default(),
         }))
     }
@@ -403,6 +410,7 @@ impl Task for Cardio {
             streams,
             segment,
             seed: None,
+            order: Epoch::default(),
             loaded: Loaded::default(),
         }))
     }

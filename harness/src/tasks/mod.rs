@@ -8,6 +8,8 @@ pub mod recall;
 pub mod seizure;
 pub mod speech;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::Tensor;
 use learner::{Io, Targets};
 use serde::{Deserialize, Serialize};
@@ -57,7 +59,7 @@ pub struct Segment {
 }
 
 /// Segments by index.
-pub trait Source: Send {
+pub trait Source: Send + Sync {
     /// Number of segments after which the data repeats (an epoch), or ends (an evaluation).
     fn segments(&self) -> u64;
     /// Segments of an epoch with at least one supervised step: those that make an update.
@@ -76,6 +78,35 @@ pub trait Source: Send {
     /// # Errors
     /// If its data cannot be read.
     fn segment(&self, index: u64) -> DataResult<Segment>;
+    /// Whether making a segment is worth another thread's time: signals are read, decoded or scaled.
+    fn is_work(&self) -> bool {
+        false
+    }
+}
+
+/// The epoch whose order was asked for last: segments of an epoch follow each other.
+struct Epoch<T>(Mutex<Option<(u64, Arc<T>)>>);
+
+impl<T> Default for Epoch<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Epoch<T> {
+    /// The order of epoch `number`, drawn unless it is the last one's.
+    fn get(&self, number: u64, draw: impl FnOnce() -> T) -> Arc<T> {
+        // a thread that panicked while it held the lock left it whole
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, order)) if *known == number => Arc::clone(order),
+            _ => {
+                let order = Arc::new(draw());
+                *last = Some((number, Arc::clone(&order)));
+                order
+            }
+        }
+    }
 }
 
 /// One metric of an evaluation.

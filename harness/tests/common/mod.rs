@@ -64,7 +64,9 @@ impl Folder {
     /// The results without what legitimately differs between runs: times and memory.
     pub fn results(&self, out: &str) -> Vec<ResultRow> {
         let rows = read_results(&self.path().join(out).join("small/results.parquet")).expect("results");
-        rows.into_iter().map(|r| ResultRow { train_s: 0.0, peak_bytes: None, threads: 0, ..r }).collect()
+        rows.into_iter()
+            .map(|r| ResultRow { train_s: 0.0, data_wait_s: None, peak_bytes: None, threads: 0, ..r })
+            .collect()
     }
 }
 

@@ -26,13 +26,13 @@ impl Ecg {
 
     /// The signal in millivolts: [time, lead], flat.
     pub fn physical(&self) -> impl Iterator<Item = f32> + '_ {
-        self.physical_from(0, self.digital.len() / N)
+        self.rows_from(0, self.digital.len() / N).flatten()
     }
 
-    /// At most `times` times in millivolts from `start` on: [time, lead], flat.
-    pub fn physical_from(&self, start: usize, times: usize) -> impl Iterator<Item = f32> + '_ {
-        let rows = self.digital.chunks_exact(N).skip(start).take(times);
-        rows.flat_map(|row| row.iter().zip(&self.scales).map(|(&sample, &scale)| physical(i32::from(sample), scale)))
+    /// All leads in millivolts at most `times` times from `start` on.
+    pub fn rows_from(&self, start: usize, times: usize) -> impl Iterator<Item = [f32; N]> + '_ {
+        let rows = self.digital.as_chunks::<N>().0.iter().skip(start).take(times);
+        rows.map(|row| std::array::from_fn(|lead| physical(i32::from(row[lead]), self.scales[lead])))
     }
 }
 

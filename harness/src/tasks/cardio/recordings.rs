@@ -109,12 +109,15 @@ impl Recordings {
         self.parts.iter().map(Vec::len).sum()
     }
 
-    /// At most `times` samples of all leads from `start` on, with zero mean and unit variance per lead by the training
+    /// Adds at most `times` samples of all leads from `start` on, with zero mean and unit variance per lead by the training
     /// part's statistics: [time, lead], flat.
-    pub(super) fn normalised<'a>(&'a self, ecg: &'a Ecg, start: usize, times: usize) -> impl Iterator<Item = f32> + 'a {
-        let moments = self.mean.iter().zip(&self.scale).cycle();
-        let physical = ecg.physical_from(start, times);
-        physical.zip(moments).map(|(x, (mean, scale))| ((f64::from(x) - mean) * scale) as f32)
+    pub(super) fn normalised(&self, ecg: &Ecg, start: usize, times: usize, into: &mut Vec<f32>) {
+        for mut row in ecg.rows_from(start, times) {
+            for ((x, mean), scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
+                *x = ((f64::from(*x) - mean) * scale) as f32;
+            }
+            into.extend_from_slice(&row);
+        }
     }
 
     fn load(&self, recording: &Recording) -> DataResult<Arc<Ecg>> {

@@ -1,6 +1,5 @@
 //! Segments of training stretches and of whole recordings.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use rand::seq::SliceRandom;
 
 use super::{Plan, Segment, Source};
 use crate::datasets::error::{At, DataError, DataResult};
+use crate::tasks::Epoch;
 
 /// Steps of one recording that are trained on in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) struct Training {
     pub(super) steps: usize,
     pub(super) seed: u64,
     /// The epoch whose order was asked for last.
-    order: RefCell<Option<(u64, Vec<usize>)>>,
+    order: Epoch<Vec<usize>>,
 }
 
 impl Training {
@@ -92,7 +92,7 @@ impl Training {
         (streams, segment, steps): (usize, usize, usize),
         seed: u64,
     ) -> Self {
-        Self { plan, stretches, quiet, streams, segment, steps, seed, order: RefCell::default() }
+        Self { plan, stretches, quiet, streams, segment, steps, seed, order: Epoch::default() }
     }
 
     fn per_stretch(&self) -> u64 {
@@ -123,11 +123,7 @@ impl Training {
     /// Stretches of a group, which may belong to the next epoch.
     fn group(&self, group: u64) -> Vec<Option<Stretch>> {
         let (epoch, group) = (group / self.groups().max(1), (group % self.groups().max(1)) as usize);
-        let mut order = self.order.borrow_mut();
-        if order.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            *order = Some((epoch, self.epoch(epoch)));
-        }
-        let order = order.as_ref().map(|(_, order)| order.as_slice()).unwrap_or_default();
+        let order = self.order.get(epoch, || self.epoch(epoch));
         let stretch = |b| order.get(group * self.streams + b).and_then(|&i| self.stretches.get(i)).copied();
         (0..self.streams).map(stretch).collect()
     }
@@ -147,6 +143,10 @@ impl Source for Training {
         }
         let drawn = ictal.0 as f64 + quiet.0 as f64 * self.quiet as f64 / f64::from(quiet.1.max(1));
         (drawn * (self.groups() as usize * self.streams) as f64 / self.drawn().max(1) as f64).round() as u64
+    }
+
+    fn is_work(&self) -> bool {
+        true
     }
 
     fn segment(&self, index: u64) -> DataResult<Segment> {
@@ -217,6 +217,10 @@ impl Source for Evaluation {
 
     fn seen_per_epoch(&self) -> u64 {
         self.steps
+    }
+
+    fn is_work(&self) -> bool {
+        true
     }
 
     fn segment(&self, index: u64) -> DataResult<Segment> {

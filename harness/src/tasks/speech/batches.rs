@@ -1,6 +1,5 @@
 //! Utterances in batches of like lengths, padded at their ends.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,13 +10,10 @@ use rand::seq::SliceRandom;
 
 use super::{Item, Speech};
 use crate::datasets::error::{At, DataError, DataResult};
-use crate::tasks::{Segment, Source};
+use crate::tasks::{Epoch, Segment, Source};
 
 /// Lengths within a bucket differ by no more than this factor, so that little is padding.
 const BUCKET: f64 = 1.15;
-
-/// Batches of an epoch, each of at most `streams` indices into [`Batches::items`].
-type Epoch = Arc<Vec<Vec<usize>>>;
 
 /// Whole utterances, `streams` at a time.
 pub(super) struct Batches<'a> {
@@ -29,7 +25,7 @@ pub(super) struct Batches<'a> {
     /// Shuffled per epoch with this seed; by length and once if absent.
     pub seed: Option<u64>,
     /// The epoch last asked for.
-    pub epoch: RefCell<Option<(u64, Epoch)>>,
+    pub epoch: Epoch<Vec<Vec<usize>>>,
 }
 
 impl Batches<'_> {
@@ -59,16 +55,8 @@ impl Batches<'_> {
         batches
     }
 
-    fn epoch(&self, number: u64) -> Epoch {
-        let mut last = self.epoch.borrow_mut();
-        match &*last {
-            Some((n, batches)) if *n == number => Arc::clone(batches),
-            _ => {
-                let batches = Arc::new(self.draw(number));
-                *last = Some((number, Arc::clone(&batches)));
-                batches
-            }
-        }
+    fn epoch(&self, number: u64) -> Arc<Vec<Vec<usize>>> {
+        self.epoch.get(number, || self.draw(number))
     }
 }
 
@@ -87,6 +75,10 @@ impl Source for Batches<'_> {
     fn chunks(&self, length: usize) -> u64 {
         let longest = |batch: &Vec<usize>| batch.iter().map(|&i| self.steps(i)).max().unwrap_or(0);
         self.epoch(0).iter().map(|batch| longest(batch).div_ceil(length.max(1)) as u64).sum()
+    }
+
+    fn is_work(&self) -> bool {
+        true
     }
 
     fn segment(&self, index: u64) -> DataResult<Segment> {

@@ -9,7 +9,6 @@ mod decode;
 mod score;
 mod units;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -23,7 +22,7 @@ use sha2::{Digest, Sha256};
 use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
-use super::{Metric, Part, Scorer, Source, Task};
+use super::{Epoch, Metric, Part, Scorer, Source, Task};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use crate::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
@@ -287,12 +286,12 @@ impl Task for Speech {
             return Err(DataError::corrupt(Path::new(&self.config.root), At::File, expected, got));
         }
         let chosen = (0..items.len()).collect();
-        Ok(Box::new(Batches { task: self, items, chosen, streams, seed: Some(seed), epoch: RefCell::new(None) }))
+        Ok(Box::new(Batches { task: self, items, chosen, streams, seed: Some(seed), epoch: Epoch::default() }))
     }
 
     fn evaluation(&self, part: Part, streams: usize, _: usize, limit: Option<u64>) -> DataResult<Box<dyn Source + '_>> {
         let (items, chosen) = (self.part(part), self.chosen(part, limit));
-        Ok(Box::new(Batches { task: self, items, chosen, streams, seed: None, epoch: RefCell::new(None) }))
+        Ok(Box::new(Batches { task: self, items, chosen, streams, seed: None, epoch: Epoch::default() }))
     }
 
     fn scorer(&self, part: Part, _: usize, _: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
