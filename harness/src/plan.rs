@@ -226,3 +226,38 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
         config,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right<T, E: std::fmt::Display>(file: &Path, read: std::result::Result<T, E>) -> T {
+        read.unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    /// Every grid file that is shipped, at every scale it has: configurations are read without touching data.
+    #[test]
+    fn shipped_grids_are_right_at_every_scale() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
+        let mut read = 0;
+        for entry in std::fs::read_dir(&folder).expect("experiments") {
+            let file = entry.expect("entry").path();
+            if file.extension().is_none_or(|e| e != "yaml") {
+                continue;
+            }
+            let mut sources = Sources::default();
+            let grid = right(&file, Grid::load(&file, &mut sources));
+            let scales: Vec<String> = grid.scales().map(str::to_owned).collect();
+            for scale in scales.iter().map(Some).chain([None]) {
+                let selection = Selection { scale: scale.cloned(), ..Selection::default() };
+                let energy = right(&file, cost_model(&grid, &file, &selection, &sources));
+                let cells = right(&file, grid.cells(&selection, &mut sources));
+                for raw in &cells {
+                    right(&file, typed(raw, &energy, &sources));
+                    read += 1;
+                }
+            }
+        }
+        assert!(read > 500, "{read}");
+    }
+}
