@@ -110,7 +110,7 @@ pub fn read_metadata(path: &Path) -> DataResult<Metadata> {
 
 /// Writes a table to `path`: beside the name, synced, then renamed, and the renaming synced.
 pub(super) fn write_batch(path: &Path, batch: &RecordBatch, meta: &Metadata) -> DataResult<()> {
-    place(path, &batch.schema(), meta, |writer| writer.write(batch).map_err(refused(path)))?;
+    place(path, &batch.schema(), properties(meta), |writer| writer.write(batch).map_err(refused(path)))?;
     sync_folder(path.parent().unwrap_or(path))
 }
 
@@ -118,13 +118,13 @@ pub(super) fn write_batch(path: &Path, batch: &RecordBatch, meta: &Metadata) -> 
 fn place(
     path: &Path,
     schema: &SchemaRef,
-    meta: &Metadata,
+    properties: Result<WriterProperties, ParquetError>,
     fill: impl FnOnce(&mut ArrowWriter<File>) -> DataResult<()>,
 ) -> DataResult<()> {
     let temporary = temporary(path);
     let write = || {
         let file = File::create(&temporary).map_err(DataError::io(&temporary))?;
-        let properties = properties(meta).map_err(refused(&temporary))?;
+        let properties = properties.map_err(refused(&temporary))?;
         let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(refused(&temporary))?;
         fill(&mut writer)?;
         let file = writer.into_inner().map_err(refused(&temporary))?;
@@ -167,6 +167,11 @@ fn properties(meta: &Metadata) -> Result<WriterProperties, ParquetError> {
     let pairs = meta.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
     let compression = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?);
     Ok(WriterProperties::builder().set_compression(compression).set_key_value_metadata(Some(pairs)).build())
+}
+
+/// For files that are read once and then removed: neither compressed nor with dictionaries.
+fn plain() -> WriterProperties {
+    WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).set_dictionary_enabled(false).build()
 }
 
 /// `path` + `.tmp-<pid>`.

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Metadata, open, place, read_batches, refused, sync_folder};
+use super::{Metadata, open, place, plain, properties, read_batches, refused, sync_folder};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use crate::sinks::rows::Row;
@@ -152,7 +152,7 @@ impl Parts {
         // The metadata belongs to the whole; in every part it would be most of the file.
         let path = self.part::<R>(self.count);
         let batch = R::to_batch(rows).map_err(refused(&path))?;
-        place(&path, &R::schema(), &Metadata::new(), |writer| writer.write(&batch).map_err(refused(&path)))
+        place(&path, &R::schema(), Ok(plain()), |writer| writer.write(&batch).map_err(refused(&path)))
     }
 
     /// Deletes the parts from index `kept` on, and what interrupted writing has left in their folder.
@@ -189,7 +189,7 @@ impl Parts {
     /// Joins the parts of one kind; no more than a row group is in memory.
     fn merge<R: Row>(&self) -> DataResult<()> {
         let path = self.cell_dir.join(format!("{}.parquet", R::NAME));
-        place(&path, &R::schema(), &self.meta, |writer| {
+        place(&path, &R::schema(), properties(&self.meta), |writer| {
             for index in 0..self.count {
                 let part = self.part::<R>(index);
                 read_batches(&part, |batch| writer.write(batch).map_err(refused(&path)))?;
