@@ -1,16 +1,18 @@
 //! What recording costs: `cargo bench -p harness --bench recording -- GRID.yaml [--only EXPR] [--seconds S] [--data DIR]`, by
 //! default the quick start's cells, one of each model and task.
 //!
-//! Two learners of a cell train in turn, an update each on the same segment: one counts its operations and has every step
-//! written to Parquet, the other does neither. Printed is by how much the first takes longer: the median over blocks of updates, each
-//! a ratio of sums, with its 95 % interval.
+//! One learner trains, and every other update its operations are counted and the step is written to Parquet; in between neither is
+//! done. (Two learners would differ by where their memory happens to lie.) Printed is by how much recorded updates take longer: the median over blocks of updates, each
+//! a ratio of sums, with its 95 % interval. The last column is what the counting of bytes costs in the allocator, which both have:
+//! allocations of an update times what counting adds to one, as a share of the update.
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use candle_core::Device;
-use harness::cell::CellConfig;
 use harness::error::Result;
 use harness::grid::Selection;
 use harness::measure::{Counting, allocator, keep_memory};
@@ -23,48 +25,82 @@ use harness::tasks::Source;
 use learner::Learner;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
+static ALLOCATOR: Calls = Calls(Counting(mimalloc::MiMalloc));
+
+/// Times that a block was asked for.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// The program's allocator, with its calls counted.
+struct Calls(Counting);
+
+// SAFETY: every call is passed on unchanged.
+unsafe impl GlobalAlloc for Calls {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is the inner allocator's, here and below.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { self.0.dealloc(p, layout) }
+    }
+
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { self.0.realloc(p, layout, size) }
+    }
+}
+
+/// Seconds that a block of this size takes to be asked for and given back: the best of many rounds.
+fn pair(allocator: &dyn GlobalAlloc, bytes: usize) -> f64 {
+    const PAIRS: u32 = 20_000;
+    let layout = Layout::from_size_align(bytes, 16).unwrap_or(Layout::new::<u128>());
+    let round = || {
+        let clock = Instant::now();
+        for _ in 0..PAIRS {
+            // SAFETY: given back with the layout it has.
+            unsafe { allocator.dealloc(std::hint::black_box(allocator.alloc(layout)), layout) };
+        }
+        clock.elapsed().as_secs_f64() / f64::from(PAIRS)
+    };
+    (0..50).map(|_| round()).fold(f64::INFINITY, f64::min)
+}
 
 /// Updates of a block.
-const BLOCK: u32 = 20;
+const BLOCK: u32 = 40;
 
-/// One of the two.
+/// A learner and what it needs to train.
 struct Runner<'a> {
     learner: Box<dyn Learner>,
     source: &'a dyn Source,
     total: u64,
+    done: u64,
     at: Position,
-    record: Option<(Recorder<'a>, PartWriter)>,
+    recorder: Recorder<'a>,
+    sink: PartWriter,
 }
 
-impl<'a> Runner<'a> {
-    fn new(
-        config: &'a CellConfig,
-        learner: Box<dyn Learner>,
-        source: &'a dyn Source,
-        dir: Option<&Path>,
-    ) -> Result<Self> {
-        let total = segments_for(config, source);
-        let record = match dir {
-            Some(dir) => Some((Recorder::new(config, total), PartWriter::open(dir, 0, Metadata::new())?)),
-            None => None,
-        };
-        let mut runner = Self { learner, source, total, at: Position::default(), record };
-        runner.learner.set_counting(dir.is_some());
-        Ok(runner)
-    }
-
-    /// Seconds that one update takes.
-    fn train(&mut self) -> Result<f64> {
-        let segment = self.source.segment(self.at.segment % self.total)?;
+impl Runner<'_> {
+    /// Seconds that one update takes, recorded or not.
+    fn train(&mut self, recorded: bool) -> Result<f64> {
+        // every segment twice in a row, once recorded: they differ in length
+        let segment = self.source.segment(self.done / 2 % self.total)?;
+        self.done += 1;
+        self.learner.set_counting(recorded);
         let clock = Instant::now();
         allocator::begin_step();
         let update = step(&mut *self.learner, &segment, &Device::Cpu)?;
         self.at.elapsed_s += clock.elapsed().as_secs_f64();
-        if let Some((recorder, sink)) = &mut self.record {
-            recorder.record(sink, &mut self.at, segment.seen, &self.learner.cost(), update)?;
-        } else {
-            self.at.segment += 1;
+        if recorded {
+            self.recorder.record(&mut self.sink, &mut self.at, segment.seen, &self.learner.cost(), update)?;
         }
         Ok(clock.elapsed().as_secs_f64())
     }
@@ -97,7 +133,13 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let selection = Selection { only, ..Selection::default() };
     let plan = Plan::build(&grid, &selection, &data, &Device::Cpu, &mut open)?;
     let mut done = BTreeSet::new();
-    println!("{:<10} {:<12} {:>12} {:>26}", "task", "model", "us/update", "cost of recording, %");
+    let counting = |bytes| pair(&Counting(mimalloc::MiMalloc), bytes) - pair(&mimalloc::MiMalloc, bytes);
+    let added = counting(64).max(counting(4096)).max(0.0);
+    println!("counting adds {:.1} ns to an allocation and its end", 1e9 * added);
+    println!(
+        "{:<10} {:<12} {:>12} {:>26} {:>14}",
+        "task", "model", "us/update", "cost of recording, %", "allocator, %"
+    );
     for cell in plan.cells.iter().filter(|c| c.selected) {
         let config = &cell.config;
         if !done.insert((&config.task_name, &config.model_name)) {
@@ -108,31 +150,36 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let io = task.io(config.train.streams.0, segment);
         let source = task.training(io.streams, io.segment, config.seed)?;
         let total = segments_for(config, &*source);
-        let learner = || build(config, &*task, io, &*source, total, &Device::Cpu);
         let dir = tempfile::tempdir()?;
-        let mut with = Runner::new(config, learner()?, &*source, Some(dir.path()))?;
-        let mut without = Runner::new(config, learner()?, &*source, None)?;
-        with.train()?;
-        without.train()?;
+        let mut runner = Runner {
+            learner: build(config, &*task, io, &*source, total, &Device::Cpu)?,
+            source: &*source,
+            total,
+            done: 0,
+            at: Position::default(),
+            recorder: Recorder::new(config, total),
+            sink: PartWriter::open(dir.path(), 0, Metadata::new())?,
+        };
+        let calls = CALLS.load(Ordering::Relaxed);
+        for _ in 0..BLOCK {
+            runner.train(false)?;
+        }
+        let calls = (CALLS.load(Ordering::Relaxed) - calls) as f64 / f64::from(BLOCK);
         let (start, mut ratios, mut times) = (Instant::now(), Vec::new(), Vec::new());
         while start.elapsed().as_secs_f64() < seconds || ratios.len() < 5 {
             let mut sums = [0.0; 2];
             for i in 0..BLOCK {
-                // in turn, so that neither always finds the segment in the cache
-                if i % 2 == 0 {
-                    sums[0] += with.train()?;
-                    sums[1] += without.train()?;
-                } else {
-                    sums[1] += without.train()?;
-                    sums[0] += with.train()?;
-                }
+                // on, off, off, on: no drift favours either
+                let recorded = i % 4 % 3 == 0;
+                sums[usize::from(!recorded)] += runner.train(recorded)?;
             }
             ratios.push(100.0 * (sums[0] / sums[1] - 1.0));
-            times.push(sums[1] / f64::from(BLOCK));
+            times.push(sums[1] / f64::from(BLOCK / 2));
         }
         let ([low, found, high], [_, time, _]) = (median(ratios), median(times));
         let (task, model) = (&config.task_name, &config.model_name);
-        println!("{task:<10} {model:<12} {:>12.0} {found:>10.2} [{low:.2}, {high:.2}]", 1e6 * time);
+        let interval = format!("{found:.2} [{low:.2}, {high:.2}]");
+        println!("{task:<10} {model:<12} {:>12.0} {interval:>26} {:>14.3}", 1e6 * time, 100.0 * calls * added / time);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a convolution computes, from the values that passed.
 
-use learner::operations::{Fan, Product, Seen, Source, nonzero};
+use learner::operations::{Fan, Product, Seen, Source, nonzero, units};
 
 use super::{Before, Dims, FusedConv};
 use crate::count;
@@ -33,9 +33,9 @@ impl FusedConv {
         let of_rows: Vec<u64> = x.chunks_exact(inputs).map(nonzero).collect();
         let reads = (0..taps).flat_map(|tap| (0..produced).map(move |t| t * stride + tap * dilation));
         let nonzero = reads.map(|row| of_rows[row]).sum::<u64>();
-        let flags = fan.part(0, inputs).see(x, Source::Values);
+        let (unit, binary) = units(x);
         let pairs = nonzero * fan.outputs();
         let values = (taps * produced * inputs) as u64;
-        Seen { values, nonzero, events: nonzero, pairs, synaptic: pairs, ..flags }
+        Seen { values, nonzero, events: nonzero, pairs, synaptic: pairs, unit, binary }
     }
 }

@@ -15,7 +15,8 @@ pub enum Source {
 /// Values whose counts are summed in 32 bits before they go into 64: a burst has at most 2¹⁶ spikes.
 const BLOCK: usize = 4096;
 
-/// Values from which on several threads count: the output weights of a large vocabulary.
+/// Values from which on several threads count: the output weights of a large vocabulary. For less, waking them costs more
+/// than they save.
 const SHARED: usize = 1 << 20;
 
 /// What passes for spikes where only values are looked at.
@@ -24,11 +25,18 @@ const UNITS: [f32; 3] = [0.0, 1.0, -1.0];
 /// How many values are not exactly zero. A NaN is not zero.
 #[must_use]
 pub fn nonzero(values: &[f32]) -> u64 {
-    let of_block = |block: &[f32]| u64::from(block.iter().map(|v| u32::from(*v != 0.0)).sum::<u32>());
+    let [found] = sums(values, |block| [block.iter().map(|v| u32::from(*v != 0.0)).sum()]);
+    found
+}
+
+/// Sums of what `of_block` finds in at most [`BLOCK`] values.
+fn sums<const N: usize>(values: &[f32], of_block: impl Fn(&[f32]) -> [u32; N] + Sync) -> [u64; N] {
+    let add = |a: [u64; N], b: [u64; N]| std::array::from_fn(|i| a[i] + b[i]);
+    let of_share = |share: &[f32]| share.chunks(BLOCK).map(|block| of_block(block).map(u64::from)).fold([0; N], add);
     if values.len() >= SHARED {
-        values.par_chunks(BLOCK).map(of_block).sum()
+        values.par_chunks(SHARED / 8).map(of_share).reduce(|| [0; N], add)
     } else {
-        values.chunks(BLOCK).map(of_block).sum()
+        of_share(values)
     }
 }
 
@@ -177,6 +185,13 @@ impl Fan {
     }
 }
 
+/// Whether every value is −1, 0 or 1, and whether 0 or 1. The first value that is neither ends the search.
+#[must_use]
+pub fn units(values: &[f32]) -> (bool, bool) {
+    let unit = values.iter().all(|v| UNITS.contains(v));
+    (unit, unit && values.iter().all(|v| *v >= 0.0))
+}
+
 /// `|v|` of a whole number below 2²³. Added to 2²³ it is the low bits of the sum: unlike a cast, which has to saturate, that
 /// is two instructions of vector code.
 fn magnitude(v: f32) -> u32 {
@@ -224,22 +239,16 @@ impl Seen {
             Source::Values => {
                 seen.nonzero = nonzero(x);
                 seen.events = seen.nonzero;
-                // the first value that is neither ends the search
-                seen.unit = x.iter().all(|v| UNITS.contains(v));
-                seen.binary = seen.unit && x.iter().all(|v| *v >= 0.0);
+                (seen.unit, seen.binary) = units(x);
             }
             Source::Spikes => {
-                let mut negative = 0;
-                for block in x.chunks(BLOCK) {
-                    // one pass over memory, in vector code
-                    let sums = block.iter().fold([0_u32; 3], |[fired, events, negative], v| {
+                // one pass over memory, in vector code
+                let [fired, events, negative] = sums(x, |block| {
+                    block.iter().fold([0; 3], |[fired, events, negative], v| {
                         [fired + u32::from(*v != 0.0), events + magnitude(*v), negative + u32::from(*v < 0.0)]
-                    });
-                    let [fired, events, below] = sums.map(u64::from);
-                    seen.nonzero += fired;
-                    seen.events += events;
-                    negative += below;
-                }
+                    })
+                });
+                (seen.nonzero, seen.events) = (fired, events);
                 seen.unit = seen.events == seen.nonzero;
                 seen.binary = seen.unit && negative == 0;
             }

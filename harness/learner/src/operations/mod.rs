@@ -18,7 +18,7 @@
 mod fan;
 mod tally;
 
-pub use fan::{Fan, Seen, Source, nonzero};
+pub use fan::{Fan, Seen, Source, nonzero, units};
 pub use tally::{LayerTally, Product, Tally};
 
 use serde::{Deserialize, Serialize};
