@@ -116,22 +116,26 @@ fn extent(part: &Part, loaded: &Loaded, metric: &str, split: &str) -> Option<Str
     amounts.all(|n| n == first).then(|| format!("{} {unit}", catalogue::count(first)))
 }
 
-/// A configuration's curve: at each amount of data that all its runs were evaluated at.
+/// A configuration's curve: at each update after which all its runs were evaluated, against what they had seen by then on the
+/// mean. Seeds whose batches differ in length see different amounts in as many updates.
 fn curve(group: &Group, loaded: &Loaded, metric: &str, split: &str) -> Vec<Point> {
-    let mut at: BTreeMap<u64, BTreeMap<&str, f64>> = BTreeMap::new();
+    let mut at: BTreeMap<u64, BTreeMap<&str, (u64, f64)>> = BTreeMap::new();
     let mut cells = BTreeSet::new();
     for run in group.completed() {
         for row in loaded.evals.get(&run.head.cell).into_iter().flatten() {
             if row.metric == metric && row.split == split {
                 cells.insert(&run.head.cell);
                 let value = row.value.filter(|value| value.is_finite());
-                at.entry(row.seen).or_default().extend(value.map(|value| (run.head.cell.as_str(), value)));
+                at.entry(row.step).or_default().extend(value.map(|v| (run.head.cell.as_str(), (row.seen, v))));
             }
         }
     }
     // a mean over changing sets of seeds would jump where a seed joins or leaves
-    let whole = at.into_iter().filter(|(_, values)| values.len() == cells.len());
-    whole.filter_map(|(seen, values)| point(seen as f64, values.into_values())).collect()
+    let whole = at.into_values().filter(|values| values.len() == cells.len());
+    let mean_seen = |values: &BTreeMap<&str, (u64, f64)>| {
+        values.values().map(|(seen, _)| *seen as f64).sum::<f64>() / values.len().max(1) as f64
+    };
+    whole.filter_map(|values| point(mean_seen(&values), values.values().map(|(_, value)| *value))).collect()
 }
 
 pub(super) fn point(x: f64, values: impl Iterator<Item = f64>) -> Option<Point> {
@@ -187,6 +191,20 @@ mod tests {
         let plot = learning(&parts[0], &loaded, "x").unwrap();
         assert_eq!(plot.series[0].points.len(), 3, "only where both seeds were evaluated");
         assert_eq!(plot.series[1].points.len(), 5);
+    }
+
+    /// Batches of whole utterances: as many updates, not as many frames.
+    #[test]
+    fn seeds_that_saw_different_amounts_share_a_curve() {
+        let mut loaded = fixture::quickstart();
+        let shift = |rows: &mut Vec<crate::event::EvalRow>| rows.iter_mut().for_each(|row| row.seen += 100);
+        shift(loaded.evals.get_mut("bim-2-byte-200000").unwrap());
+        let before = learning(&parts(&fixture::quickstart().rows)[0], &fixture::quickstart(), "x").unwrap();
+        let after = learning(&parts(&loaded.rows)[0], &loaded, "x").unwrap();
+        assert_eq!(after.series[0].points.len(), 5);
+        for (before, after) in before.series[0].points.iter().zip(&after.series[0].points) {
+            assert_eq!((after.x, after.y), (before.x + 50.0, before.y));
+        }
     }
 
     #[test]
