@@ -142,7 +142,7 @@ fn clock(text: &str) -> Option<u32> {
     let mut parts = text.split(':').map(|part| part.trim().parse::<u32>().ok());
     let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
     let fits = parts.next().is_none() && hours < 100 && minutes < 60 && seconds < 60;
-    fits.then_some(3600 * hours + 60 * minutes + seconds)
+    fits.then(|| 3600 * hours + 60 * minutes + seconds)
 }
 
 #[cfg(test)]
@@ -172,6 +172,15 @@ mod tests {
         let spans = [Seizure { start_s: 130.0, end_s: 212.0 }, Seizure { start_s: 2972.0, end_s: 3004.0 }];
         assert_eq!(files[1].seizures, spans);
         assert_eq!(read(&TWO_FORMS.replace('\n', "\r\n")).unwrap(), files, "line ends do not matter");
+    }
+
+    /// Found by fuzzing: the product was formed before its range was checked.
+    #[test]
+    fn hours_beyond_all_days_are_no_time() {
+        assert_eq!(clock("24:42:54"), Some(88_974));
+        for text in ["4294967295:00:00", "100:00:00", "23:60:00", "23:00", "1:2:3:4"] {
+            assert_eq!(clock(text), None, "{text}");
+        }
     }
 
     #[test]
