@@ -279,14 +279,15 @@ impl TimeDifferences {
     /// of every group of streams and without history. Later the network moves its own on.
     pub fn keep(&mut self, update: u64, spikes: impl Fn(usize) -> Vec<Spikes<f32>>) {
         self.values.clear();
-        if self.most == 0 {
-            return;
+        let [now, next] = [update, update + 1].map(|update| self.most > 0 && update.is_multiple_of(self.every));
+        if !now && !next {
+            return; // nothing is measured, nor is this chunk the history of one that is
         }
         for (i, path) in self.pathways.iter_mut().enumerate() {
             let here = spikes(i).into_iter().enumerate().map(|(g, s)| s.behind(path.history.get(g)));
             let here: Vec<_> = here.collect();
             path.history = here.iter().map(|s| s.tail(self.most, path.sizes)).collect();
-            path.pairs = update.is_multiple_of(self.every).then(|| Pairs::new(&here, path.sizes, self.most));
+            path.pairs = now.then(|| Pairs::new(&here, path.sizes, self.most));
             if let Some(pairs) = &path.pairs {
                 let counts: Vec<_> = pairs.counts.iter().map(|&n| Some(n).filter(|n| *n > 0.0)).collect();
                 put(&mut self.values, &path.layer, Quantity::Pairs, &counts, 1.0);
