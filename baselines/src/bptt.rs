@@ -6,6 +6,7 @@ use learner::{
 
 use learner::operations::{LOSS_ELEMENTWISE, Tally};
 
+use crate::accumulate::Accumulator;
 use crate::{BpttConfig, State, count};
 
 /// Updates between rows of layer diagnostics.
@@ -49,6 +50,7 @@ pub struct BpttLearner<M: SequenceModel> {
     train: BpttConfig,
     params: Params,
     optimizer: AdamW,
+    accumulated: Accumulator,
     runner: Runner<M>,
     counting: bool,
     /// Outputs of the last prediction, with their graph, and what was counted on the way.
@@ -123,7 +125,8 @@ impl<M: SequenceModel> BpttLearner<M> {
         let runner = Runner::new(&config, io, &mut params)?;
         let groups = params.vars().iter().map(|(n, var)| (n.clone(), var.clone(), M::group(n, Group::by_rank(var))));
         let optimizer = AdamW::new(train.adamw, groups)?;
-        Ok(Self { config, train, params, optimizer, runner, counting: true, pending: None })
+        let accumulated = Accumulator::default();
+        Ok(Self { config, train, params, optimizer, accumulated, runner, counting: true, pending: None })
     }
 
     /// Gradients in the order of the parameters; zeros for one that the outputs do not depend on.
@@ -190,22 +193,34 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
             return Err(self.diverged("loss", value, None));
         }
         let gradients = self.gradients(&loss)?;
-        let grad_norm = self.finite_norm(&gradients)?;
-        let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
-        let directions = self.optimizer.directions(&gradients, scale)?;
-        let update_norm = self.optimizer.apply(&directions, learning_rate)?;
-        if !update_norm.is_finite() {
-            return Err(self.diverged("update norm", update_norm, None));
+        let mut update = Update { loss: Some(value), learning_rate, ..Update::default() };
+        let accumulate = self.train.accumulate.get();
+        let ready = if accumulate > 1 {
+            update.grad_norm = self.finite_norm(&gradients)?; // of this segment, if others are still to come
+            self.accumulated.take(&gradients, y, accumulate)?
+        } else {
+            Some(gradients)
+        };
+        let updates = ready.is_some();
+        if let Some(gradients) = ready {
+            update.grad_norm = self.finite_norm(&gradients)?;
+            let scale = if update.grad_norm > self.train.clip { self.train.clip / update.grad_norm } else { 1.0 };
+            let directions = self.optimizer.directions(&gradients, scale)?;
+            update.update_norm = self.optimizer.apply(&directions, learning_rate)?;
+            if !update.update_norm.is_finite() {
+                return Err(self.diverged("update norm", update.update_norm, None));
+            }
         }
-        let mut update = Update { loss: Some(value), learning_rate, grad_norm, update_norm, ..Update::default() };
         if let Some(tally) = tally {
             let mut operations = tally.counts;
             operations.reverse.elementwise += LOSS_ELEMENTWISE * outputs.elem_count() as u64;
-            operations.add_adamw(self.params.count());
+            if updates {
+                operations.add_adamw(self.params.count());
+            }
             update.operations = Some(operations);
             update.activity = tally.activity();
             // the update just made was counted already
-            if (self.optimizer.updates() - 1).is_multiple_of(DIAGNOSE_EVERY) {
+            if updates && (self.optimizer.updates() - 1).is_multiple_of(DIAGNOSE_EVERY) {
                 update.layers = tally.layer_values((outputs.elem_count() / self.runner.io.outputs) as u64);
             }
         }
@@ -229,6 +244,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         let mut snapshot = Snapshot::default();
         self.params.save(&mut snapshot)?;
         self.optimizer.save(&mut snapshot)?;
+        self.accumulated.save(&self.params, &mut snapshot)?;
         self.runner.state.save(&mut snapshot);
         Ok(snapshot)
     }
@@ -237,6 +253,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         self.pending = None;
         self.params.load(snapshot)?;
         self.optimizer.load(snapshot)?;
+        self.accumulated.load(&self.params, snapshot)?;
         self.runner.state.load(snapshot)
     }
 }

@@ -113,6 +113,8 @@ pub struct BpttConfig {
     pub adamw: AdamWConfig,
     /// Largest L2 norm of the gradient over all parameters; a larger one is scaled down to it.
     pub clip: f64,
+    /// Segments with supervised steps whose gradients make one update.
+    pub accumulate: Whole<1, 4096>,
 }
 
 impl BpttConfig {
@@ -122,7 +124,7 @@ impl BpttConfig {
     pub fn recipe(total_updates: u64) -> Self {
         let warmup_updates = (total_updates / 20).min(100);
         let schedule = Schedule { peak: 3e-3, warmup_updates, total_updates, decay: Decay::Cosine, final_share: 0.1 };
-        Self { schedule, adamw: AdamWConfig::default(), clip: 1.0 }
+        Self { schedule, adamw: AdamWConfig::default(), clip: 1.0, accumulate: whole(1) }
     }
 
     pub(crate) fn check(&self) -> Result<()> {

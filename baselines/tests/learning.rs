@@ -31,6 +31,51 @@ fn one_batch_is_learned_by_heart() -> Result<()> {
     Ok(())
 }
 
+/// Three segments whose supervised steps are not equally many, one after the other, are one batch of three streams; also if
+/// the run was cut off in between.
+#[test]
+fn accumulated_segments_make_the_update_of_one_batch() -> Result<()> {
+    let weight = [[1f32, 1., 1., 1., 1., 1.], [1., 0., 0., 0., 0., 0.], [0., 1., 1., 0., 0., 0.5]];
+    let weight = Tensor::new(&weight, &Device::Cpu)?;
+    let (x, class) = (tokens(5, 3, 6)?, tokens(2, 3, 6)?);
+    let part = |from: usize, n: usize| -> Result<(Tensor, Targets)> {
+        let cut = |t: &Tensor| -> Result<Tensor> { Ok(t.narrow(0, from, n)?.contiguous()?) };
+        Ok((cut(&x)?, Targets::Classes { class: cut(&class)?, weight: cut(&weight)? }))
+    };
+    for model in models() {
+        let new = |streams, accumulate| {
+            let train = BpttConfig { accumulate: size(accumulate), ..training(1e-2) };
+            build(&model, io(streams, 6), train, 3, &Device::Cpu)
+        };
+        let (mut whole, mut parts) = (new(3, 1)?, new(1, 3)?);
+        for round in 0..3 {
+            let (x, y) = part(0, 3)?;
+            whole.reset(&[true; 3])?;
+            whole.predict(&x)?;
+            let expected = whole.learn(&y)?;
+            for i in 0..3 {
+                let (x, y) = part(i, 1)?;
+                parts.reset(&[true])?;
+                parts.predict(&x)?;
+                let got = parts.learn(&y)?;
+                assert_eq!(got.update_norm > 0.0, i == 2, "{model:?}: an update after the third segment only");
+                if i == 2 {
+                    // sums in another order; from the first round on AdamW divides gradients by their own size
+                    let error = (got.grad_norm - expected.grad_norm).abs() / expected.grad_norm;
+                    let bar = if matches!(model, ModelConfig::Snn(_)) && round > 0 { 0.2 } else { 1e-3 };
+                    assert!(error < bar, "{model:?}, round {round}: {} {}", got.grad_norm, expected.grad_norm);
+                }
+                if (round, i) == (1, 1) {
+                    let saved = parts.save()?;
+                    parts = new(1, 3)?;
+                    parts.load(&saved)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn frames_and_labels_are_learned_too() -> Result<()> {
     for model in models() {

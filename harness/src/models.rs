@@ -2,12 +2,12 @@
 
 use baselines::{
     BpttConfig, BpttLearner, Cnn, CnnConfig, Family, Lstm, LstmConfig, Mamba, MambaConfig, Rnn, RnnConfig, Snn,
-    SnnConfig, Transformer, TransformerConfig,
+    SnnConfig, Transformer, TransformerConfig, Whole,
 };
 use bim::config::Credit;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::Device;
-use learner::{Io, Learner};
+use learner::{Error, Io, Learner};
 use serde::{Deserialize, Serialize};
 
 use crate::train::TrainConfig;
@@ -74,7 +74,7 @@ impl ModelConfig {
         }
     }
 
-    /// Builds the learner.
+    /// Builds the learner for `segments` segments with supervised steps.
     ///
     /// # Errors
     /// If settings do not fit together or the device cannot run the model.
@@ -82,12 +82,20 @@ impl ModelConfig {
         &self,
         io: Io,
         train: &TrainConfig,
-        updates: u64,
+        segments: u64,
         seed: u64,
         device: &Device,
     ) -> learner::Result<Box<dyn Learner>> {
+        let accumulate =
+            Whole::try_from(train.accumulate.0).map_err(|problem| Error::Config { key: "accumulate", problem })?;
+        if matches!(self, Self::Bim(_)) && accumulate.get() > 1 {
+            let problem = "bim learns from every segment as it arrives; leave it out".into();
+            return Err(Error::Config { key: "accumulate", problem });
+        }
+        // segments left over at the end make no update
+        let updates = (segments / accumulate.get() as u64).max(1);
         let (schedule, adamw, clip) = (train.schedule(updates), train.adamw(), train.clip.0);
-        let bptt = BpttConfig { schedule, adamw, clip };
+        let bptt = BpttConfig { schedule, adamw, clip, accumulate };
         Ok(match self {
             Self::Bim(c) => Box::new(Bim::new(c, io, Optimizer { schedule, adamw, clip }, seed, device)?),
             Self::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, bptt, seed, device)?),

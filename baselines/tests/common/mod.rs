@@ -34,7 +34,7 @@ pub fn io(streams: usize, segment: usize) -> Io {
 
 pub fn training(peak: f64) -> BpttConfig {
     let schedule = Schedule { peak, warmup_updates: 5, total_updates: 1000, decay: Decay::Constant, final_share: 1.0 };
-    BpttConfig { schedule, adamw: AdamWConfig::default(), clip: 1.0 }
+    BpttConfig { schedule, adamw: AdamWConfig::default(), clip: 1.0, accumulate: size(1) }
 }
 
 /// A checked size.

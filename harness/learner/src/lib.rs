@@ -26,7 +26,7 @@ pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
 pub use error::{Error, Result};
 pub use exponential::exp_fast;
 pub use host::{read_f32, with_f32, with_f32_mut};
-pub use loss::{Targets, loss, loss_and_gradient};
+pub use loss::{Targets, loss, loss_and_gradient, loss_slow};
 pub use operations::OpCounts;
 pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
 pub use schedule::{Decay, Schedule};

@@ -1,4 +1,6 @@
-use candle_core::{D, DType, Device, Tensor};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::ctc::Transcripts;
@@ -74,11 +76,54 @@ impl Targets {
 }
 
 /// Weighted mean loss in nats of logits `[B, K, O]`, as a scalar on the graph; `None` if no step carries weight.
-/// Labels are averaged over the `O` outputs as well.
+/// Labels are averaged over the `O` outputs as well. In host memory the gradient is computed with the loss
+/// ([`loss_and_gradient`]); elsewhere see [`loss_slow`].
 ///
 /// # Errors
 /// If shapes disagree.
 pub fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
+    if matches!(y, Targets::Transcripts { .. }) || !logits.device().is_cpu() || logits.dtype() != DType::F32 {
+        return loss_slow(logits, y);
+    }
+    let logits = logits.contiguous()?;
+    let mut gradient = vec![0.0; logits.elem_count()];
+    let Some(value) = loss_and_gradient(&logits, y, &mut gradient)? else { return Ok(None) };
+    Ok(Some(logits.apply_op1(KnownGradient { value: value as f32, gradient: Mutex::new(gradient) })?))
+}
+
+/// A loss whose gradient is known already; it is handed over once.
+struct KnownGradient {
+    value: f32,
+    gradient: Mutex<Vec<f32>>,
+}
+
+impl CustomOp1 for KnownGradient {
+    fn name(&self) -> &'static str {
+        "loss"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![self.value]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, upstream: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let mut gradient = std::mem::take(&mut *self.gradient.lock().unwrap_or_else(PoisonError::into_inner));
+        if gradient.len() != logits.elem_count() {
+            candle_core::bail!("the loss goes backward once")
+        }
+        let upstream = upstream.to_scalar::<f32>()?;
+        if upstream.to_bits() != 1f32.to_bits() {
+            gradient.par_iter_mut().for_each(|g| *g *= upstream);
+        }
+        Ok(Some(Tensor::from_vec(gradient, logits.dims(), logits.device())?))
+    }
+}
+
+/// [`loss`] in tensor operations, for any device and element type.
+///
+/// # Errors
+/// If shapes disagree.
+pub fn loss_slow(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
     let (b, k, o) = logits.dims3()?;
     let weight = y.weight();
     if weight.dims() != [b, k] {
@@ -243,6 +288,38 @@ mod tests {
         let expected = (p(&[1., 2., 3.], 2) + 3f64.ln() + p(&[5., 1., 1.], 0)) / 3.0;
         let got = f64::from(loss(&logits, &y)?.expect("weighted").to_scalar::<f32>()?);
         assert!((got - expected).abs() < 1e-6, "{got} {expected}"); // f32 rounding of a few exps
+        Ok(())
+    }
+
+    /// The gradient that came with the loss is the one of the tensor operations, whatever stands above the loss.
+    #[test]
+    fn the_fused_loss_and_its_gradient_are_those_of_the_tensor_operations() -> Result<()> {
+        let dev = Device::Cpu;
+        let (b, k, o) = (2, 3, 5);
+        let value = |i: usize| ((i * 7919 % 23) as f32 - 11.0) / 4.0;
+        let z = Tensor::from_vec((0..b * k * o).map(value).collect(), (b, k, o), &dev)?;
+        let weight = Tensor::new(&[[1f32, 0.5, 0.], [2., 0., 1.]], &dev)?;
+        let probability = Tensor::from_vec((0..b * k * o).map(|i| value(i + 3)).collect(), (b, k, o), &dev)?;
+        let all = [
+            Targets::Classes { class: Tensor::new(&[[1u32, 4, 0], [0, 2, 3]], &dev)?, weight: weight.clone() },
+            Targets::Labels {
+                label: Tensor::new(&[[1f32, 0., 1., 1., 0.], [0., 0., 0., 1., 1.]], &dev)?,
+                weight: weight.clone(),
+            },
+            Targets::Posteriors { probability: log_softmax(&probability)?.exp()?, weight },
+        ];
+        for y in all {
+            let run = |f: fn(&Tensor, &Targets) -> Result<Option<Tensor>>| -> Result<(f32, Vec<f32>)> {
+                let z = candle_core::Var::from_tensor(&z)?;
+                let loss = (f(&z, &y)?.expect("weighted") * 3.0)?;
+                let gradient = loss.backward()?.remove(&z).expect("a gradient");
+                Ok((loss.to_scalar::<f32>()?, crate::read_f32(&gradient)?))
+            };
+            let ((fast, fast_gradient), (slow, slow_gradient)) = (run(loss)?, run(loss_slow)?);
+            assert!((fast - slow).abs() < 1e-5 * slow.abs(), "{fast} {slow}"); // f32 sums in another order
+            let error = fast_gradient.iter().zip(&slow_gradient).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(error < 1e-6, "{error} of gradients up to 0.5"); // `exp_fast` is good to 2 units in the last place
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use baselines::{BpttConfig, BpttLearner, Rnn, RnnConfig};
 use candle_core::{DType, Device};
-use learner::{AdamWConfig, Decay, Learner, Schedule, Targets};
+use learner::{Decay, Learner, Schedule, Targets};
 
 use super::*;
 use crate::datasets::mini::speech::{SpeechSpec, generate};
@@ -75,7 +75,7 @@ fn an_evaluation_has_every_utterance_once() {
 fn rnn(task: &Speech, streams: usize, segment: usize) -> BpttLearner<Rnn> {
     let schedule =
         Schedule { peak: 1e-2, warmup_updates: 0, total_updates: 99, decay: Decay::Constant, final_share: 1.0 };
-    let train = BpttConfig { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
+    let train = BpttConfig { schedule, ..BpttConfig::recipe(1) };
     BpttLearner::new(RnnConfig::default(), task.io(streams, segment), train, 1, &Device::Cpu).unwrap()
 }
 
