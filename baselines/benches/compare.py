@@ -10,6 +10,8 @@ PEERS = pathlib.Path(__file__).parent / "peers"
 SCRIPT = dict(transformer="lm.py", mamba="lm.py", snn="lm.py", lstm="lm.py", gru="rnn.py", vanilla="rnn.py", causal="cnn.py", resnet="cnn.py")
 # large blocks are kept instead of being given back to the system, without which PyTorch is up to 30 times slower here
 ALLOCATOR = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000")
+# as the program sets it: candle's own threads would spin beside ours
+OURS = dict(CANDLE_NUM_THREADS="1")
 # updates of one run: a median over a few seconds of the slower side
 UPDATES = dict(mamba=6, snn=12, resnet=12)
 
@@ -24,7 +26,7 @@ a = p.parse_args()
 
 
 def run(command):
-    env = dict(os.environ, **ALLOCATOR, RAYON_NUM_THREADS=str(a.threads), OMP_NUM_THREADS=str(a.threads))
+    env = dict(os.environ, **ALLOCATOR, **OURS, RAYON_NUM_THREADS=str(a.threads), OMP_NUM_THREADS=str(a.threads))
     out = subprocess.run(command, env=env, capture_output=True, text=True)
     if out.returncode != 0:
         sys.exit(f"{' '.join(command)}\n{out.stderr}")

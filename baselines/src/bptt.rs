@@ -1,4 +1,4 @@
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use learner::{
     Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot,
     Targets, Update, global_norm, loss,
@@ -7,7 +7,7 @@ use learner::{
 use learner::operations::{LOSS_ELEMENTWISE, Tally};
 
 use crate::accumulate::Accumulator;
-use crate::{BpttConfig, State, count};
+use crate::{BpttConfig, State, count, ops};
 
 /// Updates between rows of layer diagnostics.
 const DIAGNOSE_EVERY: u64 = 100;
@@ -131,8 +131,14 @@ impl<M: SequenceModel> BpttLearner<M> {
 
     /// Gradients in the order of the parameters; zeros for one that the outputs do not depend on.
     fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
-        let mut store = loss.backward()?;
-        self.params.vars().iter().map(|(_, var)| Ok(store.remove(var).map_or_else(|| var.zeros_like(), Ok)?)).collect()
+        let (store, mut beside) = ops::beside(|| loss.backward());
+        let mut store = store?;
+        let gradient = |var: &Var| match (store.remove(var), beside.remove(&var.id())) {
+            (Some(a), Some(b)) => a + b,
+            (Some(gradient), None) | (None, Some(gradient)) => Ok(gradient),
+            (None, None) => var.zeros_like(),
+        };
+        Ok(self.params.vars().iter().map(|(_, var)| var).map(gradient).collect::<candle_core::Result<_>>()?)
     }
 
     fn diverged(&self, quantity: &'static str, value: f64, layer: Option<String>) -> Error {
@@ -205,8 +211,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         if let Some(gradients) = ready {
             update.grad_norm = self.finite_norm(&gradients)?;
             let scale = if update.grad_norm > self.train.clip { self.train.clip / update.grad_norm } else { 1.0 };
-            let directions = self.optimizer.directions(&gradients, scale)?;
-            update.update_norm = self.optimizer.apply(&directions, learning_rate)?;
+            update.update_norm = self.optimizer.step(&gradients, scale, learning_rate)?;
             if !update.update_norm.is_finite() {
                 return Err(self.diverged("update norm", update.update_norm, None));
             }

@@ -4,6 +4,7 @@
 #![allow(clippy::inline_always, reason = "a call inside a loop keeps it from becoming vector code")]
 
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 use crate::scratch::Scratch;
 
@@ -100,16 +101,27 @@ fn product(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: 
 pub(crate) fn transposed(rows: &[f32], columns: usize) -> Scratch {
     /// Side of a tile: a line of the cache each way.
     const TILE: usize = 16;
+    /// Elements from which on threads share the work.
+    const MANY: usize = 1 << 16;
     let height = rows.len() / columns;
     let mut out = Scratch::of(rows.len());
-    for r0 in (0..height).step_by(TILE) {
-        for c0 in (0..columns).step_by(TILE) {
-            for c in c0..(c0 + TILE).min(columns) {
-                for r in r0..(r0 + TILE).min(height) {
-                    out[c * height + r] = rows[r * columns + c];
+    if rows.is_empty() {
+        return out;
+    }
+    let band = |(index, out): (usize, &mut [f32])| {
+        for r0 in (0..height).step_by(TILE) {
+            for (c, out) in out.chunks_exact_mut(height).enumerate() {
+                let column = index * TILE + c;
+                for (r, to) in (r0..height).zip(out[r0..].iter_mut().take(TILE)) {
+                    *to = rows[r * columns + column];
                 }
             }
         }
+    };
+    if rows.len() < MANY {
+        out.chunks_mut(TILE * height).enumerate().for_each(band);
+    } else {
+        out.par_chunks_mut(TILE * height).enumerate().for_each(band);
     }
     out
 }

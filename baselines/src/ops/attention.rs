@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::attend::Head;
 use super::linear::check_last;
 use super::rotary::Rotary;
-use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::count::{self, Watch, see};
 use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
 use crate::scratch::Scratch;
@@ -344,7 +344,6 @@ impl CustomOp3 for Attention {
                 with_values(w_o, |o| with_values(dy, |dy| self.backward((x, qkv, o), &recorded, dy)))
             })
         })????;
-        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
-        Ok((Some(tensor(dx, x)?), Some(tensor(d_qkv, w_qkv)?), Some(tensor(d_o, w_o)?)))
+        Ok((gradient(dx, x)?, gradient(d_qkv, w_qkv)?, gradient(d_o, w_o)?))
     }
 }

@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, 
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, rms_norm_slow, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, rms_norm_slow, slice, sum_in_order, with_values};
 use crate::count;
 use crate::kernels::{Keep, View, matmul, norm_relu, norm_relu_backward, transposed};
 use crate::scratch::Scratch;
@@ -456,7 +456,6 @@ impl CustomOp3 for FusedConv {
         let (dx, dw, db) = with_values(x, |x| {
             with_values(w, |w| with_values(dy, |dy| self.gradients((x, &padded), w, dy, wanted)))
         })???;
-        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
-        Ok((dx.map(|v| tensor(v, x)).transpose()?, Some(tensor(dw, w)?), Some(tensor(db, b)?)))
+        Ok((dx.map_or(Ok(None), |dx| gradient(dx, x))?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

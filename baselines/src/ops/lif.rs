@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, View, fma, matmul, par_matmul, transposed};
 use crate::scratch::Scratch;
 
@@ -362,7 +362,6 @@ impl CustomOp3 for Lif {
         let [dx, dw, db] = with_values(x, |x| {
             with_values(w, |w| with_values(spikes, |s| with_values(dy, |dy| self.gradients(x, w, s, &excess, dy))))
         })????;
-        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
-        Ok((Some(tensor(dx, x)?), Some(tensor(dw, w)?), Some(tensor(db, b)?)))
+        Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{ROWS_PER_TASK, add, column_sums, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use super::{ROWS_PER_TASK, add, column_sums, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
 use crate::scratch::Scratch;
 
@@ -149,8 +149,6 @@ impl CustomOp3 for Linear {
                 })
             })
         })???;
-        let dx = if x.track_op() { Some(Tensor::from_vec(dx, x.dims(), x.device())?) } else { None };
-        let dw = Tensor::from_vec(dw, w.dims(), w.device())?;
-        Ok((dx, Some(dw), Some(Tensor::from_vec(db, b.dims(), b.device())?)))
+        Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

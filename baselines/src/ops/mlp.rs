@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use learner::operations::Source;
 
 use super::linear::check_last;
-use super::{ROWS_PER_TASK, Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::count::{self, Watch, see};
 use crate::kernels::{Keep, View, gelu, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
 use crate::scratch::Scratch;
@@ -113,8 +113,7 @@ impl CustomOp3 for Mlp {
         let [dx, d_w1, d_w2] = with_values(x, |x| {
             with_values(w1, |w1| with_values(w2, |w2| with_values(dy, |dy| self.backward((x, w1, w2), h, dy))))
         })????;
-        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
-        Ok((Some(tensor(dx, x)?), Some(tensor(d_w1, w1)?), Some(tensor(d_w2, w2)?)))
+        Ok((gradient(dx, x)?, gradient(d_w1, w1)?, gradient(d_w2, w2)?))
     }
 }
 

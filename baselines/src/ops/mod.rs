@@ -6,6 +6,7 @@
 mod attend;
 mod attention;
 mod conv;
+mod gradients;
 mod lif;
 mod linear;
 mod lstm;
@@ -25,6 +26,9 @@ pub use mlp::{mlp, mlp_slow};
 pub use pool::{Pool, pool, pool_slow};
 pub use rnn::{Cell, rnn, rnn_slow};
 pub use rotary::Rotary;
+
+pub(crate) use gradients::beside;
+use gradients::gradient;
 
 use std::sync::{Mutex, PoisonError};
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::linear::check_last;
 use super::lstm::{LANES, STREAMS_PER_TASK, each, load};
-use super::{Tape, add, fused, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, View, matmul, par_matmul, sigmoid, tanh, transposed};
 use crate::scratch::Scratch;
 
@@ -383,7 +383,6 @@ impl CustomOp3 for Rnn {
         let [dx, dw, db] = with_values(x, |x| {
             with_values(w, |w| with_values(y, |y| with_values(dy, |dy| self.gradients(x, w, y, &sums, dy))))
         })????;
-        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
-        Ok((Some(tensor(dx, x)?), Some(tensor(dw, w)?), Some(tensor(db, b)?)))
+        Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

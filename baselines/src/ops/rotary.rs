@@ -32,15 +32,16 @@ impl Rotary {
     }
 
     fn table(&self, position: usize) -> (&[f32], &[f32]) {
-        let row = position * self.half..(position + 1) * self.half;
-        (&self.cos[row.clone()], &self.sin[row])
+        let at = position * self.half;
+        (&self.cos[at..][..self.half], &self.sin[at..][..self.half])
     }
 
     /// `out = factor · rotated x`.
     pub(super) fn rotate(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
         let (cos, sin) = self.table(position);
-        let (x1, x2) = x.split_at(self.half);
-        let (out1, out2) = out.split_at_mut(self.half);
+        let ((x1, x2), (out1, out2)) = (x.split_at(self.half), out.split_at_mut(self.half));
+        // of one length, which the compiler then need not check at every element
+        let (x2, out2) = (&x2[..self.half], &mut out2[..self.half]);
         for i in 0..self.half {
             out1[i] = factor * (x1[i] * cos[i] - x2[i] * sin[i]);
             out2[i] = factor * (x1[i] * sin[i] + x2[i] * cos[i]);
@@ -50,8 +51,9 @@ impl Rotary {
     /// The transpose of [`Rotary::rotate`].
     pub(super) fn rotate_back(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
         let (cos, sin) = self.table(position);
-        let (x1, x2) = x.split_at(self.half);
-        let (out1, out2) = out.split_at_mut(self.half);
+        let ((x1, x2), (out1, out2)) = (x.split_at(self.half), out.split_at_mut(self.half));
+        // of one length, which the compiler then need not check at every element
+        let (x2, out2) = (&x2[..self.half], &mut out2[..self.half]);
         for i in 0..self.half {
             out1[i] = factor * (x1[i] * cos[i] + x2[i] * sin[i]);
             out2[i] = factor * (x2[i] * cos[i] - x1[i] * sin[i]);

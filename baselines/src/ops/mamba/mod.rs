@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use self::block::{Block, Recorded};
 use super::linear::check_last;
-use super::{Tape, fused, matmul_slow, rms_norm_slow, slice, with_values};
+use super::{Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::count;
 
 /// Sizes of a Mamba block.
@@ -252,7 +252,6 @@ impl CustomOp3 for Mamba {
                 with_values(rest, |rest| with_values(dy, |dy| self.block.backward(x, input, rest, &recorded, dy)))
             })
         })????;
-        let tensor = |v: Vec<f32>, like: &Tensor| Tensor::from_vec(v, like.dims(), like.device());
-        Ok((Some(tensor(dx, x)?), Some(tensor(d_input, input)?), Some(tensor(d_rest, rest)?)))
+        Ok((gradient(dx, x)?, gradient(d_input, input)?, gradient(d_rest, rest)?))
     }
 }
