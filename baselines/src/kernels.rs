@@ -109,11 +109,18 @@ pub(crate) fn transposed(rows: &[f32], columns: usize) -> Scratch {
         return out;
     }
     let band = |(index, out): (usize, &mut [f32])| {
+        // by way of a tile of its own, so that every line is touched once: lines a power of two apart evict each other
+        let mut tile = [[0.0; TILE]; TILE];
+        let wide = out.len() / height;
         for r0 in (0..height).step_by(TILE) {
+            let tall = TILE.min(height - r0);
+            for (r, tile) in tile.iter_mut().take(tall).enumerate() {
+                let from = (r0 + r) * columns + index * TILE;
+                tile[..wide].copy_from_slice(&rows[from..from + wide]);
+            }
             for (c, out) in out.chunks_exact_mut(height).enumerate() {
-                let column = index * TILE + c;
-                for (r, to) in (r0..height).zip(out[r0..].iter_mut().take(TILE)) {
-                    *to = rows[r * columns + column];
+                for (to, row) in out[r0..r0 + tall].iter_mut().zip(&tile) {
+                    *to = row[c];
                 }
             }
         }

@@ -14,6 +14,9 @@ const ROWS_PER_TASK: usize = 256;
 /// Rows of the weights whose gradient one task computes: enough for the product kernel, few enough to keep every core
 /// busy.
 const WEIGHTS_PER_TASK: usize = 128;
+/// Blocks of rows from which on weights are transposed before the backward pass: every block packs them anew, and against
+/// their rows that takes longer.
+const PACKED_OFTEN: usize = 2;
 /// Streams with fewer output steps are joined, because every product packs the weights anew.
 const ENOUGH_ROWS: usize = 128;
 
@@ -227,6 +230,14 @@ struct Run {
     streams: usize,
 }
 
+/// Weights for products with the gradient of the outputs.
+enum Back<'a> {
+    /// `[O, taps · I]`.
+    Transposed(Scratch),
+    /// As they are, `[taps · I, O]`: few products read them.
+    Once(&'a [f32]),
+}
+
 struct FusedConv {
     dims: Dims,
     before: Before,
@@ -321,7 +332,8 @@ impl FusedConv {
     /// Gradient of `x`; `dy` has `per_stream` elements for each stream.
     fn input_gradient(&self, x: &[f32], w: &[f32], padded: &[f32], (dy, per_stream): (&[f32], usize)) -> Vec<f32> {
         let Dims { steps, inputs, outputs, left, ref lengths, .. } = self.dims;
-        let w_t = transposed(w, outputs); // [O, taps · I]
+        let blocks: usize = self.dims.runs().iter().map(|&run| self.dims.rows(run).div_ceil(ROWS_PER_TASK)).sum();
+        let weights = if blocks > PACKED_OFTEN { Back::Transposed(transposed(w, outputs)) } else { Back::Once(w) };
         let mut dx = vec![0.0; x.len()];
         let per_run = self.dims.joined() * steps * inputs;
         (dx.par_chunks_mut(per_run), self.dims.runs()).into_par_iter().for_each(|(dx, run)| {
@@ -330,7 +342,7 @@ impl FusedConv {
                 n => (n - 1) * self.dims.padded() + steps,
             };
             let mut d = Scratch::zeros(kept * inputs); // of padded steps from `left` on
-            self.products_back(&w_t, &dy[run.first * per_stream..], self.dims.rows(run), &mut d);
+            self.products_back(&weights, &dy[run.first * per_stream..], self.dims.rows(run), &mut d);
             dx.par_chunks_mut(steps * inputs).zip(d.par_chunks_mut(self.dims.padded_len())).enumerate().for_each(
                 |(i, (dx, d))| {
                     let s = run.first + i;
@@ -350,7 +362,7 @@ impl FusedConv {
     }
 
     /// Adds to `d`, padded steps of one long stream from `left` on, what its first `rows` output steps give back.
-    fn products_back(&self, w_t: &[f32], dy: &[f32], rows: usize, d: &mut [f32]) {
+    fn products_back(&self, weights: &Back, dy: &[f32], rows: usize, d: &mut [f32]) {
         let Dims { inputs, outputs, taps, dilation, stride, left, .. } = self.dims;
         d.par_chunks_mut(ROWS_PER_TASK * inputs).enumerate().for_each(|(block, d)| {
             let from = left + block * ROWS_PER_TASK;
@@ -362,7 +374,10 @@ impl FusedConv {
                 let first = through.start * stride + tap * dilation - from;
                 let to = View::strided(through.len(), inputs, stride * inputs);
                 let back = (&dy[through.start * outputs..], View::new(through.len(), outputs));
-                let weights = (&w_t[tap * inputs..], View::strided(outputs, inputs, taps * inputs));
+                let weights = match weights {
+                    Back::Transposed(w) => (&w[tap * inputs..], View::strided(outputs, inputs, taps * inputs)),
+                    Back::Once(w) => (&w[tap * inputs * outputs..], View::new(inputs, outputs).t()),
+                };
                 matmul((&mut d[first * inputs..], to), back, weights, Keep::Sum);
             }
         });

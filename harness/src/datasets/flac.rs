@@ -26,6 +26,8 @@ const STREAM_INFO: usize = 34;
 const SAMPLES_ALLOWED: u64 = 1 << 26;
 /// Samples per byte that a longer stream may hold. Recordings have less than one; this is far beyond any of them.
 const SAMPLES_PER_BYTE: u64 = 64;
+/// Bits per sample that a stream can have (RFC 9639, section 8.2).
+const BITS: std::ops::RangeInclusive<u32> = 4..=32;
 /// What is expected where something is wrong with the stream itself.
 const WHOLE: &str = "a whole FLAC stream (RFC 9639)";
 
@@ -161,6 +163,9 @@ fn decode_frames(info: &[u8], frames: &[u8], done: &Cell<usize>) -> Result<(Audi
     let stream = header.as_slice().chain(Counted { bytes: frames, read: &read });
     let mut reader = FlacChannelReader::new(stream).map_err(|e| e.to_string())?;
     let (rate_hz, bits) = (reader.sample_rate(), reader.bits_per_sample());
+    if !BITS.contains(&bits) {
+        return Err(format!("{bits} bits per sample, of 4 to 32"));
+    }
     let (total, md5) = (reader.total_samples(), reader.md5().copied());
     let width = u64::from(reader.channel_count());
     let allowed = SAMPLES_ALLOWED.max((frames.len() as u64).saturating_mul(SAMPLES_PER_BYTE)) / width;
@@ -227,11 +232,17 @@ fn md5_of(audio: &Audio) -> [u8; 16] {
 /// that does not fit into `bits`.
 pub fn encode(channels: &[&[i32]], rate_hz: u32, bits: u32) -> Result<Vec<u8>, String> {
     let mut out = Cursor::new(Vec::new());
-    let fits = |sample: &i32| (1..=32).contains(&bits) && (*sample << (32 - bits)) >> (32 - bits) == *sample;
+    if !BITS.contains(&bits) {
+        return Err(format!("expected 4 to 32 bits per sample, got {bits}"));
+    }
+    let fits = |sample: &i32| (*sample << (32 - bits)) >> (32 - bits) == *sample;
     if let Some(sample) = channels.iter().flat_map(|channel| channel.iter()).find(|sample| !fits(sample)) {
         return Err(format!("sample {sample} does not fit into {bits} bits"));
     }
     let length = channels.first().map_or(0, |channel| channel.len()) as u64;
+    if length == 0 {
+        return Err("expected samples, got none".into()); // the crate would panic
+    }
     let options = Options::default().no_padding().no_seektable();
     let width = u8::try_from(channels.len()).map_err(|e| e.to_string())?;
     let mut writer =
@@ -291,6 +302,8 @@ mod tests {
     fn samples_that_do_not_fit_are_refused() {
         assert!(encode(&[&[128]], 16_000, 8).unwrap_err().contains("128"));
         assert!(encode(&[&[1, 2], &[1]], 16_000, 8).is_err());
+        assert!(encode(&[&[]], 16_000, 8).unwrap_err().contains("got none"));
+        assert!(encode(&[&[0]], 16_000, 1).unwrap_err().contains("4 to 32 bits"));
         assert!(encode(&[], 16_000, 8).is_err());
     }
 
@@ -341,6 +354,11 @@ mod tests {
             assert!(decode(&bytes, Path::new("x"), 0).is_err());
             assert!(decode(&bytes[42..], Path::new("x"), 0).is_err());
         }
+        // found by fuzzing: one bit per sample and no frame
+        let mut thin = head[..42].to_vec();
+        thin[4] |= 0x80;
+        thin[18..26].fill(0);
+        assert!(decode(&thin, Path::new("x"), 0).unwrap_err().to_string().contains("of 4 to 32"));
         // 2^36 − 1 samples claimed, none there: refused without memory for them
         let mut claim = head;
         claim[21] |= 0x0F;
