@@ -251,30 +251,40 @@ struct FusedConv {
 }
 
 impl FusedConv {
-    /// What the weights are multiplied with: `[B, P, I]`.
-    fn prepared(&self, x: &[f32]) -> Scratch {
+    /// What the weights are multiplied with, `[B, P, I]`, and how many values of each step are not zero, `[B, P]`; the
+    /// latter are left at zero unless `counting`.
+    fn prepared(&self, x: &[f32], counting: bool) -> (Scratch, Vec<u32>) {
         let Dims { streams, steps, inputs, left, ref lengths, .. } = self.dims;
         let per_stream = self.dims.padded_len();
         let mut padded = Scratch::of(streams * per_stream);
-        let prepare = |x: &[f32], out: &mut [f32]| match self.before {
-            Before::Nothing => out.copy_from_slice(x),
-            Before::NormRelu => norm_relu(x, out, inputs),
+        let mut nonzero = vec![0; streams * self.dims.padded()];
+        let prepare = |x: &[f32], out: &mut [f32], nonzero: &mut [u32]| {
+            match self.before {
+                Before::Nothing => out.copy_from_slice(x),
+                Before::NormRelu => norm_relu(x, out, inputs),
+            }
+            if counting {
+                operations::nonzero_of_rows(out, nonzero);
+            }
         };
-        let streams = (padded.par_chunks_mut(per_stream), x.par_chunks(steps * inputs)).into_par_iter();
-        streams.enumerate().for_each(|(s, (padded, x))| {
+        let each = (padded.par_chunks_mut(per_stream), nonzero.par_chunks_mut(self.dims.padded()));
+        let streams = (each.into_par_iter(), x.par_chunks(steps * inputs)).into_par_iter();
+        streams.enumerate().for_each(|(s, ((padded, nonzero), x))| {
             let (head, rest) = padded.split_at_mut(left * inputs);
             let (body, tail) = rest.split_at_mut(lengths[s] * inputs);
+            let (of_head, of_rest) = nonzero.split_at_mut(left);
             if self.context.is_empty() {
                 head.fill(0.0);
             } else {
-                prepare(&self.context[s * left * inputs..(s + 1) * left * inputs], head);
+                prepare(&self.context[s * left * inputs..(s + 1) * left * inputs], head, of_head);
             }
             body.par_chunks_mut(ROWS_PER_TASK * inputs)
+                .zip(of_rest[..lengths[s]].par_chunks_mut(ROWS_PER_TASK))
                 .zip(x[..lengths[s] * inputs].par_chunks(ROWS_PER_TASK * inputs))
-                .for_each(|(body, x)| prepare(x, body));
+                .for_each(|((body, nonzero), x)| prepare(x, body, nonzero));
             tail.fill(0.0);
         });
-        padded
+        (padded, nonzero)
     }
 
     fn forward(&self, padded: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
@@ -446,10 +456,11 @@ impl CustomOp3 for FusedConv {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let padded = self.prepared(slice(s1, l1, "x")?);
+        let counting = count::active();
+        let (padded, nonzero) = self.prepared(slice(s1, l1, "x")?, counting);
         let y = self.forward(&padded, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
-        if count::active() {
-            self.count(&padded, slice(s2, l2, "w")?);
+        if counting {
+            self.count(&padded, &nonzero, slice(s2, l2, "w")?);
         }
         if self.record {
             self.tape.put(padded);
