@@ -143,6 +143,7 @@ fn style() -> String {
          font-variant-numeric:tabular-nums}.plot text{fill:currentColor}.plot .grid{stroke:currentColor;opacity:.13}\
          .plot .axis{stroke:currentColor;opacity:.55;fill:none}.plot .line{fill:none;stroke:var(--c);stroke-width:2;\
          stroke-linejoin:round}.plot .band{fill:var(--c);opacity:.16}.plot .dot{fill:var(--c)}\
+         .plot .ring{fill:none;stroke:var(--c);stroke-width:2}\
          .plot .level{stroke:currentColor;stroke-width:1.5;stroke-dasharray:6 4;fill:none;opacity:.8}",
     );
     let mut dark = String::from(".plot{color:#e6e8eb}");
@@ -194,6 +195,14 @@ fn line(out: &mut String, series: &Series, index: usize, x: &Axis, y: &Axis) {
     };
     let at = |value: fn(&Point) -> f64| move |p: &Point| (x.at(p.x), y.at(value(p)));
     let _ = writeln!(out, "<g class=\"c{class}\"><title>{}</title>", escape(&series.label));
+    if let [only] = series.points.as_slice() {
+        // no line: a mark, and the range of the seeds through it
+        let at = x.at(only.x);
+        let _ = writeln!(out, "<path class=\"line\" d=\"M{at:.1} {:.1}V{:.1}\"/>", y.at(only.low), y.at(only.high));
+        mark(out, index, at, y.at(only.y));
+        out.push_str("</g>\n");
+        return;
+    }
     if series.points.iter().any(|p| p.high > p.low) {
         let upper = series.points.iter().map(at(|p| p.high));
         let lower = series.points.iter().rev().map(at(|p| p.low));
@@ -201,12 +210,13 @@ fn line(out: &mut String, series: &Series, index: usize, x: &Axis, y: &Axis) {
     }
     let mean = path(&mut series.points.iter().map(at(|p| p.y)));
     let _ = writeln!(out, "<path class=\"line\"{} d=\"{mean}\"/>", dashes(index));
-    // a lone point is no line: it needs a mark to be seen
-    if let [only] = series.points.as_slice() {
-        let _ =
-            writeln!(out, "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>", x.at(only.x), y.at(only.y));
-    }
     out.push_str("</g>\n");
+}
+
+/// A point of its own: full, or a ring once the colours are used up.
+fn mark(out: &mut String, index: usize, x: f64, y: f64) {
+    let class = if index < COLOURS.len() { "dot" } else { "ring" };
+    let _ = writeln!(out, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>");
 }
 
 fn dashes(index: usize) -> String {
@@ -218,24 +228,25 @@ fn dashes(index: usize) -> String {
 
 fn legend(out: &mut String, plot: &Plot, left: f64) {
     let mut y = TOP + 10.0;
-    let mut entry = |class: &str, inner: &str, extra: &str, label: &str| {
-        let shown = shorten(label);
-        let _ = writeln!(
-            out,
-            "<g class=\"{class}\"><title>{}</title><path class=\"{inner}\"{extra} d=\"M{left:.1} {y:.1}h22\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text></g>",
-            escape(label),
-            left + 28.0,
-            y + 4.5,
-            escape(&shown)
-        );
+    let mut entry = |class: &str, sample: &dyn Fn(&mut String, f64), label: &str| {
+        let _ = write!(out, "<g class=\"{class}\"><title>{}</title>", escape(label));
+        sample(out, y);
+        let (x, y_text, shown) = (left + 28.0, y + 4.5, escape(&shorten(label)));
+        let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"{y_text:.1}\">{shown}</text></g>");
         y += LEGEND_LINE;
     };
+    let stroke = |out: &mut String, y: f64, class: &str, extra: &str| {
+        let _ = write!(out, "<path class=\"{class}\"{extra} d=\"M{left:.1} {y:.1}h22\"/>");
+    };
     for (i, series) in plot.series.iter().enumerate() {
-        entry(&format!("c{}", i % COLOURS.len()), "line", &dashes(i), &series.label);
+        let sample = |out: &mut String, y: f64| match series.points.as_slice() {
+            [_] => mark(out, i, left + 11.0, y),
+            _ => stroke(out, y, "line", &dashes(i)),
+        };
+        entry(&format!("c{}", i % COLOURS.len()), &sample, &series.label);
     }
     if let Some(level) = &plot.level {
-        entry("reference", "level", "", &level.label);
+        entry("reference", &|out, y| stroke(out, y, "level", ""), &level.label);
     }
 }
 
@@ -310,7 +321,14 @@ mod tests {
         p.log_x = false;
         p.level = None;
         p.series[0].points = vec![Point { x: 5.0, y: 1.0, low: 1.0, high: 1.0 }];
+        // as many as there are colours, and one more in the first colour again, which must not look like the first
+        let of =
+            |i: usize| Series { label: format!("m{i}"), points: vec![Point { x: i as f64, ..p.series[0].points[0] }] };
+        p.series = (0..=COLOURS.len()).map(of).collect();
         let svg = svg(&p);
-        assert!(svg.contains("<circle") && !svg.contains("NaN"), "{svg}");
+        assert!(!svg.contains("NaN"), "{svg}");
+        // in the plot and in the legend
+        let count = |class: &str| svg.matches(&format!("<circle class=\"{class}\"")).count();
+        assert_eq!((count("dot"), count("ring")), (2 * COLOURS.len(), 2));
     }
 }
