@@ -13,7 +13,7 @@ use bim::kernels::trace;
 use bim::rule::Membrane;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::{DType, Device, Tensor};
-use learner::{AdamWConfig, Decay, InputKind, Io, Learner, Predictor, Schedule, Targets};
+use learner::{InputKind, Io, Learner, Predictor, Targets};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -41,10 +41,8 @@ impl Runner {
     fn new(credit: Credit, state: usize, segment: usize) -> learner::Result<Self> {
         let io =
             Io { input: InputKind::Tokens { vocabulary: VOCABULARY }, outputs: VOCABULARY, streams: STREAMS, segment };
-        let schedule =
-            Schedule { peak: 1e-3, warmup_updates: 0, total_updates: 1, decay: Decay::Constant, final_share: 1.0 };
-        let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
-        Ok(Self { bim: Bim::new(&config(credit, state), io, train, 1, &Device::Cpu)?, segment, at: 0 })
+        let bim = Bim::new(&config(credit, state), io, Optimizer::constant(1e-3), 1, &Device::Cpu)?;
+        Ok(Self { bim, segment, at: 0 })
     }
 
     /// Tokens per second over `tokens` tokens.

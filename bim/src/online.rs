@@ -33,6 +33,14 @@ pub struct Optimizer {
     pub clip: f64,
 }
 
+impl Optimizer {
+    /// `AdamW` at one rate throughout, gradients clipped at 1.
+    #[must_use]
+    pub fn constant(rate: f64) -> Self {
+        Self { schedule: Schedule::constant(rate), adamw: AdamWConfig::default(), clip: 1.0 }
+    }
+}
+
 /// BIM, learning online.
 pub struct Bim {
     config: BimConfig,

@@ -40,6 +40,8 @@ fn row(step: u64, rng: &mut ChaCha8Rng) -> StepRow {
         state_bytes: Some(1_474_560),
         live_bytes: Some(8_412_160 + step % 3 * 4096),
         peak_bytes: Some(9_412_160 + step % 7 * 4096),
+        peak_bytes_forward: Some(8_912_160 + step % 7 * 4096),
+        peak_bytes_learning: Some(9_412_160 + step % 7 * 4096),
         rss_bytes: Some(61_000_000 + step / 1000 * 4096),
         spike_sparsity: Some(1.0 - spikes / 1e6),
         activation_sparsity: Some(noisy(0.4, 0.02)),
@@ -165,7 +167,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let before = allocator::live_bytes();
     let report = report::compute(&report::load(std::slice::from_ref(&run))?, &report::Paper::embedded()?);
     report::write_all(&run, &report)?;
-    let peak = (allocator::peak_bytes() - before) as f64 / 2f64.powi(20);
+    let peak = (allocator::peaks().step() - before) as f64 / 2f64.powi(20);
     println!("report in {:.2} s, at most {peak:.1} MiB", clock.elapsed().as_secs_f64());
     Ok(())
 }

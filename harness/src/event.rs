@@ -100,6 +100,10 @@ pub struct StepRow {
     pub syops_acs: Option<u64>,
     /// Of `elapsed_s`, time spent waiting for data.
     pub data_wait_s: f64,
+    /// Highest live bytes of the forward pass.
+    pub peak_bytes_forward: Option<u64>,
+    /// Highest live bytes of learning; the larger of the two is `peak_bytes`.
+    pub peak_bytes_learning: Option<u64>,
 }
 
 /// One diagnostic value: a row of `layers.parquet`.

@@ -42,7 +42,8 @@ impl<'a> Recorder<'a> {
         at.step += 1;
         at.seen += seen;
         let counted = allocator::is_counting();
-        at.peak_bytes = at.peak_bytes.max(allocator::peak_bytes());
+        let peaks = allocator::peaks();
+        at.peak_bytes = at.peak_bytes.max(peaks.step());
         if let Some(s) = update.activity.spike_sparsity {
             at.sparsity = (at.sparsity.0 + s, at.sparsity.1 + 1);
         }
@@ -60,7 +61,9 @@ impl<'a> Recorder<'a> {
             update_norm: update.update_norm,
             state_bytes: Some(cost.state_bytes),
             live_bytes: counted.then(allocator::live_bytes),
-            peak_bytes: counted.then(allocator::peak_bytes),
+            peak_bytes: counted.then(|| peaks.step()),
+            peak_bytes_forward: counted.then_some(peaks.forward),
+            peak_bytes_learning: counted.then_some(peaks.learning),
             rss_bytes: self.resident.bytes(),
             spike_sparsity: update.activity.spike_sparsity,
             activation_sparsity: update.activity.activation_sparsity,

@@ -41,6 +41,8 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
             "steps are numbered"
         );
         assert!(steps.iter().all(|s| s.peak_bytes >= s.live_bytes && s.rss_bytes > Some(1 << 20)));
+        assert!(steps.iter().all(|s| s.peak_bytes == s.peak_bytes_forward.max(s.peak_bytes_learning)));
+        assert!(steps.iter().all(|s| s.peak_bytes_forward > Some(0) && s.peak_bytes_learning > Some(0)));
         assert!(
             steps
                 .iter()

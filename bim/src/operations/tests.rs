@@ -1,6 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 use learner::operations::{ADAMW_ELEMENTWISE, OpCounts};
-use learner::{AdamWConfig, Decay, Io, Learner, Predictor, Schedule, Targets};
+use learner::{Io, Learner, Predictor, Targets};
 
 use super::*;
 use crate::config::{Count, Credit, DecayForm, PruneConfig, Share};
@@ -28,10 +28,7 @@ fn config() -> BimConfig {
 /// Counts of a few updates on tokens, the last of them unsupervised if `silent`, and the learner.
 fn run(config: &BimConfig, updates: u32, silent: bool) -> Result<(Vec<OpCounts>, Bim)> {
     let io = Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: STREAMS, segment: STEPS };
-    let (peak, decay) = (0.01, Decay::Constant);
-    let schedule = Schedule { peak, warmup_updates: 0, total_updates: 60, decay, final_share: 1.0 };
-    let train = Optimizer { schedule, adamw: AdamWConfig::default(), clip: 1.0 };
-    let mut bim = Bim::new(config, io, train, 1, &Device::Cpu)?;
+    let mut bim = Bim::new(config, io, Optimizer::constant(0.01), 1, &Device::Cpu)?;
     let mut counts = Vec::new();
     for step in 0..updates {
         let tokens: Vec<u32> = (0..(STREAMS * STEPS) as u32).map(|i| (i * 7 + step * 3) % 5).collect();

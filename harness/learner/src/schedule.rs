@@ -28,6 +28,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The same rate throughout.
+    #[must_use]
+    pub const fn constant(rate: f64) -> Self {
+        Self { peak: rate, warmup_updates: 0, total_updates: 1, decay: Decay::Constant, final_share: 1.0 }
+    }
+
     /// Learning rate of update number `update`, counted from zero.
     #[must_use]
     pub fn at(&self, update: u64) -> f64 {
@@ -54,6 +60,7 @@ mod tests {
     #[test]
     fn rises_then_falls_to_the_final_share() {
         let s = Schedule { peak: 2.0, warmup_updates: 10, total_updates: 110, decay: Decay::Cosine, final_share: 0.1 };
+        assert!([0, 1, 1000].iter().all(|&n| (Schedule::constant(0.3).at(n) - 0.3).abs() < 1e-12));
         assert!((s.at(0) - 0.2).abs() < 1e-12);
         assert!((s.at(9) - 2.0).abs() < 1e-12);
         assert!((s.at(10) - 2.0).abs() < 1e-12);

@@ -9,6 +9,8 @@ use mimalloc::MiMalloc;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// [`PEAK`] of this step before [`begin_learning`].
+static FORWARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     // const and without a destructor: reading it never allocates, and works while a thread ends
@@ -88,14 +90,38 @@ pub fn live_bytes() -> u64 {
     LIVE.load(Ordering::Relaxed) as u64
 }
 
-/// Highest value of [`live_bytes`] since [`begin_step`].
-#[must_use]
-pub fn peak_bytes() -> u64 {
-    PEAK.load(Ordering::Relaxed) as u64
+/// Highest values of [`live_bytes`] within a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peaks {
+    /// From [`begin_step`] to [`begin_learning`].
+    pub forward: u64,
+    /// From [`begin_learning`] on.
+    pub learning: u64,
 }
 
-/// Starts a new step: the peak is forgotten.
+impl Peaks {
+    /// Of the whole step.
+    #[must_use]
+    pub fn step(self) -> u64 {
+        self.forward.max(self.learning)
+    }
+}
+
+/// Those of this step so far.
+#[must_use]
+pub fn peaks() -> Peaks {
+    Peaks { forward: FORWARD.load(Ordering::Relaxed) as u64, learning: PEAK.load(Ordering::Relaxed) as u64 }
+}
+
+/// Starts a new step: the peaks are forgotten.
 pub fn begin_step() {
+    FORWARD.store(0, Ordering::Relaxed);
+    PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
+}
+
+/// The step's forward pass is over.
+pub fn begin_learning() {
+    FORWARD.store(PEAK.load(Ordering::Relaxed), Ordering::Relaxed);
     PEAK.store(LIVE.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
@@ -136,8 +162,12 @@ mod tests {
             assert_eq!(live_bytes() - before, 3500);
             heap.dealloc(b, layout(500));
             let a = heap.realloc(a, layout(3000), 200);
-            assert_eq!((live_bytes() - before, peak_bytes() - before), (200, 3500));
-            heap.dealloc(a, layout(200));
+            assert_eq!((live_bytes() - before, peaks().step() - before), (200, 3500));
+            begin_learning();
+            let a = heap.realloc(a, layout(200), 900);
+            let Peaks { forward, learning } = peaks();
+            assert_eq!((forward - before, learning - before, peaks().step() - before), (3500, 900, 3500));
+            heap.dealloc(a, layout(900));
         }
         std::thread::spawn(move || {
             exclude_this_thread();
@@ -147,7 +177,7 @@ mod tests {
         })
         .join()
         .expect("no panic");
-        assert_eq!(peak_bytes() - before, 3500, "another thread's recording is not counted");
+        assert_eq!(peaks().learning - before, 900, "another thread's recording is not counted");
         assert_eq!(live_bytes(), before);
     }
 }

@@ -237,6 +237,8 @@ mod tests {
             state_bytes: some(rng, Rng::random),
             live_bytes: some(rng, Rng::random),
             peak_bytes: some(rng, Rng::random),
+            peak_bytes_forward: some(rng, Rng::random),
+            peak_bytes_learning: some(rng, Rng::random),
             rss_bytes: some(rng, Rng::random),
             device_bytes: None,
             spike_sparsity: some(rng, float),

@@ -259,6 +259,8 @@ row!(StepRow, "steps", {
     syops_macs: Option<u64>,
     syops_acs: Option<u64>,
     data_wait_s: f64,
+    peak_bytes_forward: Option<u64>,
+    peak_bytes_learning: Option<u64>,
 });
 
 row!(LayerRow, "layers", { step: u64, layer: String, quantity: String, value: f64 });
