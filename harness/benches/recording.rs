@@ -15,7 +15,7 @@ use std::time::Instant;
 use candle_core::Device;
 use harness::error::Result;
 use harness::grid::Selection;
-use harness::measure::{Counting, allocator, keep_memory};
+use harness::measure::{Counting, allocator, keep_memory, one_candle_thread};
 use harness::plan::{OpenTasks, Plan, open_task};
 use harness::record::Recorder;
 use harness::run::{build, segments_for, step};
@@ -115,6 +115,8 @@ fn median(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    // SAFETY: there is no other thread yet.
+    unsafe { one_candle_thread() };
     keep_memory();
     let (mut grid, mut only, mut seconds, mut data) = (None, None, 4.0, PathBuf::from("data"));
     let mut words = std::env::args().skip(1);

@@ -34,7 +34,6 @@ pub struct TrainConfig {
     /// Largest L2 norm of the gradient.
     pub clip: Positive,
     /// Segments with supervised steps whose gradients make one update (baselines; bim learns from every segment).
-    #[serde(skip_serializing_if = "is_one")]
     pub accumulate: Count,
     /// Points of the learning curve.
     pub curve_points: u64,
@@ -42,14 +41,6 @@ pub struct TrainConfig {
     pub curve_limit: Option<u64>,
     /// Streams of an evaluation.
     pub eval_streams: Count,
-}
-
-const ONE: Count = Count(1);
-
-/// Left out of a cell's id, so that the key's arrival gave no cell another one.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_one(n: &Count) -> bool {
-    *n == ONE
 }
 
 impl Default for TrainConfig {
@@ -67,7 +58,7 @@ impl Default for TrainConfig {
             beta1: Share(0.9),
             beta2: Share(0.99),
             clip: Positive(1.0),
-            accumulate: ONE,
+            accumulate: Count(1),
             curve_points: 8,
             curve_limit: Some(50_000),
             eval_streams: Count(32),
