@@ -8,7 +8,7 @@ pub mod resident;
 pub use allocator::{Counting, keep_memory};
 
 /// Keeps candle to one thread, in a program that trains. It adds tensors on threads of its own,
-/// which spin while they wait: beside ours on the same cores that costs 4 to 8 % of training. What is large enough to be
+/// which spin while they wait: beside ours on the same cores that costs 4 to 11 % of training. What is large enough to be
 /// worth two threads is in our own operations.
 ///
 /// # Safety
