@@ -4,9 +4,10 @@ use learner::{
     Targets, Update, global_norm, loss,
 };
 
-use learner::operations::{LOSS_ELEMENTWISE, Tally};
+use learner::operations::LOSS_ELEMENTWISE;
 
 use crate::accumulate::Accumulator;
+use crate::count::Counted;
 use crate::{BpttConfig, State, count, ops};
 
 /// Updates between rows of layer diagnostics.
@@ -54,7 +55,7 @@ pub struct BpttLearner<M: SequenceModel> {
     runner: Runner<M>,
     counting: bool,
     /// Outputs of the last prediction, with their graph, and what was counted on the way.
-    pending: Option<(Tensor, Option<Tally>)>,
+    pending: Option<(Tensor, Option<Counted>)>,
 }
 
 /// A model and its streams.
@@ -172,8 +173,8 @@ impl<M: SequenceModel> Predictor for BpttLearner<M> {
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         self.pending = None; // frees the old graph before the new one grows
         let (outputs, tally) = if self.counting {
-            let (outputs, tally) = count::during(|| self.runner.predict(x));
-            (outputs?, Some(tally))
+            let (outputs, counted) = count::during(|| self.runner.predict(x));
+            (outputs?, Some(counted))
         } else {
             (self.runner.predict(x)?, None)
         };
@@ -190,6 +191,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         };
         let learning_rate = self.train.schedule.at(self.optimizer.updates());
         let Some(loss) = loss(&outputs, y)? else {
+            let tally = tally.map(Counted::whole);
             let operations = tally.as_ref().map(|t| t.counts.without_learning());
             let activity = tally.map_or_else(Activity::default, |t| t.activity());
             return Ok(Update { learning_rate, activity, operations, ..Update::default() });
@@ -208,6 +210,8 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
             Some(gradients)
         };
         let updates = ready.is_some();
+        // the update changes the weights that are looked at
+        let tally = tally.map(Counted::whole);
         if let Some(gradients) = ready {
             update.grad_norm = self.finite_norm(&gradients)?;
             let scale = if update.grad_norm > self.train.clip { self.train.clip / update.grad_norm } else { 1.0 };

@@ -5,7 +5,8 @@
 //! every addition, multiplication, comparison, quotient or function evaluation; fused multiply–adds are two.
 
 use std::cell::RefCell;
-use std::sync::{Mutex, PoisonError};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 use learner::operations::{
@@ -16,29 +17,133 @@ use learner::operations::{
 use crate::ops::{Cell, MambaShape, Neuron};
 
 thread_local! {
-    static TALLY: RefCell<Option<Tally>> = const { RefCell::new(None) };
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` and returns what was counted meanwhile.
-pub(crate) fn during<R>(f: impl FnOnce() -> R) -> (R, Tally) {
-    TALLY.set(Some(Tally::default()));
+/// What is counted while a model runs.
+#[derive(Default)]
+struct Running {
+    tally: Tally,
+    layer: String,
+    later: Vec<Later>,
+}
+
+/// Something to be looked at beside the training. Between a model's operations a single thread would look, and the others wait.
+struct Later {
+    layer: String,
+    look: Box<dyn FnOnce() -> Found + Send>,
+}
+
+/// What was found there.
+enum Found {
+    Product(Product),
+    /// (neuron, step) pairs, and those of them with a spike.
+    Neurons(u64, u64),
+    /// So many multiplications that could not be looked at.
+    Unknown(u64),
+}
+
+/// Runs `f` and counts meanwhile.
+pub(crate) fn during<R>(f: impl FnOnce() -> R) -> (R, Counted) {
+    RUNNING.set(Some(Running::default()));
     let result = f();
-    (result, TALLY.take().unwrap_or_default())
+    let Running { tally, later, .. } = RUNNING.take().unwrap_or_default();
+    let rest = Arc::new(Rest { state: Mutex::new(Looks::Waiting(later)), found: Condvar::new() });
+    let shared = rest.clone();
+    rayon::spawn(move || shared.look());
+    (result, Counted { tally, rest })
+}
+
+/// What was counted while a model ran, some of which may still be looked at.
+pub(crate) struct Counted {
+    tally: Tally,
+    rest: Arc<Rest>,
+}
+
+impl Counted {
+    /// All of it. The weights must be what they were.
+    pub fn whole(self) -> Tally {
+        let Self { mut tally, rest } = self;
+        for (layer, found) in rest.wait() {
+            tally.layer(&layer);
+            match found {
+                Found::Product(product) => tally.product(product),
+                Found::Neurons(pairs, fired) => tally.neurons(pairs, fired),
+                Found::Unknown(dense) => tally.unknown(dense),
+            }
+        }
+        tally
+    }
+}
+
+/// What is looked at beside the training, by whichever thread comes first.
+struct Rest {
+    state: Mutex<Looks>,
+    found: Condvar,
+}
+
+enum Looks {
+    Waiting(Vec<Later>),
+    /// A thread is at it, or what it found was taken.
+    Taken,
+    Done(Vec<(String, Found)>),
+}
+
+impl Rest {
+    fn state(&self) -> MutexGuard<'_, Looks> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks, unless another thread does or did.
+    fn look(&self) {
+        let mut state = self.state();
+        let Looks::Waiting(later) = &mut *state else { return };
+        let later = mem::take(later);
+        *state = Looks::Taken;
+        drop(state);
+        let found = later.into_iter().map(|l| (l.layer, (l.look)())).collect();
+        *self.state() = Looks::Done(found);
+        self.found.notify_all();
+    }
+
+    fn wait(&self) -> Vec<(String, Found)> {
+        self.look();
+        let looking = |state: &mut Looks| !matches!(state, Looks::Done(_));
+        let mut state = self.found.wait_while(self.state(), looking).unwrap_or_else(PoisonError::into_inner);
+        match mem::replace(&mut *state, Looks::Taken) {
+            Looks::Done(found) => found,
+            Looks::Waiting(_) | Looks::Taken => Vec::new(),
+        }
+    }
 }
 
 /// Whether anything is counted.
 pub(crate) fn active() -> bool {
-    TALLY.with_borrow(Option::is_some)
+    RUNNING.with_borrow(Option::is_some)
 }
 
 /// Adds to the tally, if there is one.
 pub(crate) fn with(f: impl FnOnce(&mut Tally)) {
-    TALLY.with_borrow_mut(|t| t.as_mut().map(f));
+    RUNNING.with_borrow_mut(|r| r.as_mut().map(|r| f(&mut r.tally)));
+}
+
+/// Has something looked at beside the training, if anything is counted.
+fn later(look: impl FnOnce() -> Found + Send + 'static) {
+    RUNNING.with_borrow_mut(|r| {
+        if let Some(r) = r {
+            r.later.push(Later { layer: r.layer.clone(), look: Box::new(look) });
+        }
+    });
 }
 
 /// What follows belongs to this layer.
 pub(crate) fn layer(name: &str) {
-    with(|t| t.layer(name));
+    RUNNING.with_borrow_mut(|r| {
+        if let Some(r) = r {
+            r.tally.layer(name);
+            name.clone_into(&mut r.layer);
+        }
+    });
 }
 
 /// Watches the inputs of one weight product, also from several threads.
@@ -56,7 +161,15 @@ impl Watch {
 
     /// Inputs `[rows, inputs]`.
     pub fn see(&self, x: &[f32]) {
-        let seen = self.fan.see(x, self.source);
+        self.add(self.fan.see(x, self.source));
+    }
+
+    /// What taps read, as [`Fan::see_taps`].
+    pub fn see_taps<'a>(&self, taps: usize, steps: usize, at: impl Fn(usize, usize) -> &'a [f32]) {
+        self.add(self.fan.see_taps(taps, steps, self.source, at));
+    }
+
+    fn add(&self, seen: Seen) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *all = all.and(seen);
     }
@@ -84,21 +197,21 @@ pub(crate) fn lookup(tokens: &Tensor, width: usize) {
     with(|t| t.lookup(tokens.elem_count() as u64, width as u64));
 }
 
-/// The product of `x` with the rows of `w` from `from` to `to`; counted as unknown where it cannot be looked at.
-fn product(
-    x: &Tensor,
-    w: &Tensor,
-    from: usize,
-    to: usize,
-    see: impl FnOnce(&Fan, &[f32]) -> Product,
-) -> Option<Product> {
-    let outputs = w.dims().get(1).copied().unwrap_or(0);
-    let fan = slice(w, |w| w.get(from * outputs..to * outputs).map(|w| Fan::of_rows(w, outputs))).flatten();
-    let found = fan.and_then(|fan| slice(x, |x| see(&fan, x)));
-    if found.is_none() {
-        unknown(x.elem_count() * outputs);
+/// The product of `x` with the rows of `w` from `from` to `to`, made by `see` of what they are; counted as unknown where it
+/// cannot be looked at.
+fn product(x: &Tensor, w: &Tensor, from: usize, to: usize, see: impl FnOnce(&Fan, &[f32]) -> Product + Send + 'static) {
+    if !active() {
+        return;
     }
-    found
+    let (x, w) = (x.detach(), w.detach());
+    later(move || {
+        let outputs = w.dims().get(1).copied().unwrap_or(0);
+        let fan = slice(&w, |w| w.get(from * outputs..to * outputs).map(|w| Fan::of_rows(w, outputs))).flatten();
+        match fan.and_then(|fan| slice(&x, |x| see(&fan, x))) {
+            Some(product) => Found::Product(product),
+            None => Found::Unknown((x.elem_count() * outputs) as u64),
+        }
+    });
 }
 
 /// A linear map with a bias; `of_data` if no gradient goes back into `x`.
@@ -107,17 +220,14 @@ pub(crate) fn linear(x: &Tensor, w: &Tensor, source: Source, norm: bool, of_data
         return;
     }
     let width = x.dims().last().copied().unwrap_or(1).max(1);
-    let found = product(x, w, 0, width, |fan, x| Product::new(source, fan, fan.see(x, source)));
     let (rows, outputs) = ((x.elem_count() / width) as u64, (w.elem_count() / width) as u64);
-    with(|t| {
-        if let Some(product) = found {
-            let product = product.biased(rows, outputs);
-            t.product(if of_data { product.of_data() } else { product });
-        }
-        if norm {
-            t.norm(rows, width as u64, true);
-        }
+    product(x, w, 0, width, move |fan, x| {
+        let product = Product::new(source, fan, fan.see(x, source)).biased(rows, outputs);
+        if of_data { product.of_data() } else { product }
     });
+    if norm {
+        with(|t| t.norm(rows, width as u64, true));
+    }
 }
 
 /// A layer that adds what it reads to what it makes.
@@ -130,17 +240,15 @@ pub(crate) fn residual(x: &Tensor) {
 fn layer_products(x: (&Tensor, Source), w: &Tensor, own: Option<(&Tensor, Source, &Tensor)>) {
     let inputs = x.0.dims().last().copied().unwrap_or(0);
     let (rows, outputs) = ((x.0.elem_count() / inputs.max(1)) as u64, w.dims().last().copied().unwrap_or(0) as u64);
-    let from_input =
-        product(x.0, w, 0, inputs, |fan, values| Product::new(x.1, fan, fan.see(values, x.1)).biased(rows, outputs));
-    let from_own = own.and_then(|(y, source, before)| {
-        let (steps, width) = (y.dim(1).ok()?, y.dim(2).ok()?);
-        let first = slice(before, <[f32]>::to_vec).unwrap_or_default();
-        product(y, w, inputs, inputs + width, |fan, y| {
-            let earlier = y.chunks_exact(steps * width).map(|y| fan.see(&y[..(steps - 1) * width], source));
-            Product::new(source, fan, earlier.fold(fan.see(&first, source), Seen::and))
-        })
+    let of_input = x.1;
+    product(x.0, w, 0, inputs, move |fan, x| Product::new(of_input, fan, fan.see(x, of_input)).biased(rows, outputs));
+    let Some((y, source, before)) = own else { return };
+    let &[_, steps, width] = y.dims() else { return unknown(y.elem_count() * outputs as usize) };
+    let first = slice(before, <[f32]>::to_vec).unwrap_or_default();
+    product(y, w, inputs, inputs + width, move |fan, y| {
+        let earlier = y.chunks_exact(steps * width).map(|y| fan.see(&y[..(steps - 1) * width], source));
+        Product::new(source, fan, earlier.fold(fan.see(&first, source), Seen::and))
     });
-    with(|t| [from_input, from_own].into_iter().flatten().for_each(|p| t.product(p)));
 }
 
 /// Three logistic functions, two tanh, `f·c + i·g`, `o·tanh c`; back: what `step_backward` does.
@@ -195,10 +303,10 @@ pub(crate) fn lif(x: (&Tensor, Source), w: &Tensor, spikes: &Tensor, before: Opt
     }
     layer_products(x, w, before.map(|before| (spikes, Source::Spikes, before)));
     let n = spikes.elem_count() as u64;
-    let fired = slice(spikes, learner::operations::nonzero).unwrap_or_default();
     let adaptive = u64::from(neuron.adaptive.is_some());
+    let spikes = spikes.detach();
+    later(move || Found::Neurons(n, slice(&spikes, learner::operations::nonzero).unwrap_or_default()));
     with(|t| {
-        t.neurons(n, fired);
         t.elementwise((LIF.0 + adaptive * ADAPTIVE.0) * n, (LIF.1 + adaptive * ADAPTIVE.1) * n);
         t.state((2 + 2 * adaptive) * n, 2 * n);
     });

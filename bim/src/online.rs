@@ -1,6 +1,7 @@
 //! The online learner: the network, its credit rule, plasticity and optimiser behind the common contract.
 
 use candle_core::{DType, Device, Tensor};
+use learner::operations::Tally;
 use learner::{
     Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, Params, Predictor, Result, Schedule,
     Snapshot, Targets, Update, norm_of,
@@ -164,6 +165,22 @@ impl Predictor for Bim {
     }
 }
 
+impl Bim {
+    /// Pairs the spikes of the chunk last run, and counts its operations if they are counted: side by side, as neither keeps
+    /// every core.
+    fn observe(&mut self, update: u64, learns: bool) -> Result<Option<Tally>> {
+        let (network, plasticity) = (&self.network, &mut self.plasticity);
+        if !self.counting {
+            plasticity.observe(network, update);
+            return Ok(None);
+        }
+        let paired = plasticity.paired_sites();
+        let count = || operations::count(&self.config, network, &paired, learns);
+        let ((), tally) = rayon::join(|| plasticity.observe(network, update), count);
+        tally.map(Some)
+    }
+}
+
 fn check_length(x: &Tensor, segment: usize) -> Result<()> {
     match x.dims().get(1) {
         Some(&k) if (1..=segment).contains(&k) => Ok(()),
@@ -183,10 +200,8 @@ impl Learner for Bim {
         }
         self.d_logits.resize(logits.elem_count(), 0.0);
         let loss = learner::loss_and_gradient(&logits, y, &mut self.d_logits)?;
-        self.plasticity.observe(&self.network, update);
-        let count = || operations::count(&self.config, &self.network, &self.plasticity, loss.is_some());
-        let mut tally = self.counting.then(count).transpose()?;
-        let counted = tally.as_ref().map_or_else(Activity::default, learner::operations::Tally::activity);
+        let mut tally = self.observe(update, loss.is_some())?;
+        let counted = tally.as_ref().map_or_else(Activity::default, Tally::activity);
         let activity = Activity { pruned_share: self.plasticity.pruned_share(), ..counted };
         let learning_rate = self.train.schedule.at(update);
         let Some(loss) = loss else {

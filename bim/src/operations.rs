@@ -85,14 +85,15 @@ pub(crate) struct Counter<'a> {
     tally: Tally,
 }
 
-/// Counts the chunk last run, before [`Network::finish`] moves its histories on.
+/// Counts the chunk last run, before [`Network::finish`] moves its histories on. `paired` are the synapses whose spikes were
+/// paired, by layer and place.
 ///
 /// # Errors
 /// If a parameter cannot be read.
 pub(crate) fn count(
     config: &BimConfig,
     network: &Network<f32>,
-    plasticity: &Plasticity,
+    paired: &[(usize, Site)],
     learns: bool,
 ) -> Result<Tally> {
     with_params(&network.params, |params| {
@@ -112,9 +113,7 @@ pub(crate) fn count(
             counter.dynamics(l);
             counter.traces(l);
         }
-        if plasticity.mixes() {
-            counter.pairs(plasticity);
-        }
+        counter.pairs(paired);
         if !learns {
             counter.tally.counts.reverse = Work::default();
         }
@@ -322,10 +321,10 @@ impl Counter<'_> {
     }
 
     /// Pairs of spikes: every spike adds the other side's traces to its row or column.
-    fn pairs(&mut self, plasticity: &Plasticity) {
+    fn pairs(&mut self, paired: &[(usize, Site)]) {
         let c = self.config;
         let rows = self.rows();
-        for (l, site) in plasticity.paired_sites() {
+        for &(l, site) in paired {
             let (before, after, pre, post) = match site {
                 Site::Input => (self.fired[l][0], self.fired[l][1], c.neurons() as u64, c.channels.0 as u64),
                 Site::Output => (self.fired[l][1], self.fired[l + 1][0], c.channels.0 as u64, c.width.0 as u64),

@@ -336,9 +336,10 @@ impl Plasticity {
         self.pathways.iter().filter(|p| p.pairs(&self.config)).map(|p| p.mask.len() as u64).sum()
     }
 
-    /// Layer and place of the synapses whose spikes are paired.
-    pub fn paired_sites(&self) -> impl Iterator<Item = (usize, Site)> {
-        self.pathways.iter().filter(|p| p.pairs(&self.config)).map(|p| (p.layer, p.site))
+    /// Layer and place of the synapses whose spikes are paired; none where λ leaves nothing to pairing.
+    pub fn paired_sites(&self) -> Vec<(usize, Site)> {
+        let paired = self.pathways.iter().filter(|p| self.mixes() && p.pairs(&self.config));
+        paired.map(|p| (p.layer, p.site)).collect()
     }
 
     /// Number of pruned synapses; `None` where pruning is off.

@@ -1,10 +1,11 @@
 //! What recording costs: `cargo bench -p harness --bench recording -- GRID.yaml [--only EXPR] [--seconds S] [--data DIR]`, by
 //! default the quick start's cells, one of each model and task.
 //!
-//! One learner trains, and every other update its operations are counted and the step is written to Parquet; in between neither is
-//! done. (Two learners would differ by where their memory happens to lie.) Printed is by how much recorded updates take longer: the median over blocks of updates, each
-//! a ratio of sums, with its 95 % interval. The last column is what the counting of bytes costs in the allocator, which both have:
-//! allocations of an update times what counting adds to one, as a share of the update.
+//! One learner trains on every segment three times, in all orders by turns: plainly, with its operations counted, and with the
+//! step written to Parquet too. (Learners of their own would differ by where their memory happens to lie.) Printed is by how much
+//! the latter two take longer: the median over blocks of updates, each a ratio of sums, with its 95 % interval. The last column is
+//! what the counting of bytes costs in the allocator, which all have: allocations of an update times what counting adds to one, as
+//! a share of the update.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeSet;
@@ -74,8 +75,22 @@ fn pair(allocator: &dyn GlobalAlloc, bytes: usize) -> f64 {
     (0..50).map(|_| round()).fold(f64::INFINITY, f64::min)
 }
 
-/// Updates of a block.
-const BLOCK: u32 = 40;
+/// What is done beside training.
+#[derive(Clone, Copy)]
+enum Beside {
+    Nothing,
+    Counting,
+    Recording,
+}
+
+/// No place in a row of three is any one's own.
+const ORDERS: [[Beside; 3]; 6] = {
+    use Beside::{Counting as C, Nothing as N, Recording as R};
+    [[N, C, R], [R, C, N], [C, R, N], [N, R, C], [R, N, C], [C, N, R]]
+};
+
+/// Times that the orders are gone through in a block.
+const ROUNDS: u32 = 3;
 
 /// A learner and what it needs to train.
 struct Runner<'a> {
@@ -89,17 +104,17 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Seconds that one update takes, recorded or not.
-    fn train(&mut self, recorded: bool) -> Result<f64> {
-        // every segment twice in a row, once recorded: they differ in length
-        let segment = self.source.segment(self.done / 2 % self.total)?;
+    /// Seconds that one update takes.
+    fn train(&mut self, beside: Beside) -> Result<f64> {
+        // every segment three times in a row: they differ in length
+        let segment = self.source.segment(self.done / 3 % self.total)?;
         self.done += 1;
-        self.learner.set_counting(recorded);
+        self.learner.set_counting(!matches!(beside, Beside::Nothing));
         let clock = Instant::now();
         allocator::begin_step();
         let update = step(&mut *self.learner, &segment, &Device::Cpu)?;
         self.at.elapsed_s += clock.elapsed().as_secs_f64();
-        if recorded {
+        if matches!(beside, Beside::Recording) {
             self.recorder.record(&mut self.sink, &mut self.at, segment.seen, &self.learner.cost(), update)?;
         }
         Ok(clock.elapsed().as_secs_f64())
@@ -139,8 +154,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let added = counting(64).max(counting(4096)).max(0.0);
     println!("counting adds {:.1} ns to an allocation and its end", 1e9 * added);
     println!(
-        "{:<10} {:<12} {:>12} {:>26} {:>14}",
-        "task", "model", "us/update", "cost of recording, %", "allocator, %"
+        "{:<10} {:<12} {:>10} {:>22} {:>22} {:>14}",
+        "task", "model", "us/update", "counting, %", "recording, %", "allocator, %"
     );
     for cell in plan.cells.iter().filter(|c| c.selected) {
         let config = &cell.config;
@@ -162,26 +177,29 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             recorder: Recorder::new(config, total),
             sink: PartWriter::open(dir.path(), 0, Metadata::new())?,
         };
-        let calls = CALLS.load(Ordering::Relaxed);
-        for _ in 0..BLOCK {
-            runner.train(false)?;
+        let (calls, updates) = (CALLS.load(Ordering::Relaxed), 40);
+        for _ in 0..updates {
+            runner.train(Beside::Nothing)?;
         }
-        let calls = (CALLS.load(Ordering::Relaxed) - calls) as f64 / f64::from(BLOCK);
-        let (start, mut ratios, mut times) = (Instant::now(), Vec::new(), Vec::new());
-        while start.elapsed().as_secs_f64() < seconds || ratios.len() < 5 {
-            let mut sums = [0.0; 2];
-            for i in 0..BLOCK {
-                // on, off, off, on: no drift favours either
-                let recorded = i % 4 % 3 == 0;
-                sums[usize::from(!recorded)] += runner.train(recorded)?;
+        let calls = (CALLS.load(Ordering::Relaxed) - calls) as f64 / f64::from(updates);
+        let start = Instant::now();
+        let (mut counted, mut recorded, mut times) = (Vec::new(), Vec::new(), Vec::new());
+        while start.elapsed().as_secs_f64() < seconds || times.len() < 5 {
+            let mut sums = [0.0; 3];
+            for beside in (0..ROUNDS).flat_map(|_| ORDERS).flatten() {
+                sums[beside as usize] += runner.train(beside)?;
             }
-            ratios.push(100.0 * (sums[0] / sums[1] - 1.0));
-            times.push(sums[1] / f64::from(BLOCK / 2));
+            counted.push(100.0 * (sums[1] / sums[0] - 1.0));
+            recorded.push(100.0 * (sums[2] / sums[0] - 1.0));
+            times.push(sums[0] / f64::from(ROUNDS * ORDERS.len() as u32));
         }
-        let ([low, found, high], [_, time, _]) = (median(ratios), median(times));
-        let (task, model) = (&config.task_name, &config.model_name);
-        let interval = format!("{found:.2} [{low:.2}, {high:.2}]");
-        println!("{task:<10} {model:<12} {:>12.0} {interval:>26} {:>14.3}", 1e6 * time, 100.0 * calls * added / time);
+        let [_, time, _] = median(times);
+        let [counted, recorded] = [counted, recorded].map(|found| {
+            let [low, found, high] = median(found);
+            format!("{found:.2} [{low:.2}, {high:.2}]")
+        });
+        let (task, model, allocator) = (&config.task_name, &config.model_name, 100.0 * calls * added / time);
+        println!("{task:<10} {model:<12} {:>10.0} {counted:>22} {recorded:>22} {allocator:>14.3}", 1e6 * time);
     }
     Ok(())
 }

@@ -19,9 +19,9 @@ fn values(name: &str, dims: &[usize], hole: usize) -> Result<Tensor> {
 }
 
 fn counts<R>(f: impl FnOnce() -> candle_core::Result<R>) -> Result<OpCounts> {
-    let (result, tally) = during(f);
+    let (result, counted) = during(f);
     result?;
-    Ok(tally.counts)
+    Ok(counted.whole().counts)
 }
 
 #[test]
@@ -29,8 +29,8 @@ fn nothing_is_counted_where_nobody_asks() -> Result<()> {
     let w = values("w", &[3, 3], 0)?;
     assert!(!active() && Watch::new(&[1.0], 1, Source::Values).is_none());
     linear(&w, &w, Source::Values, true, false);
-    let ((), tally) = during(|| ());
-    assert_eq!(tally.counts, OpCounts::default());
+    let ((), counted) = during(|| ());
+    assert_eq!(counted.whole().counts, OpCounts::default());
     Ok(())
 }
 

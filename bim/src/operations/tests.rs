@@ -99,7 +99,7 @@ fn forward_accumulates_equal_the_quadruple_loop() -> Result<()> {
     let tokens: Vec<u32> = (0..(STREAMS * STEPS) as u32).map(|i| i * 3 % 5).collect();
     network.forward(&Tensor::from_vec(tokens, (STREAMS, STEPS), &Device::Cpu)?)?;
     let plasticity = Plasticity::new(&config, &network, 1);
-    let tally = count(&config, &network, &plasticity, true)?;
+    let tally = count(&config, &network, &plasticity.paired_sites(), true)?;
     let mut expected = 0;
     for group in &network.groups {
         for (block, params) in group.blocks.iter().zip(&network.params.blocks) {

@@ -123,7 +123,7 @@ impl Block {
         let w = Weights::new(&self.shape, rest);
         let watches = Watches::new(&self.shape, input, &w);
         let vz = self.project(x, input, &watches);
-        let [u, select, step] = self.select(&vz, &w);
+        let [u, select, step] = self.select(&vz, &w, &watches);
         let tasks = self.streams(rows) * self.groups();
         let extent = Extent::new(states, self.steps);
         let mut y = Scratch::of(tasks * extent.series);
@@ -150,7 +150,7 @@ impl Block {
             let (gated, output) = ((&*gated, View::new(count, channels)), (w.output, View::new(channels, width)));
             matmul((out, View::new(count, width)), gated, output, Keep::Sum);
         });
-        self.count(watches, [&vz, &u, &select], &w);
+        watches.count(rows, self.shape);
         let inputs = self.series(&vz).after(self.streams(rows));
         let hidden = self.unpacked_state(&after, self.streams(rows));
         (out, Recorded { vz, u, select, step, y, kept }, After { inputs, hidden })
@@ -174,7 +174,7 @@ impl Block {
     }
 
     /// The scan's inputs: `u` `[B·K, H]`, what it selects `[B·K, R + 2N]`, step sizes before softplus `[B·K, H]`.
-    fn select(&self, vz: &[f32], w: &Weights) -> [Scratch; 3] {
+    fn select(&self, vz: &[f32], w: &Weights, watches: &Watches) -> [Scratch; 3] {
         let MambaShape { channels, rank, .. } = self.shape;
         let selected = self.shape.selected();
         let rows = vz.len() / (2 * channels);
@@ -201,6 +201,7 @@ impl Block {
                 step.chunks_exact_mut(channels).for_each(|row| row.copy_from_slice(w.step_bias));
                 let low_rank = (&*select, View::strided(rows, rank, selected));
                 matmul((step, wide), low_rank, (w.step, View::new(rank, channels)), Keep::Sum);
+                watches.see(&self.shape, &series, run * ROWS_PER_TASK, [u, select]);
             });
         [u, select, step]
     }

@@ -1,45 +1,52 @@
 //! What a block computes, from the values that passed.
 
-use learner::operations::{Fan, Product, Source};
+use learner::operations::Source;
 
 use super::MambaShape;
-use super::block::{Block, Weights};
-use crate::count::{self, Watch};
+use super::block::Weights;
+use super::conv::Series;
+use crate::count::{self, Watch, see};
+use crate::scratch::Scratch;
 
-/// Watches of the products whose inputs do not outlive their task.
+/// Watches of a block's products, which look at what passes where it is computed.
 pub(super) struct Watches {
     pub input: Option<Watch>,
+    pub taps: Option<Watch>,
+    pub select: Option<Watch>,
+    pub step: Option<Watch>,
     pub output: Option<Watch>,
 }
 
 impl Watches {
     pub fn new(shape: &MambaShape, input: &[f32], w: &Weights) -> Self {
+        let watch = |weights, outputs| Watch::new(weights, outputs, Source::Values);
         Self {
-            input: Watch::new(input, 2 * shape.channels, Source::Values),
-            output: Watch::new(w.output, shape.width, Source::Values),
+            input: watch(input, 2 * shape.channels),
+            taps: watch(w.conv, 1),
+            select: watch(w.select, shape.selected()),
+            step: watch(w.step, shape.channels),
+            output: watch(w.output, shape.width),
         }
     }
-}
 
-impl Block {
-    /// Counts the forward pass: `vz` `[B·K, 2H]`, `u` `[B·K, H]`, `select` `[B·K, R + 2N]`.
-    pub(super) fn count(&self, watches: Watches, [vz, u, select]: [&[f32]; 3], w: &Weights) {
-        if !count::active() {
-            return;
+    /// Some rows on their way to the scan, from row `first` on: `u` `[rows, H]`, `select` `[rows, R + 2N]`.
+    pub fn see(&self, shape: &MambaShape, series: &Series, first: usize, [u, select]: [&[f32]; 2]) {
+        let MambaShape { channels, rank, taps, .. } = *shape;
+        let Some(watch) = &self.taps else { return };
+        watch.see_taps(taps, u.len() / channels, |tap, row| series.at(first + row, taps - 1 - tap));
+        see(Some(&self.select), u);
+        let mut low_rank = Scratch::of(u.len() / channels * rank);
+        for (to, from) in low_rank.chunks_exact_mut(rank).zip(select.chunks_exact(shape.selected())) {
+            to.copy_from_slice(&from[..rank]);
         }
-        let MambaShape { channels, rank, taps, .. } = self.shape;
-        let selected = Watch::new(w.select, self.shape.selected(), Source::Values);
-        let step = Watch::new(w.step, channels, Source::Values);
-        let rows = u.len() / channels;
-        let mut low_rank = Vec::with_capacity(rows * rank);
-        select.chunks_exact(self.shape.selected()).for_each(|row| low_rank.extend_from_slice(&row[..rank]));
-        for (watch, x) in [(&selected, u), (&step, &low_rank)] {
-            count::see(Some(watch), x);
+        see(Some(&self.step), &low_rank);
+    }
+
+    /// Counts the forward pass of `rows` rows.
+    pub fn count(self, rows: usize, shape: MambaShape) {
+        let Self { input, taps, select, step, output } = self;
+        if let Some(taps) = taps {
+            count::mamba([input, select, step, output], taps.product(), rows, shape);
         }
-        let fan = Fan::of_rows(w.conv, 1);
-        let series = self.series(vz);
-        let seen = fan.see_taps(taps, rows, Source::Values, |tap, row| series.at(row, taps - 1 - tap));
-        let taps = Product::new(Source::Values, &fan, seen);
-        count::mamba([watches.input, selected, step, watches.output], taps, rows, self.shape);
     }
 }
