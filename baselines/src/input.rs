@@ -53,9 +53,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Starts at zero: the first prediction is uniform, whatever the body does.
+    /// Starts as `torch.nn.Linear` does. From weights of zero, which make the first prediction uniform, nothing reaches the body at
+    /// first: all models here learn slower from them, by 0.06 to 0.27 bits per byte after 300,000 bytes.
     pub fn new(io: &Io, width: usize, prepare: Prepare, source: &mut dyn ParamSource) -> Result<Self> {
-        let weight = source.get("output.weight", &[width, io.outputs], Init::Constant(0.0))?;
+        let start = Init::Uniform(1.0 / (width.max(1) as f64).sqrt());
+        let weight = source.get("output.weight", &[width, io.outputs], start)?;
         let bias = source.get("output.bias", &[io.outputs], Init::Constant(0.0))?;
         Ok(Self { weight, bias, prepare, source: Source::Values })
     }

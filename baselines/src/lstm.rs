@@ -51,11 +51,9 @@ struct Layer {
 impl Layer {
     fn new(index: usize, width: usize, source: &mut dyn ParamSource) -> Result<Self> {
         let name = |part: &str| format!("layers.{index}.{part}");
-        // forget gates start open (Jozefowicz et al. 2015)
-        let bias = (0..4 * width).map(|i| if i / width == 1 { 1.0 } else { 0.0 }).collect();
         Ok(Self {
-            weight: source.get(&name("weight"), &[2 * width, 4 * width], Init::fan_in(2 * width))?,
-            bias: source.get(&name("bias"), &[4 * width], Init::Values(bias))?,
+            weight: source.get(&name("weight"), &[2 * width, 4 * width], start(width))?,
+            bias: source.get(&name("bias"), &[4 * width], Init::Constant(0.0))?,
             name: format!("layers.{index}"),
             hidden: name("hidden"),
             cell: name("cell"),
@@ -106,4 +104,10 @@ impl SequenceModel for Lstm {
 }
 
 /// Standard deviation of the input's channels.
-const EMBEDDING_STD: f64 = 0.5;
+const EMBEDDING_STD: f64 = 1.0;
+
+/// How the layers' weights start: as in `torch.nn.LSTM`. Four layers of bytes learn faster from there than from normal weights and
+/// open forget gates.
+fn start(width: usize) -> Init {
+    Init::Uniform(1.0 / (width as f64).sqrt())
+}

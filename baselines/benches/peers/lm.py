@@ -2,21 +2,13 @@
 
   python lm.py --model transformer|mamba|snn|lstm [--text FILE --d 128 --layers 4 --seq 256 --batch 8 --steps 60]
 
-With --test FILE it trains with our recipe (warm-up over 3 % of the updates, cosine to 5 %, AdamW 0.9/0.99, decay 0.01 of
-matrices) and prints bits per byte over the whole of that file, its state carried along where the model has one.
+With --test FILE it trains with our recipe and prints bits per byte over the whole of that file (common.py).
 """
-import json, math
 import torch, torch.nn as nn, torch.nn.functional as F
-from common import VOCABULARY, bytes_of, options, train
+from common import VOCABULARY, bytes_of, options, quality, train
 
 
-def extra(p):
-    p.add_argument("--test")
-    p.add_argument("--lr", type=float, default=2e-3)
-    p.add_argument("--seed", type=int, default=0)
-
-
-a = options(["transformer", "mamba", "snn", "lstm"], extra)
+a = options(["transformer", "mamba", "snn", "lstm"])
 
 
 class Transformer(nn.Module):
@@ -134,43 +126,7 @@ def loss_of(z, y):
     return F.cross_entropy(z.reshape(-1, VOCABULARY), y.reshape(-1))
 
 
-def quality(model):
-    """Trains over the text as often as --steps asks, then scores the test file."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [dict(params=matrices, weight_decay=0.01), dict(params=others, weight_decay=0.0)]
-    optimizer = torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.99))
-    warmup = int(0.03 * a.steps)
-
-    def factor(i):
-        if i < warmup:
-            return (i + 1) / warmup
-        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (i - warmup) / max(1, a.steps - warmup)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    for x, y in bytes_of(a):
-        loss = loss_of(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    text = torch.frombuffer(bytearray(open(a.test, "rb").read()), dtype=torch.uint8).long()
-    lanes, nats, scored = 32, 0.0, 0
-    lane = (len(text) - 1) // lanes
-    inputs, targets = text[: lane * lanes].view(lanes, lane), text[1 : lane * lanes + 1].view(lanes, lane)
-    model.state = None
-    with torch.no_grad():
-        for at in range(0, lane, a.seq):
-            x, y = inputs[:, at : at + a.seq], targets[:, at : at + a.seq]
-            nats += loss_of(model(x), y).item() * y.numel()
-            scored += y.numel()
-    params = sum(p.numel() for p in model.parameters())
-    bits = nats / scored / math.log(2)
-    print(json.dumps(dict(peer="torch " + torch.__version__, model=a.model, params=params, bits_per_byte=round(bits, 4), scored=scored)))
-
-
 if a.test:
-    quality(Model())
+    quality(a, Model(), loss_of)
 else:
     train(a, Model(), bytes_of(a), loss_of)
