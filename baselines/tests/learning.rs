@@ -6,7 +6,7 @@ use baselines::{
     BpttConfig, CnnConfig, LstmConfig, MambaConfig, ModelConfig, RnnConfig, TransformerConfig, build, ops::Cell,
 };
 use candle_core::{DType, Device, IndexOp, Tensor};
-use common::{VOCABULARY, bits, classes, distance, io, learner, models, normal, size, tokens, training};
+use common::{VOCABULARY, bits, classes, distance, io, learner, models, normal, size, tokens, training, zero_output};
 use learner::{Error, InputKind, Io, Learner, Predictor, Result, Targets};
 
 #[test]
@@ -24,7 +24,7 @@ fn one_batch_is_learned_by_heart() -> Result<()> {
             l.predict(&x)?;
             losses.extend(l.learn(&y)?.loss);
         }
-        assert!((losses[0] - (VOCABULARY as f64).ln()).abs() < 1e-5, "starts uniform: {}", losses[0]);
+        assert!((losses[0] - (VOCABULARY as f64).ln()).abs() < 1.0, "starts near uniform: {}", losses[0]);
         let best = losses[updates - settled..].iter().copied().fold(f64::MAX, f64::min);
         assert!(best < 0.02, "{model:?}: {best}");
     }
@@ -308,14 +308,15 @@ fn clipping_bounds_the_gradient_and_reports_its_norm_from_before() -> Result<()>
     // with β1 = β2 = 0 and a large ε the update is the clipped gradient times rate / ε
     for model in models() {
         let mut config: BpttConfig = training(1e-3);
-        config.adamw = learner::AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1e3, weight_decay: 0.0 };
+        config.adamw = learner::AdamWConfig { beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0 };
         config.schedule.warmup_updates = 0;
         config.clip = 0.01;
         let mut l = build(&model, io(2, 8), config, 3, &Device::Cpu)?;
         l.predict(&tokens(1, 2, 8)?)?;
         let u = l.learn(&classes(&tokens(2, 2, 8)?)?)?;
         assert!(u.grad_norm > 0.01, "{}", u.grad_norm);
-        assert!((u.update_norm / (0.01 * 1e-3 / 1e3) - 1.0).abs() < 0.2, "{}", u.update_norm); // steps near the f32 spacing of weights
+        // what ε leaves of the clipped gradient's own size, 1 %, and steps near the f32 spacing of weights
+        assert!((u.update_norm / (0.01 * 1e-3) - 1.0).abs() < 0.05, "{}", u.update_norm);
     }
     Ok(())
 }
@@ -367,8 +368,10 @@ fn sizes_are_counted() -> Result<()> {
     assert_eq!(l.cost().parameters, v * 20 + 2 * (40 * 80 + 80) + 20 * v + v);
     assert_eq!(l.cost().state_bytes, 2 * 2 * 3 * 20 * 4);
     let snapshot = l.save()?;
-    let bias = snapshot.weights["layers.1.bias"].to_vec1::<f32>()?;
-    assert!(bias[20..40].iter().all(|&b| (b - 1.0).abs() < f32::EPSILON), "forget gates start open");
+    for name in ["layers.1.weight", "output.weight"] {
+        let largest = snapshot.weights[name].abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!((0.9..=1.0).contains(&(largest * 20f32.sqrt())), "{name} starts as in torch: {largest}");
+    }
     let count = |model: ModelConfig| Ok::<_, Error>(build(&model, io(3, 8), training(1e-2), 3, &Device::Cpu)?.cost());
     for (cell, columns, sums) in [(Cell::Gru, 3, 4), (Cell::Vanilla, 1, 1)] {
         let cost = count(ModelConfig::Rnn(RnnConfig { cell, width: size(20), layers: size(2), residual: true }))?;
@@ -408,10 +411,7 @@ fn weight_decay_leaves_the_decays_of_mamba_alone() -> Result<()> {
     config.schedule.warmup_updates = 0;
     let model = ModelConfig::Mamba(MambaConfig { width: size(8), layers: size(1), ..MambaConfig::default() });
     let mut l = build(&model, io(2, 8), config, 3, &Device::Cpu)?;
-    let mut start = l.save()?;
-    let output = start.weights["output.weight"].zeros_like()?;
-    start.weights.insert("output.weight".into(), output);
-    l.load(&start)?;
+    zero_output(&mut *l)?;
     let before = l.save()?.weights;
     train(&mut *l, 0, 1)?;
     let after = l.save()?.weights;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use baselines::ops::Cell;
 use baselines::{LstmConfig, MambaConfig, ModelConfig, RnnConfig, SnnConfig, TransformerConfig, build};
 use candle_core::{DType, Device, Tensor};
-use common::{VOCABULARY, classes, io, size, tokens, training};
+use common::{VOCABULARY, classes, io, size, tokens, training, zero_output};
 use learner::operations::{ADAMW_ELEMENTWISE, Fan, OpCounts, Product, Source, Synaptic, Tally};
 use learner::{Io, Learner, Result, Targets, Update};
 use serde::Deserialize;
@@ -109,6 +109,7 @@ const V: u64 = VOCABULARY as u64;
 /// What two updates on tokens report. The output's weights are zero in the first.
 fn updates(model: &ModelConfig) -> Result<(Box<dyn Learner>, [Update; 2])> {
     let mut learner = build(model, io(B, K), training(1e-2), 3, &Device::Cpu)?;
+    zero_output(&mut *learner)?;
     let mut update = |seed| -> Result<Update> {
         learner.predict(&tokens(seed, B, K)?)?;
         learner.learn(&classes(&tokens(seed + 1, B, K)?)?)

@@ -72,7 +72,7 @@ pub fn snn(full: bool) -> ModelConfig {
     })
 }
 
-/// A learner whose output map has been moved away from its start at zero, so that outputs tell something.
+/// A learner with an output map of normal weights, so that outputs tell something of the inputs.
 pub fn learner(model: &ModelConfig, io: Io) -> Result<Box<dyn Learner>> {
     let mut learner = build(model, io, training(1e-2), 3, &Device::Cpu)?;
     let mut snapshot = learner.save()?;
@@ -95,4 +95,12 @@ pub fn distance(a: &Tensor, b: &Tensor) -> Result<f32> {
 /// The elements, for exact comparison.
 pub fn bits(t: &Tensor) -> Result<Vec<u32>> {
     Ok(t.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f32::to_bits).collect())
+}
+
+/// Sets the output's weights to zero: the first prediction is uniform, and no gradient reaches what is in front of it.
+pub fn zero_output(learner: &mut dyn Learner) -> Result<()> {
+    let mut snapshot = learner.save()?;
+    let zero = snapshot.weights["output.weight"].zeros_like()?;
+    snapshot.weights.insert("output.weight".into(), zero);
+    learner.load(&snapshot)
 }
