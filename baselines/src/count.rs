@@ -169,7 +169,13 @@ impl Watch {
         self.add(self.fan.see_taps(taps, steps, self.source, at));
     }
 
-    fn add(&self, seen: Seen) {
+    /// The weights.
+    pub fn fan(&self) -> &Fan {
+        &self.fan
+    }
+
+    /// Adds what was looked at elsewhere.
+    pub fn add(&self, seen: Seen) {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *all = all.and(seen);
     }
