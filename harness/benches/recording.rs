@@ -133,7 +133,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     // SAFETY: there is no other thread yet.
     unsafe { one_candle_thread() };
     keep_memory();
-    let (mut grid, mut only, mut seconds, mut data) = (None, None, 4.0, PathBuf::from("data"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // cargo runs benches in their package: what is generated belongs beside what the program generates
+    let (mut grid, mut only, mut seconds, mut data) = (None, None, 4.0, root.join("data"));
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -144,7 +146,6 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             _ => grid = Some(PathBuf::from(word)),
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let grid = grid.unwrap_or_else(|| root.join("experiments/quickstart.yaml"));
     let mut open = OpenTasks::new();
     let selection = Selection { only, ..Selection::default() };
