@@ -172,26 +172,26 @@ impl<M: SequenceModel> Predictor for BpttLearner<M> {
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         self.pending = None; // frees the old graph before the new one grows
-        let (outputs, tally) = if self.counting {
+        let (outputs, counted) = if self.counting {
             let (outputs, counted) = count::during(|| self.runner.predict(x));
             (outputs?, Some(counted))
         } else {
             (self.runner.predict(x)?, None)
         };
         let detached = outputs.detach();
-        self.pending = Some((outputs, tally));
+        self.pending = Some((outputs, counted));
         Ok(detached)
     }
 }
 
 impl<M: SequenceModel> Learner for BpttLearner<M> {
     fn learn(&mut self, y: &Targets) -> Result<Update> {
-        let Some((outputs, tally)) = self.pending.take() else {
+        let Some((outputs, counted)) = self.pending.take() else {
             return Err(Error::shape("learn", "a prediction before it", "none"));
         };
         let learning_rate = self.train.schedule.at(self.optimizer.updates());
         let Some(loss) = loss(&outputs, y)? else {
-            let tally = tally.map(Counted::whole);
+            let tally = counted.map(Counted::whole);
             let operations = tally.as_ref().map(|t| t.counts.without_learning());
             let activity = tally.map_or_else(Activity::default, |t| t.activity());
             return Ok(Update { learning_rate, activity, operations, ..Update::default() });
@@ -211,7 +211,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
         };
         let updates = ready.is_some();
         // the update changes the weights that are looked at
-        let tally = tally.map(Counted::whole);
+        let tally = counted.map(Counted::whole);
         if let Some(gradients) = ready {
             update.grad_norm = self.finite_norm(&gradients)?;
             let scale = if update.grad_norm > self.train.clip { self.train.clip / update.grad_norm } else { 1.0 };

@@ -76,7 +76,8 @@ impl Counted {
     }
 }
 
-/// What is looked at beside the training, by whichever thread comes first.
+/// What is looked at beside the training, by whichever thread comes first. A thread of the pool that comes second goes on, and does
+/// not wait as it would at a `LazyLock`: the first may need it for its share of a large input.
 struct Rest {
     state: Mutex<Looks>,
     found: Condvar,

@@ -2,13 +2,14 @@
 
   python cnn.py --model causal|resnet [--text FILE --d 128 --layers 4 --seq 256 --batch 8 --steps 60 --norm square|layer]
 
-causal: bytes; with --test FILE trained with our recipe, for bits per byte over the whole of that file (common.py). resnet: random recordings of `seq` frames of 12 leads with 5 labels, `layers` blocks in each of 4 stages.
+causal: bytes; with --test FILE trained with our recipe, for bits per byte over the whole of that file (common.py).
+resnet: random recordings of `seq` frames of 12 leads with 5 labels, `layers` blocks in each of 4 stages.
 The norm over channels in PyTorch's layout [B, C, T] can be had by squares along the channels, or by F.rms_norm between
 two transpositions (the default: it is the faster one).
 """
 import sys
 import torch, torch.nn as nn, torch.nn.functional as F
-from common import DIAGNOSES, LEADS, VOCABULARY, bytes_of, options, quality, train
+from common import DIAGNOSES, LEADS, VOCABULARY, options, run_on_bytes, train
 
 SQUARE = "--norm=square" in sys.argv
 sys.argv = [w for w in sys.argv if not w.startswith("--norm=")]
@@ -71,14 +72,8 @@ class Resnet(nn.Module):
         return self.head(torch.cat([x.mean(2), x.amax(2)], 1))
 
 
-def loss_of(z, y):
-    return F.cross_entropy(z.reshape(-1, VOCABULARY), y.reshape(-1))
-
-
-if a.model == "causal" and a.test:
-    quality(a, Causal(), loss_of)
-elif a.model == "causal":
-    train(a, Causal(), bytes_of(a), loss_of)
+if a.model == "causal":
+    run_on_bytes(a, Causal())
 else:
     draw = lambda: (torch.randn(a.batch, a.seq, LEADS), torch.rand(a.batch, DIAGNOSES).round())
     train(a, Resnet(), (draw() for _ in range(a.steps)), F.binary_cross_entropy_with_logits)

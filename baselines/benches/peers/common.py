@@ -1,6 +1,6 @@
 """What the peers share: options, the training loop, and one line of JSON in the form of torch_lm.py."""
 import argparse, json, math, resource, time
-import torch
+import torch, torch.nn.functional as F
 
 VOCABULARY, LEADS, DIAGNOSES = 256, 12, 5
 
@@ -62,7 +62,7 @@ def train(a, module, batches, loss_of):
     )
 
 
-def quality(a, model, loss_of):
+def quality(a, model):
     """Trains over the text as often as --steps asks with our recipe (warm-up over 3 % of the updates, cosine to 5 %, AdamW
     0.9/0.99, decay 0.01 of matrices), then scores the whole test file, the state carried along where the model has one."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -97,3 +97,16 @@ def quality(a, model, loss_of):
     params = sum(p.numel() for p in model.parameters())
     bits = nats / scored / math.log(2)
     print(json.dumps(dict(peer="torch " + torch.__version__, model=a.model, params=params, bits_per_byte=round(bits, 4), scored=scored)))
+
+
+def loss_of(z, y):
+    """Of bytes."""
+    return F.cross_entropy(z.reshape(-1, VOCABULARY), y.reshape(-1))
+
+
+def run_on_bytes(a, model):
+    """What --test asks for, or the speed."""
+    if a.test:
+        quality(a, model)
+    else:
+        train(a, model, bytes_of(a), loss_of)

@@ -5,7 +5,7 @@
 With --test FILE it trains with our recipe and prints bits per byte over the whole of that file (common.py).
 """
 import torch, torch.nn as nn, torch.nn.functional as F
-from common import VOCABULARY, bytes_of, options, quality, train
+from common import VOCABULARY, options, run_on_bytes
 
 
 a = options(["transformer", "mamba", "snn", "lstm"])
@@ -122,11 +122,4 @@ class Model(nn.Module):
         return self.head(y)
 
 
-def loss_of(z, y):
-    return F.cross_entropy(z.reshape(-1, VOCABULARY), y.reshape(-1))
-
-
-if a.test:
-    quality(a, Model(), loss_of)
-else:
-    train(a, Model(), bytes_of(a), loss_of)
+run_on_bytes(a, Model())

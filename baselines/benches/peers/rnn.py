@@ -4,8 +4,8 @@
 
 With --test FILE it trains with our recipe and prints bits per byte over the whole of that file (common.py).
 """
-import torch.nn as nn, torch.nn.functional as F
-from common import VOCABULARY, bytes_of, options, quality, train
+import torch.nn as nn
+from common import VOCABULARY, options, run_on_bytes
 
 a = options(["gru", "vanilla"])
 
@@ -16,7 +16,6 @@ class Model(nn.Module):
         self.embedding, self.head = nn.Embedding(VOCABULARY, a.d), nn.Linear(a.d, VOCABULARY)
         kind = dict(gru=nn.GRU, vanilla=nn.RNN)[a.model]
         self.body = kind(a.d, a.d, a.layers, batch_first=True)
-
         self.state = None
 
     def forward(self, x):
@@ -26,11 +25,4 @@ class Model(nn.Module):
         return self.head(y)
 
 
-def loss_of(z, y):
-    return F.cross_entropy(z.reshape(-1, VOCABULARY), y.reshape(-1))
-
-
-if a.test:
-    quality(a, Model(), loss_of)
-else:
-    train(a, Model(), bytes_of(a), loss_of)
+run_on_bytes(a, Model())

@@ -34,6 +34,16 @@ fn nothing_is_counted_where_nobody_asks() -> Result<()> {
     Ok(())
 }
 
+/// One thread has to do: it looks at inputs that are shared out, and meets on the way what it was asked to look at beside.
+#[test]
+fn looking_waits_for_no_thread_that_waits_for_it() -> Result<()> {
+    let (x, w) = (Tensor::ones((1 << 12, 1 << 8), DType::F32, &Device::Cpu)?, values("w", &[1 << 8, 2], 0)?);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let count = || during(|| linear(&x, &w, Source::Values, false, false)).1.whole().counts.forward.macs;
+    assert_eq!(pool.install(count), x.elem_count() as u64 * 2);
+    Ok(())
+}
+
 #[test]
 fn a_feed_forward_block_by_hand() -> Result<()> {
     let (rows, d, f) = (5u64, 4u64, 6u64);
