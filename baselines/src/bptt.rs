@@ -58,6 +58,12 @@ pub struct BpttLearner<M: SequenceModel> {
     pending: Option<(Tensor, Option<Counted>)>,
 }
 
+/// Runs `f` on a thread of the pool: from there it hands work to the others without going to sleep until they have done all of
+/// it, which a thread outside does at every parallel loop.
+fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
+}
+
 /// A model and its streams.
 struct Runner<M> {
     model: M,
@@ -142,55 +148,10 @@ impl<M: SequenceModel> BpttLearner<M> {
         Ok(self.params.vars().iter().map(|(_, var)| var).map(gradient).collect::<candle_core::Result<_>>()?)
     }
 
-    fn diverged(&self, quantity: &'static str, value: f64, layer: Option<String>) -> Error {
-        Error::Diverged { quantity, value, update: self.optimizer.updates(), layer }
-    }
-
-    /// Norm of the whole gradient; an error that names the first parameter whose gradient is not finite.
-    fn finite_norm(&self, gradients: &[Tensor]) -> Result<f64> {
-        let norm = global_norm(gradients)?;
-        if norm.is_finite() {
-            return Ok(norm);
-        }
-        for ((name, _), gradient) in self.params.vars().iter().zip(gradients) {
-            if !global_norm(std::slice::from_ref(gradient))?.is_finite() {
-                return Err(self.diverged("gradient norm", norm, Some(name.clone())));
-            }
-        }
-        Err(self.diverged("gradient norm", norm, None))
-    }
-}
-
-impl<M: SequenceModel> Predictor for BpttLearner<M> {
-    fn segment_len(&self) -> usize {
-        self.runner.io.segment
-    }
-
-    fn reset(&mut self, starts: &[bool]) -> Result<()> {
-        self.runner.reset(starts)
-    }
-
-    fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
-        self.pending = None; // frees the old graph before the new one grows
-        let (outputs, counted) = if self.counting {
-            let (outputs, counted) = count::during(|| self.runner.predict(x));
-            (outputs?, Some(counted))
-        } else {
-            (self.runner.predict(x)?, None)
-        };
-        let detached = outputs.detach();
-        self.pending = Some((outputs, counted));
-        Ok(detached)
-    }
-}
-
-impl<M: SequenceModel> Learner for BpttLearner<M> {
-    fn learn(&mut self, y: &Targets) -> Result<Update> {
-        let Some((outputs, counted)) = self.pending.take() else {
-            return Err(Error::shape("learn", "a prediction before it", "none"));
-        };
+    /// An update from the outputs of a segment and what was counted on the way.
+    fn learn_from(&mut self, outputs: &Tensor, counted: Option<Counted>, y: &Targets) -> Result<Update> {
         let learning_rate = self.train.schedule.at(self.optimizer.updates());
-        let Some(loss) = loss(&outputs, y)? else {
+        let Some(loss) = loss(outputs, y)? else {
             let tally = counted.map(Counted::whole);
             let operations = tally.as_ref().map(|t| t.counts.without_learning());
             let activity = tally.map_or_else(Activity::default, |t| t.activity());
@@ -234,6 +195,58 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
             }
         }
         Ok(update)
+    }
+
+    fn diverged(&self, quantity: &'static str, value: f64, layer: Option<String>) -> Error {
+        Error::Diverged { quantity, value, update: self.optimizer.updates(), layer }
+    }
+
+    /// Norm of the whole gradient; an error that names the first parameter whose gradient is not finite.
+    fn finite_norm(&self, gradients: &[Tensor]) -> Result<f64> {
+        let norm = global_norm(gradients)?;
+        if norm.is_finite() {
+            return Ok(norm);
+        }
+        for ((name, _), gradient) in self.params.vars().iter().zip(gradients) {
+            if !global_norm(std::slice::from_ref(gradient))?.is_finite() {
+                return Err(self.diverged("gradient norm", norm, Some(name.clone())));
+            }
+        }
+        Err(self.diverged("gradient norm", norm, None))
+    }
+}
+
+impl<M: SequenceModel> Predictor for BpttLearner<M> {
+    fn segment_len(&self) -> usize {
+        self.runner.io.segment
+    }
+
+    fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        self.runner.reset(starts)
+    }
+
+    fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
+        in_pool(|| {
+            self.pending = None; // frees the old graph before the new one grows
+            let (outputs, counted) = if self.counting {
+                let (outputs, counted) = count::during(|| self.runner.predict(x));
+                (outputs?, Some(counted))
+            } else {
+                (self.runner.predict(x)?, None)
+            };
+            let detached = outputs.detach();
+            self.pending = Some((outputs, counted));
+            Ok(detached)
+        })
+    }
+}
+
+impl<M: SequenceModel> Learner for BpttLearner<M> {
+    fn learn(&mut self, y: &Targets) -> Result<Update> {
+        let Some((outputs, counted)) = self.pending.take() else {
+            return Err(Error::shape("learn", "a prediction before it", "none"));
+        };
+        in_pool(move || self.learn_from(&outputs, counted, y))
     }
 
     fn set_counting(&mut self, on: bool) {
@@ -280,6 +293,6 @@ impl<M: SequenceModel> Predictor for Evaluator<M> {
     }
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
-        self.0.predict(x)
+        in_pool(|| self.0.predict(x))
     }
 }

@@ -45,9 +45,10 @@ enum Found {
 
 /// Runs `f` and counts meanwhile.
 pub(crate) fn during<R>(f: impl FnOnce() -> R) -> (R, Counted) {
-    RUNNING.set(Some(Running::default()));
+    // a thread of the pool that waits for the others may begin another learner's pass meanwhile
+    let outer = RUNNING.replace(Some(Running::default()));
     let result = f();
-    let Running { tally, later, .. } = RUNNING.take().unwrap_or_default();
+    let Running { tally, later, .. } = RUNNING.replace(outer).unwrap_or_default();
     let rest = Arc::new(Rest { state: Mutex::new(Looks::Waiting(later)), found: Condvar::new() });
     let shared = rest.clone();
     rayon::spawn(move || shared.look());
@@ -76,8 +77,8 @@ impl Counted {
     }
 }
 
-/// What is looked at beside the training, by whichever thread comes first. A thread of the pool that comes second goes on, and does
-/// not wait as it would at a `LazyLock`: the first may need it for its share of a large input.
+/// What is looked at beside the training, by whichever thread comes first. That thread hands no part of it to others, so that
+/// it never waits, and a thread of the pool may wait for it.
 struct Rest {
     state: Mutex<Looks>,
     found: Condvar,

@@ -3,10 +3,17 @@
 
 #![allow(clippy::inline_always, reason = "a call inside a loop keeps it from becoming vector code")]
 
+use std::mem::MaybeUninit;
+use std::ptr::from_mut;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 use crate::scratch::Scratch;
+
+mod panels;
+
+pub(crate) use panels::{Panels, multiply};
 
 /// A strided matrix view: element `(i, j)` is at `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +102,27 @@ fn product(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: 
             parallelism,
         );
     }
+}
+
+/// A new vector of `len` elements, in chunks of `chunk` on all threads: `fill` writes a chunk, which it is given as zeros,
+/// with its index and what belongs to it.
+pub(crate) fn par_filled<T: Send>(
+    len: usize,
+    chunk: usize,
+    beside: impl IndexedParallelIterator<Item = T>,
+    fill: impl Fn(usize, &mut [f32], T) + Sync + Send,
+) -> Vec<f32> {
+    // Only a bug in a caller of this crate can break this.
+    assert_eq!(len.div_ceil(chunk), beside.len(), "chunks");
+    let mut out = Vec::with_capacity(len);
+    out.spare_capacity_mut()[..len].par_chunks_mut(chunk).zip(beside).enumerate().for_each(|(i, (chunk, beside))| {
+        chunk.fill(MaybeUninit::new(0.0));
+        // SAFETY: every element of the chunk was just written, and `MaybeUninit<f32>` lies in memory as `f32` does.
+        fill(i, unsafe { &mut *(from_mut(chunk) as *mut [f32]) }, beside);
+    });
+    // SAFETY: the chunks cover the first `len` elements, each has been written, and a panic in one does not get here.
+    unsafe { out.set_len(len) };
+    out
 }
 
 /// The transpose of rows of `columns`, so that a product that runs against the rows need not pack them again and again.

@@ -54,12 +54,11 @@ struct Layer {
 impl Layer {
     fn new(index: usize, cell: Cell, width: usize, source: &mut dyn ParamSource) -> Result<Self> {
         let name = |part: &str| format!("layers.{index}.{part}");
-        // the update gate of a GRU starts out keeping, as an LSTM's forget gate does (Jozefowicz et al. 2015)
-        let starts_open = |block: usize| cell == Cell::Gru && block == 2;
-        let bias = (0..cell.sums() * width).map(|i| if starts_open(i / width) { 1.0 } else { 0.0 }).collect();
+        // as in torch.nn.GRU
+        let start = Init::Uniform(1.0 / (width as f64).sqrt());
         Ok(Self {
-            weight: source.get(&name("weight"), &[2 * width, cell.columns() * width], Init::fan_in(2 * width))?,
-            bias: source.get(&name("bias"), &[cell.sums() * width], Init::Values(bias))?,
+            weight: source.get(&name("weight"), &[2 * width, cell.columns() * width], start)?,
+            bias: source.get(&name("bias"), &[cell.sums() * width], Init::Constant(0.0))?,
             name: format!("layers.{index}"),
             hidden: name("hidden"),
         })
@@ -108,4 +107,4 @@ impl SequenceModel for Rnn {
 }
 
 /// Standard deviation of the input's channels.
-const EMBEDDING_STD: f64 = 0.5;
+const EMBEDDING_STD: f64 = 1.0;

@@ -222,6 +222,27 @@ fn train(l: &mut dyn Learner, from: usize, updates: usize) -> Result<Vec<(u64, u
         .collect()
 }
 
+/// Learners share the threads of the pool; one that waits there for a part of one learner's work may begin another learner's.
+#[test]
+fn learners_side_by_side_learn_what_they_learn_alone() -> Result<()> {
+    for model in models() {
+        let run = || {
+            let mut learner = build(&model, io(2, 8), training(1e-2), 3, &Device::Cpu)?;
+            let losses = train(&mut *learner, 0, 8)?;
+            learner.predict(&tokens(1, 2, 8)?)?;
+            Ok((losses, learner.learn(&classes(&tokens(2, 2, 8)?)?)?.operations))
+        };
+        let alone: Result<_> = run();
+        let alone = alone?;
+        let together = std::thread::scope(|s| {
+            let threads: Vec<_> = (0..4).map(|_| s.spawn(run)).collect();
+            threads.into_iter().map(|t| t.join().expect("no panic")).collect::<Result<Vec<_>>>()
+        })?;
+        assert!(together.iter().all(|t| *t == alone), "{model:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn going_on_from_a_snapshot_is_going_on() -> Result<()> {
     for model in models() {

@@ -34,7 +34,7 @@ fn nothing_is_counted_where_nobody_asks() -> Result<()> {
     Ok(())
 }
 
-/// One thread has to do: it looks at inputs that are shared out, and meets on the way what it was asked to look at beside.
+/// One thread has to do: what it asked for beside, it looks at itself.
 #[test]
 fn looking_waits_for_no_thread_that_waits_for_it() -> Result<()> {
     let (x, w) = (Tensor::ones((1 << 12, 1 << 8), DType::F32, &Device::Cpu)?, values("w", &[1 << 8, 2], 0)?);

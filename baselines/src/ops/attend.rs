@@ -1,7 +1,7 @@
 //! Causal attention of one head over one stream's segment, in blocks of queries: no `T × T` matrix is kept, only the log
 //! of each query's normaliser (Dao et al. 2022).
 
-use crate::kernels::{Keep, View, dot, exp, matmul, max, sum, transposed};
+use crate::kernels::{Keep, Panels, View, dot, exp, matmul, max, multiply, sum};
 use crate::scratch::Scratch;
 
 /// Queries per block.
@@ -28,17 +28,21 @@ impl Head {
         self.seen + self.steps
     }
 
+    /// Rows of keys or values on their side: `[d, seen + K]`.
+    fn turned(&self, rows: &[f32]) -> Panels {
+        Panels::of((rows, View::new(self.keys(), self.dim).t()))
+    }
+
     /// `a · bᵀ` of a block's queries with its visible keys: `[queries, visible]`.
-    fn against_keys(&self, a: &[f32], bt: &[f32], visible: usize, dst: &mut [f32]) {
+    fn against_keys(&self, a: &[f32], bt: &Panels, visible: usize, dst: &mut [f32]) {
         let queries = a.len() / self.dim;
-        let keys = View::strided(self.dim, visible, self.keys());
-        matmul((dst, View::new(queries, visible)), (a, View::new(queries, self.dim)), (bt, keys), Keep::Nothing);
+        multiply((dst, View::new(queries, visible)), (a, View::new(queries, self.dim)), bt, Keep::Nothing);
     }
 
     /// Output `[K, d]` and the log of each query's normaliser, `[K]`.
     pub fn forward(&self, out: &mut [f32], log_sums: &mut [f32]) {
         let d = self.dim;
-        let kt = transposed(&self.k, d); // [d, seen + K]
+        let (kt, v) = (self.turned(&self.k), Panels::of((&self.v, View::new(self.keys(), d))));
         let mut scores = Scratch::of(BLOCK.min(self.steps) * self.keys());
         for start in (0..self.steps).step_by(BLOCK) {
             let end = (start + BLOCK).min(self.steps);
@@ -59,7 +63,7 @@ impl Head {
                 log_sums[start + i] = top + total.ln();
             }
             let o = (&mut out[start * d..end * d], View::new(queries, d));
-            matmul(o, (p, View::new(queries, visible)), (&self.v, View::new(visible, d)), Keep::Nothing);
+            multiply(o, (p, View::new(queries, visible)), &v, Keep::Nothing);
         }
     }
 
@@ -67,7 +71,8 @@ impl Head {
     /// back into what is remembered.
     pub fn backward(&self, out: &[f32], log_sums: &[f32], d_out: &[f32], [dq, dk, dv]: [&mut [f32]; 3]) {
         let d = self.dim;
-        let (kt, vt) = (transposed(&self.k, d), transposed(&self.v, d)); // [d, seen + K]
+        let (kt, vt) = (self.turned(&self.k), self.turned(&self.v));
+        let k = Panels::of((&self.k, View::new(self.keys(), d)));
         let mut scores = Scratch::of(BLOCK.min(self.steps) * self.keys());
         let mut d_scores = Scratch::of(scores.len());
         for start in (0..self.steps).step_by(BLOCK) {
@@ -92,7 +97,7 @@ impl Head {
             }
             let all = View::new(queries, visible);
             let rows = View::new(queries, d);
-            matmul((&mut dq[block.clone()], rows), (ds, all), (&self.k, View::new(visible, d)), Keep::Nothing);
+            multiply((&mut dq[block.clone()], rows), (ds, all), &k, Keep::Nothing);
             let (own, sums) = (View::strided(queries, end, visible).t(), View::new(end, d)); // columns of the segment
             matmul((&mut dv[..end * d], sums), (&p[self.seen..], own), (&d_out[block.clone()], rows), Keep::Sum);
             matmul((&mut dk[..end * d], sums), (&ds[self.seen..], own), (&self.q[block], rows), Keep::Sum);

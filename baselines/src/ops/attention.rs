@@ -9,7 +9,7 @@ use super::linear::check_last;
 use super::rotary::Rotary;
 use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::count::{self, Watch, see};
-use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
+use crate::kernels::{Keep, Panels, View, multiply, par_filled, par_matmul, rms_norm, rms_norm_backward};
 use crate::scratch::Scratch;
 
 /// What attention is given besides its input and weights.
@@ -204,6 +204,8 @@ impl Attention {
         let Dims { steps, width, head: d, .. } = self.dims;
         let narrow = ROWS_PER_TASK * width;
         let mut qkv = Scratch::of(3 * x.len());
+        let panels_qkv = Panels::of((w_qkv, View::new(width, 3 * width)));
+        let panels_o = Panels::of((w_o, View::new(width, width)));
         let watches = [Watch::new(w_qkv, 3 * width, Source::Values), Watch::new(w_o, width, Source::Values)];
         (x.par_chunks(narrow), qkv.par_chunks_mut(3 * narrow)).into_par_iter().for_each(|(x, qkv)| {
             let rows = x.len() / width;
@@ -211,20 +213,20 @@ impl Attention {
             rms_norm(x, &mut n, width);
             see(watches.first(), &n);
             let wide = View::new(rows, 3 * width);
-            matmul((qkv, wide), (&n, View::new(rows, width)), (w_qkv, View::new(width, 3 * width)), Keep::Nothing);
+            multiply((qkv, wide), (&n, View::new(rows, width)), &panels_qkv, Keep::Nothing);
         });
         let (mut out, mut log_sums) = (Scratch::of(x.len()), Scratch::of(x.len() / d));
         (out.par_chunks_mut(steps * d), log_sums.par_chunks_mut(steps))
             .into_par_iter()
             .enumerate()
             .for_each(|(index, (out, log_sums))| self.head(&qkv, index).forward(out, log_sums));
-        let mut y = x.to_vec();
-        y.par_chunks_mut(narrow).enumerate().for_each(|(i, y)| {
+        let y = par_filled(x.len(), narrow, x.par_chunks(narrow), |i, y, x| {
+            y.copy_from_slice(x);
             let mut o = Scratch::of(y.len());
             self.rows_of_heads(&out, i * ROWS_PER_TASK, &mut o);
             see(watches.last(), &o);
             let thin = View::new(y.len() / width, width);
-            matmul((y, thin), (&o, thin), (w_o, View::new(width, width)), Keep::Sum);
+            multiply((y, thin), (&o, thin), &panels_o, Keep::Sum);
         });
         count::attention(watches, &self.valid, steps, width, self.heads);
         (y, Recorded { qkv, out, log_sums })
@@ -257,7 +259,8 @@ impl Attention {
     fn backward(&self, (x, w_qkv, w_o): (&[f32], &[f32], &[f32]), recorded: &Recorded, dy: &[f32]) -> [Vec<f32>; 3] {
         let Dims { steps, width, head: d, .. } = self.dims;
         let narrow = ROWS_PER_TASK * width;
-        let (w_qkv_t, w_o_t) = (transposed(w_qkv, 3 * width), transposed(w_o, width));
+        let w_qkv_t = Panels::of((w_qkv, View::new(width, 3 * width).t()));
+        let w_o_t = Panels::of((w_o, View::new(width, width).t()));
         let (mut o, mut d_o) = (Scratch::of(x.len()), Scratch::of(x.len())); // [B·K, D]
         (dy.par_chunks(narrow), o.par_chunks_mut(narrow), d_o.par_chunks_mut(narrow))
             .into_par_iter()
@@ -265,26 +268,26 @@ impl Attention {
             .for_each(|(i, (dy, o, d_o))| {
                 self.rows_of_heads(&recorded.out, i * ROWS_PER_TASK, o);
                 let thin = View::new(dy.len() / width, width);
-                matmul((d_o, thin), (dy, thin), (&w_o_t, View::new(width, width)), Keep::Nothing);
+                multiply((d_o, thin), (dy, thin), &w_o_t, Keep::Nothing);
             });
         let mut d_heads = Scratch::of(3 * x.len()); // [B, heads, 3, K, d]
         d_heads
             .par_chunks_mut(3 * steps * d)
             .enumerate()
             .for_each(|(index, grads)| self.head_backward(recorded, &d_o, index, grads));
-        let (mut n, mut dx, mut d_qkv) = (Scratch::of(x.len()), dy.to_vec(), Scratch::of(3 * x.len()));
-        let outputs = (n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow), d_qkv.par_chunks_mut(3 * narrow));
-        (x.par_chunks(narrow), outputs.into_par_iter()).into_par_iter().enumerate().for_each(
-            |(i, (x, (n, dx, d_qkv)))| {
-                let rows = x.len() / width;
-                self.rows_of_grads(&d_heads, i * ROWS_PER_TASK, d_qkv);
-                let mut dn = Scratch::of(x.len());
-                let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
-                matmul((&mut dn, thin), (d_qkv, wide), (&w_qkv_t, View::new(3 * width, width)), Keep::Nothing);
-                rms_norm(x, n, width);
-                rms_norm_backward(x, n, &dn, dx, width);
-            },
-        );
+        let (mut n, mut d_qkv) = (Scratch::of(x.len()), Scratch::of(3 * x.len()));
+        let inputs = (x.par_chunks(narrow), dy.par_chunks(narrow)).into_par_iter();
+        let outputs = (n.par_chunks_mut(narrow), d_qkv.par_chunks_mut(3 * narrow)).into_par_iter();
+        let dx = par_filled(x.len(), narrow, inputs.zip(outputs), |i, dx, ((x, dy), (n, d_qkv))| {
+            dx.copy_from_slice(dy);
+            let rows = x.len() / width;
+            self.rows_of_grads(&d_heads, i * ROWS_PER_TASK, d_qkv);
+            let mut dn = Scratch::of(x.len());
+            let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
+            multiply((&mut dn, thin), (d_qkv, wide), &w_qkv_t, Keep::Nothing);
+            rms_norm(x, n, width);
+            rms_norm_backward(x, n, &dn, dx, width);
+        });
         let rows = x.len() / width;
         let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
         let d_w_qkv = par_matmul((&n, thin.t()), (&d_qkv, wide));

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use super::linear::check_last;
 use super::{Tape, add, fused, gradient, rms_norm_slow, slice, sum_in_order, with_values};
 use crate::count;
-use crate::kernels::{Keep, View, matmul, norm_relu, norm_relu_backward, transposed};
+use crate::kernels::{Keep, Panels, View, matmul, multiply, norm_relu, norm_relu_backward, par_filled};
 use crate::scratch::Scratch;
 
 mod operations;
@@ -14,9 +14,8 @@ const ROWS_PER_TASK: usize = 256;
 /// Rows of the weights whose gradient one task computes: enough for the product kernel, few enough to keep every core
 /// busy.
 const WEIGHTS_PER_TASK: usize = 128;
-/// Blocks of rows from which on weights are transposed before the backward pass: every block packs them anew, and against
-/// their rows that takes longer.
-const PACKED_OFTEN: usize = 2;
+/// Blocks of rows from which on weights are laid out for the products with them.
+const READ_OFTEN: usize = 2;
 /// Streams with fewer output steps are joined, because every product packs the weights anew.
 const ENOUGH_ROWS: usize = 128;
 
@@ -212,6 +211,11 @@ impl Dims {
         }
     }
 
+    /// Blocks of rows in all.
+    fn blocks(&self) -> usize {
+        self.runs().iter().map(|&run| self.rows(run).div_ceil(ROWS_PER_TASK)).sum()
+    }
+
     /// Output steps from one stream to the next in a run.
     fn slots(&self) -> usize {
         self.padded() / self.stride
@@ -230,12 +234,33 @@ struct Run {
     streams: usize,
 }
 
-/// Weights for products with the gradient of the outputs.
-enum Back<'a> {
-    /// `[O, taps · I]`.
-    Transposed(Scratch),
-    /// As they are, `[taps · I, O]`: few products read them.
-    Once(&'a [f32]),
+/// Weights of the products on the right side.
+enum Weights<'a> {
+    /// Piece by piece, laid out for many products.
+    Panels(Vec<Panels>),
+    /// As they are, piece by piece, `[columns, O]` or its transpose: few products read them.
+    Once(&'a [f32], usize, View),
+}
+
+impl<'a> Weights<'a> {
+    /// `w` `[pieces · rows, O]` for so many blocks of rows; each piece is turned over if it is multiplied from the other side.
+    fn new(w: &'a [f32], (rows, outputs): (usize, usize), turned: bool, blocks: usize) -> Self {
+        let piece = if turned { View::new(rows, outputs).t() } else { View::new(rows, outputs) };
+        let len = rows * outputs;
+        if blocks > READ_OFTEN {
+            Self::Panels(w.chunks_exact(len).map(|w| Panels::of((w, piece))).collect())
+        } else {
+            Self::Once(w, len, piece)
+        }
+    }
+
+    /// Adds the product of `a` with piece `index` to `dst`.
+    fn multiply(&self, dst: (&mut [f32], View), a: (&[f32], View), index: usize) {
+        match self {
+            Self::Panels(pieces) => multiply(dst, a, &pieces[index], Keep::Sum),
+            Self::Once(w, len, piece) => matmul(dst, a, (&w[index * len..], *piece), Keep::Sum),
+        }
+    }
 }
 
 struct FusedConv {
@@ -290,27 +315,26 @@ impl FusedConv {
     fn forward(&self, padded: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
         let Dims { streams, outputs, ref lengths, .. } = self.dims;
         let produced = self.dims.produced();
-        let mut y = vec![0.0; streams * produced * outputs];
         let per_run = self.dims.joined() * produced * outputs;
-        (y.par_chunks_mut(per_run), self.dims.runs()).into_par_iter().for_each(|(y, run)| {
+        let weights = Weights::new(w, (self.dims.pieces().1, outputs), false, self.dims.blocks());
+        par_filled(streams * produced * outputs, per_run, self.dims.runs().into_par_iter(), |_, y, run| {
             let padded = &padded[run.first * self.dims.padded_len()..][..run.streams * self.dims.padded_len()];
             let rows = self.dims.rows(run);
             if run.streams == 1 {
-                self.products(padded, (w, b), &mut y[..rows * outputs]);
+                self.products(padded, (&weights, b), &mut y[..rows * outputs]);
                 return;
             }
             let mut long = Scratch::of(rows * outputs);
-            self.products(padded, (w, b), &mut long);
+            self.products(padded, (&weights, b), &mut long);
             for (i, y) in y.chunks_exact_mut(produced * outputs).enumerate() {
                 let there = self.dims.outputs_of(lengths[run.first + i]) * outputs;
                 y[..there].copy_from_slice(&long[i * self.dims.slots() * outputs..][..there]);
             }
-        });
-        y
+        })
     }
 
     /// Outputs `[rows, O]` of one long stream.
-    fn products(&self, padded: &[f32], (w, b): (&[f32], &[f32]), y: &mut [f32]) {
+    fn products(&self, padded: &[f32], (weights, b): (&Weights, &[f32]), y: &mut [f32]) {
         let Dims { inputs, outputs, dilation, stride, .. } = self.dims;
         let (pieces, piece) = self.dims.pieces();
         y.par_chunks_mut(ROWS_PER_TASK * outputs).enumerate().for_each(|(block, y)| {
@@ -319,8 +343,7 @@ impl FusedConv {
             for p in 0..pieces {
                 let from = &padded[(block * ROWS_PER_TASK * stride + p * dilation) * inputs..];
                 let seen = (from, View::strided(rows, piece, stride * inputs));
-                let weights = (&w[p * piece * outputs..], View::new(piece, outputs));
-                matmul((y, View::new(rows, outputs)), seen, weights, Keep::Sum);
+                weights.multiply((y, View::new(rows, outputs)), seen, p);
             }
         });
     }
@@ -342,11 +365,9 @@ impl FusedConv {
     /// Gradient of `x`; `dy` has `per_stream` elements for each stream.
     fn input_gradient(&self, x: &[f32], w: &[f32], padded: &[f32], (dy, per_stream): (&[f32], usize)) -> Vec<f32> {
         let Dims { steps, inputs, outputs, left, ref lengths, .. } = self.dims;
-        let blocks: usize = self.dims.runs().iter().map(|&run| self.dims.rows(run).div_ceil(ROWS_PER_TASK)).sum();
-        let weights = if blocks > PACKED_OFTEN { Back::Transposed(transposed(w, outputs)) } else { Back::Once(w) };
-        let mut dx = vec![0.0; x.len()];
+        let weights = Weights::new(w, (inputs, outputs), true, self.dims.blocks());
         let per_run = self.dims.joined() * steps * inputs;
-        (dx.par_chunks_mut(per_run), self.dims.runs()).into_par_iter().for_each(|(dx, run)| {
+        par_filled(x.len(), per_run, self.dims.runs().into_par_iter(), |_, dx, run| {
             let kept = match run.streams {
                 1 => lengths[run.first],
                 n => (n - 1) * self.dims.padded() + steps,
@@ -367,12 +388,11 @@ impl FusedConv {
                     }
                 },
             );
-        });
-        dx
+        })
     }
 
     /// Adds to `d`, padded steps of one long stream from `left` on, what its first `rows` output steps give back.
-    fn products_back(&self, weights: &Back, dy: &[f32], rows: usize, d: &mut [f32]) {
+    fn products_back(&self, weights: &Weights, dy: &[f32], rows: usize, d: &mut [f32]) {
         let Dims { inputs, outputs, taps, dilation, stride, left, .. } = self.dims;
         d.par_chunks_mut(ROWS_PER_TASK * inputs).enumerate().for_each(|(block, d)| {
             let from = left + block * ROWS_PER_TASK;
@@ -384,11 +404,7 @@ impl FusedConv {
                 let first = through.start * stride + tap * dilation - from;
                 let to = View::strided(through.len(), inputs, stride * inputs);
                 let back = (&dy[through.start * outputs..], View::new(through.len(), outputs));
-                let weights = match weights {
-                    Back::Transposed(w) => (&w[tap * inputs..], View::strided(outputs, inputs, taps * inputs)),
-                    Back::Once(w) => (&w[tap * inputs * outputs..], View::new(inputs, outputs).t()),
-                };
-                matmul((&mut d[first * inputs..], to), back, weights, Keep::Sum);
+                weights.multiply((&mut d[first * inputs..], to), back, tap);
             }
         });
     }

@@ -13,9 +13,10 @@ thread_local! {
 /// Runs a backward pass on this thread. Gradients that fused operations have for variables come back beside its result:
 /// candle's own store would fill zeros for each and add the gradient to them, four passes over all weights at every step.
 pub(crate) fn beside<R>(backward: impl FnOnce() -> R) -> (R, HashMap<TensorId, Tensor>) {
-    VARIABLES.set(Some(HashMap::new()));
+    // a thread of the pool that waits for the others may begin another learner's pass meanwhile
+    let outer = VARIABLES.replace(Some(HashMap::new()));
     let result = backward();
-    (result, VARIABLES.take().unwrap_or_default())
+    (result, VARIABLES.replace(outer).unwrap_or_default())
 }
 
 /// The gradient `values` of an operand, as an operation's backward pass returns it: nothing if nobody asks for it, or if

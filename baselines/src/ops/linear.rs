@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{ROWS_PER_TASK, add, column_sums, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
-use crate::kernels::{Keep, View, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
+use crate::kernels::{Keep, Panels, View, multiply, par_filled, par_matmul, rms_norm, rms_norm_backward};
 use crate::scratch::Scratch;
 
 /// What happens to the rows of a linear map's input.
@@ -65,30 +65,27 @@ impl Linear {
     /// Gradients of `x` and `w`.
     fn backward(&self, x: &[f32], w: &[f32], dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let Self { inputs, outputs, prepare } = *self;
-        let w_t = transposed(w, outputs);
+        let w_t = Panels::of((w, View::new(inputs, outputs).t()));
         let mut n = Scratch::of(x.len());
-        let mut dx = vec![0.0; x.len()];
-        (
+        let beside = (
             x.par_chunks(ROWS_PER_TASK * inputs),
             dy.par_chunks(ROWS_PER_TASK * outputs),
             n.par_chunks_mut(ROWS_PER_TASK * inputs),
-            dx.par_chunks_mut(ROWS_PER_TASK * inputs),
         )
-            .into_par_iter()
-            .for_each(|(x, dy, n, dx)| {
-                let rows = x.len() / inputs;
-                let back = (dy, View::new(rows, outputs));
-                let weights = (&*w_t, View::new(outputs, inputs));
-                self.prepared(x, n);
-                match prepare {
-                    Prepare::Nothing => matmul((dx, View::new(rows, inputs)), back, weights, Keep::Nothing),
-                    Prepare::Norm => {
-                        let mut dn = Scratch::of(x.len());
-                        matmul((&mut dn, View::new(rows, inputs)), back, weights, Keep::Nothing);
-                        rms_norm_backward(x, n, &dn, dx, inputs);
-                    }
+            .into_par_iter();
+        let dx = par_filled(x.len(), ROWS_PER_TASK * inputs, beside, |_, dx, (x, dy, n)| {
+            let rows = x.len() / inputs;
+            let back = (dy, View::new(rows, outputs));
+            self.prepared(x, n);
+            match prepare {
+                Prepare::Nothing => multiply((dx, View::new(rows, inputs)), back, &w_t, Keep::Nothing),
+                Prepare::Norm => {
+                    let mut dn = Scratch::of(x.len());
+                    multiply((&mut dn, View::new(rows, inputs)), back, &w_t, Keep::Nothing);
+                    rms_norm_backward(x, n, &dn, dx, inputs);
                 }
-            });
+            }
+        });
         let rows = x.len() / inputs;
         let dw = par_matmul((&n, View::new(rows, inputs).t()), (dy, View::new(rows, outputs)));
         (dx, dw)
@@ -111,21 +108,15 @@ impl CustomOp3 for Linear {
     ) -> Result<(CpuStorage, Shape)> {
         let Self { inputs, outputs, .. } = *self;
         let (x, w, b) = (slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
-        let mut y = vec![0.0; x.len() / inputs * outputs];
-        (x.par_chunks(ROWS_PER_TASK * inputs), y.par_chunks_mut(ROWS_PER_TASK * outputs)).into_par_iter().for_each(
-            |(x, y)| {
-                let rows = x.len() / inputs;
-                let mut n = Scratch::of(x.len());
-                self.prepared(x, &mut n);
-                matmul(
-                    (y, View::new(rows, outputs)),
-                    (&n, View::new(rows, inputs)),
-                    (w, View::new(inputs, outputs)),
-                    Keep::Nothing,
-                );
-                y.chunks_exact_mut(outputs).for_each(|y| add(y, b));
-            },
-        );
+        let panels = Panels::of((w, View::new(inputs, outputs)));
+        let len = x.len() / inputs * outputs;
+        let y = par_filled(len, ROWS_PER_TASK * outputs, x.par_chunks(ROWS_PER_TASK * inputs), |_, y, x| {
+            let rows = x.len() / inputs;
+            let mut n = Scratch::of(x.len());
+            self.prepared(x, &mut n);
+            multiply((y, View::new(rows, outputs)), (&n, View::new(rows, inputs)), &panels, Keep::Nothing);
+            y.chunks_exact_mut(outputs).for_each(|y| add(y, b));
+        });
         let mut dims = l1.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = outputs;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::linear::check_last;
 use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
-use crate::kernels::{Keep, View, matmul, par_matmul, sigmoid, tanh, transposed};
+use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
 /// Streams that one task steps through side by side: enough rows for the product kernel, few enough for every core to
@@ -103,27 +103,25 @@ impl Lstm {
     fn forward(
         &self,
         x: &[f32],
-        (w, b): (&[f32], &[f32]),
+        ([w_in, w_hidden], b): (&[Panels; 2], &[f32]),
         before: (&[f32], &[f32]),
         [gates, cells, out]: [&mut [f32]; 3],
     ) {
         let Dims { steps, inputs, width, .. } = self.dims;
         let streams = before.0.len() / width;
-        let (w_in, w_hidden) = w.split_at(inputs * 4 * width);
         gates.chunks_exact_mut(4 * width).for_each(|row| row.copy_from_slice(b));
         let rows = streams * steps;
         let wide = View::new(rows, 4 * width);
-        matmul((gates, wide), (x, View::new(rows, inputs)), (w_in, View::new(inputs, 4 * width)), Keep::Sum);
+        multiply((gates, wide), (x, View::new(rows, inputs)), w_in, Keep::Sum);
         // one step of all streams: rows a whole segment apart
         let one_step = View::strided(streams, 4 * width, steps * 4 * width);
-        let recurrent = (w_hidden, View::new(width, 4 * width));
         for t in 0..steps {
             let now = &mut gates[t * 4 * width..];
             if t == 0 {
-                matmul((now, one_step), (before.0, View::new(streams, width)), recurrent, Keep::Sum);
+                multiply((now, one_step), (before.0, View::new(streams, width)), w_hidden, Keep::Sum);
             } else {
                 let h = (&out[(t - 1) * width..], View::strided(streams, width, steps * width));
-                matmul((now, one_step), h, recurrent, Keep::Sum);
+                multiply((now, one_step), h, w_hidden, Keep::Sum);
             }
             for s in 0..streams {
                 let at = (s * steps + t) * width;
@@ -137,7 +135,7 @@ impl Lstm {
     /// One task's streams: fills `d_gates` `[S, K, 4H]` (before the nonlinearities) from `dy` `[S, K, H]`.
     fn backward(
         &self,
-        w_hidden_t: &[f32],
+        w_hidden_t: &Panels,
         before: &[f32],
         gates: &[f32],
         cells: &[f32],
@@ -157,7 +155,7 @@ impl Lstm {
                 step_backward(forward, &dh[own.clone()], &mut dc[own], &mut d_gates[4 * at..4 * (at + width)]);
             }
             let now = (&d_gates[t * 4 * width..], View::strided(streams, 4 * width, steps * 4 * width));
-            matmul((&mut dh, View::new(streams, width)), now, (w_hidden_t, View::new(4 * width, width)), Keep::Nothing);
+            multiply((&mut dh, View::new(streams, width)), now, w_hidden_t, Keep::Nothing);
         }
     }
 
@@ -165,7 +163,8 @@ impl Lstm {
     fn gradients(&self, x: &[f32], w: &[f32], y: &[f32], recorded: &Recorded, dy: &[f32]) -> [Vec<f32>; 3] {
         let Dims { streams, steps, inputs, width } = self.dims;
         let (w_in, w_hidden) = w.split_at(inputs * 4 * width);
-        let (w_in_t, w_hidden_t) = (transposed(w_in, 4 * width), transposed(w_hidden, 4 * width));
+        let w_in_t = Panels::of((w_in, View::new(inputs, 4 * width).t()));
+        let w_hidden_t = Panels::of((w_hidden, View::new(width, 4 * width).t()));
         let per_task = STREAMS_PER_TASK * steps;
         let mut d_gates = Scratch::of(recorded.gates.len());
         let mut dx = vec![0.0; x.len()];
@@ -178,7 +177,7 @@ impl Lstm {
                 self.backward(&w_hidden_t, before, gates, cells, dy, d_gates);
                 let rows = d_gates.len() / (4 * width);
                 let back = (&*d_gates, View::new(rows, 4 * width));
-                matmul((dx, View::new(rows, inputs)), back, (&w_in_t, View::new(4 * width, inputs)), Keep::Nothing);
+                multiply((dx, View::new(rows, inputs)), back, &w_in_t, Keep::Nothing);
                 let mut db = vec![0.0; 4 * width];
                 d_gates.chunks_exact(4 * width).for_each(|row| add(&mut db, row));
                 db
@@ -314,6 +313,8 @@ impl CustomOp3 for Lstm {
     ) -> Result<(CpuStorage, Shape)> {
         let Dims { streams, steps, inputs, width } = self.dims;
         let (x, w, b) = (slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
+        let (w_in, w_hidden) = w.split_at(inputs * 4 * width);
+        let panels = [(w_in, inputs), (w_hidden, width)].map(|(w, rows)| Panels::of((w, View::new(rows, 4 * width))));
         let mut gates = Scratch::of(streams * steps * 4 * width);
         let (mut cells, mut out) = (Scratch::of(streams * steps * width), vec![0.0; streams * steps * width]);
         let per_task = STREAMS_PER_TASK * steps;
@@ -325,7 +326,7 @@ impl CustomOp3 for Lstm {
         );
         (x.par_chunks(per_task * inputs), before.into_par_iter(), outputs.into_par_iter())
             .into_par_iter()
-            .for_each(|(x, before, (gates, cells, out))| self.forward(x, (w, b), before, [gates, cells, out]));
+            .for_each(|(x, before, (gates, cells, out))| self.forward(x, (&panels, b), before, [gates, cells, out]));
         let last = cells.chunks_exact(steps * width).flat_map(|c| &c[(steps - 1) * width..]).copied().collect();
         if self.last_cell.set(last).is_err() {
             bail!("lstm: the forward pass runs once");

@@ -6,7 +6,7 @@ use learner::operations::Source;
 use super::linear::check_last;
 use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
 use crate::count::{self, Watch, see};
-use crate::kernels::{Keep, View, gelu, matmul, par_matmul, rms_norm, rms_norm_backward, transposed};
+use crate::kernels::{Keep, Panels, View, gelu, multiply, par_filled, par_matmul, rms_norm, rms_norm_backward};
 use crate::scratch::Scratch;
 
 /// Feed-forward block with its residual, `x + gelu(norm(x) · w1) · w2`: `x` `[…, D]`, `w1` `[D, F]`, `w2` `[F, D]`.
@@ -65,38 +65,32 @@ impl CustomOp3 for Mlp {
     ) -> Result<(CpuStorage, Shape)> {
         let Self { width, hidden, record, .. } = *self;
         let (x, w1, w2) = (slice(s1, l1, "x")?, slice(s2, l2, "w1")?, slice(s3, l3, "w2")?);
-        let mut y = x.to_vec();
+        let panels = [Panels::of((w1, View::new(width, hidden))), Panels::of((w2, View::new(hidden, width)))];
         let chunk = ROWS_PER_TASK * hidden;
         let watches = [Watch::new(w1, hidden, Source::Values), Watch::new(w2, width, Source::Values)];
         let forward = |x: &[f32], h: &mut [f32], y: &mut [f32]| {
             let rows = x.len() / width;
+            y.copy_from_slice(x);
             let mut n = Scratch::of(x.len());
             rms_norm(x, &mut n, width);
             see(watches.first(), &n);
-            matmul(
-                (h, View::new(rows, hidden)),
-                (&n, View::new(rows, width)),
-                (w1, View::new(width, hidden)),
-                Keep::Nothing,
-            );
+            multiply((h, View::new(rows, hidden)), (&n, View::new(rows, width)), &panels[0], Keep::Nothing);
             let mut a = Scratch::of(h.len());
             a.iter_mut().zip(h.iter()).for_each(|(a, &h)| *a = gelu(h).0);
             see(watches.last(), &a);
-            matmul(
-                (y, View::new(rows, width)),
-                (&a, View::new(rows, hidden)),
-                (w2, View::new(hidden, width)),
-                Keep::Sum,
-            );
+            multiply((y, View::new(rows, width)), (&a, View::new(rows, hidden)), &panels[1], Keep::Sum);
         };
-        let tasks = (x.par_chunks(ROWS_PER_TASK * width), y.par_chunks_mut(ROWS_PER_TASK * width)).into_par_iter();
-        if record {
+        let inputs = x.par_chunks(ROWS_PER_TASK * width);
+        let y = if record {
             let mut h = Scratch::of(x.len() / width * hidden);
-            tasks.zip(h.par_chunks_mut(chunk)).for_each(|((x, y), h)| forward(x, h, y));
+            let beside = inputs.zip(h.par_chunks_mut(chunk));
+            let y = par_filled(x.len(), ROWS_PER_TASK * width, beside, |_, y, (x, h)| forward(x, h, y));
             self.tape.put(h);
+            y
         } else {
-            tasks.for_each(|(x, y)| forward(x, &mut Scratch::of(x.len() / width * hidden), y));
-        }
+            let fill = |_, y: &mut [f32], x: &[f32]| forward(x, &mut Scratch::of(x.len() / width * hidden), y);
+            par_filled(x.len(), ROWS_PER_TASK * width, inputs, fill)
+        };
         count::mlp(watches, x.len() / width, width, hidden);
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
@@ -122,23 +116,24 @@ impl Mlp {
     fn backward(&self, (x, w1, w2): (&[f32], &[f32], &[f32]), mut h: Scratch, dy: &[f32]) -> [Vec<f32>; 3] {
         let Self { width, hidden, .. } = *self;
         let (narrow, wide) = (ROWS_PER_TASK * width, ROWS_PER_TASK * hidden);
-        let (w1_t, w2_t) = (transposed(w1, hidden), transposed(w2, width));
+        let w1_t = Panels::of((w1, View::new(width, hidden).t()));
+        let w2_t = Panels::of((w2, View::new(hidden, width).t()));
         let (mut dh, mut n) = (Scratch::of(h.len()), Scratch::of(x.len()));
-        let mut dx = dy.to_vec();
         let inputs = (x.par_chunks(narrow), dy.par_chunks(narrow));
-        let outputs =
-            (h.par_chunks_mut(wide), dh.par_chunks_mut(wide), n.par_chunks_mut(narrow), dx.par_chunks_mut(narrow));
-        (inputs.into_par_iter(), outputs.into_par_iter()).into_par_iter().for_each(|((x, dy), (h, dh, n, dx))| {
+        let outputs = (h.par_chunks_mut(wide), dh.par_chunks_mut(wide), n.par_chunks_mut(narrow));
+        let beside = (inputs.into_par_iter(), outputs.into_par_iter()).into_par_iter();
+        let dx = par_filled(x.len(), narrow, beside, |_, dx, ((x, dy), (h, dh, n))| {
+            dx.copy_from_slice(dy);
             let rows = x.len() / width;
             let (thin, thick) = (View::new(rows, width), View::new(rows, hidden));
-            matmul((dh, thick), (dy, thin), (&w2_t, View::new(width, hidden)), Keep::Nothing);
+            multiply((dh, thick), (dy, thin), &w2_t, Keep::Nothing);
             for (h, dh) in h.iter_mut().zip(dh.iter_mut()) {
                 let (value, slope) = gelu(*h);
                 *h = value;
                 *dh *= slope;
             }
             let mut dn = Scratch::of(x.len());
-            matmul((&mut dn, thin), (dh, thick), (&w1_t, View::new(hidden, width)), Keep::Nothing);
+            multiply((&mut dn, thin), (dh, thick), &w1_t, Keep::Nothing);
             rms_norm(x, n, width);
             rms_norm_backward(x, n, &dn, dx, width);
         });

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::linear::check_last;
 use super::lstm::{LANES, STREAMS_PER_TASK, each, load};
 use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
-use crate::kernels::{Keep, View, matmul, par_matmul, sigmoid, tanh, transposed};
+use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
 /// The recurrence of an RNN.
@@ -133,25 +133,30 @@ impl Rnn {
     }
 
     /// One task's streams: fills `sums` `[T, K, S·H]` and `out` `[T, K, H]`.
-    fn forward(&self, x: &[f32], (w, b): (&[f32], &[f32]), before: &[f32], sums: &mut [f32], out: &mut [f32]) {
+    fn forward(
+        &self,
+        x: &[f32],
+        ([w_in, w_hidden], b): (&[Panels; 2], &[f32]),
+        before: &[f32],
+        sums: &mut [f32],
+        out: &mut [f32],
+    ) {
         let Dims { steps, inputs, width, .. } = self.dims;
         let (columns, per_step, skip) = self.sizes();
         let streams = before.len() / width;
-        let (w_in, w_hidden) = w.split_at(inputs * columns);
         sums.chunks_exact_mut(per_step).for_each(|row| row.copy_from_slice(b));
         let rows = streams * steps;
         let from_input = View::strided(rows, columns, per_step);
-        matmul((sums, from_input), (x, View::new(rows, inputs)), (w_in, View::new(inputs, columns)), Keep::Sum);
+        multiply((sums, from_input), (x, View::new(rows, inputs)), w_in, Keep::Sum);
         // one step of all streams: rows a whole segment apart
         let one_step = View::strided(streams, columns, steps * per_step);
-        let recurrent = (w_hidden, View::new(width, columns));
         for t in 0..steps {
             let now = (&mut sums[t * per_step + skip..], one_step);
             if t == 0 {
-                matmul(now, (before, View::new(streams, width)), recurrent, Keep::Sum);
+                multiply(now, (before, View::new(streams, width)), w_hidden, Keep::Sum);
             } else {
                 let h = (&out[(t - 1) * width..], View::strided(streams, width, steps * width));
-                matmul(now, h, recurrent, Keep::Sum);
+                multiply(now, h, w_hidden, Keep::Sum);
             }
             for s in 0..streams {
                 let at = s * steps + t;
@@ -169,7 +174,7 @@ impl Rnn {
     /// One task's streams: fills `d_sums` `[T, K, S·H]` (before the nonlinearities) from `dy` `[T, K, H]`.
     fn backward(
         &self,
-        w_hidden_t: &[f32],
+        w_hidden_t: &Panels,
         before: &[f32],
         sums: &[f32],
         (y, dy): (&[f32], &[f32]),
@@ -194,7 +199,7 @@ impl Rnn {
                 }
             }
             let now = (&d_sums[t * per_step + skip..], View::strided(streams, columns, steps * per_step));
-            matmul((&mut dh, View::new(streams, width)), now, (w_hidden_t, View::new(columns, width)), Keep::Sum);
+            multiply((&mut dh, View::new(streams, width)), now, w_hidden_t, Keep::Sum);
         }
     }
 
@@ -203,7 +208,8 @@ impl Rnn {
         let Dims { streams, steps, inputs, width } = self.dims;
         let (columns, per_step, skip) = self.sizes();
         let (w_in, w_hidden) = w.split_at(inputs * columns);
-        let (w_in_t, w_hidden_t) = (transposed(w_in, columns), transposed(w_hidden, columns));
+        let w_in_t = Panels::of((w_in, View::new(inputs, columns).t()));
+        let w_hidden_t = Panels::of((w_hidden, View::new(width, columns).t()));
         let per_task = STREAMS_PER_TASK * steps;
         let mut d_sums = Scratch::of(sums.len());
         let mut dx = vec![0.0; x.len()];
@@ -216,7 +222,7 @@ impl Rnn {
                 self.backward(&w_hidden_t, before, sums, (y, dy), d_sums);
                 let rows = d_sums.len() / per_step;
                 let back = (&*d_sums, View::strided(rows, columns, per_step));
-                matmul((dx, View::new(rows, inputs)), back, (&w_in_t, View::new(columns, inputs)), Keep::Nothing);
+                multiply((dx, View::new(rows, inputs)), back, &w_in_t, Keep::Nothing);
                 let mut db = vec![0.0; per_step];
                 d_sums.chunks_exact(per_step).for_each(|row| add(&mut db, row));
                 db
@@ -358,13 +364,15 @@ impl CustomOp3 for Rnn {
     ) -> Result<(CpuStorage, Shape)> {
         let Dims { streams, steps, inputs, width } = self.dims;
         let (x, w, b) = (slice(s1, l1, "x")?, slice(s2, l2, "w")?, slice(s3, l3, "b")?);
-        let per_step = self.sizes().1;
+        let (columns, per_step, _) = self.sizes();
+        let (w_in, w_hidden) = w.split_at(inputs * columns);
+        let panels = [(w_in, inputs), (w_hidden, width)].map(|(w, rows)| Panels::of((w, View::new(rows, columns))));
         let (mut sums, mut out) = (Scratch::of(streams * steps * per_step), vec![0.0; streams * steps * width]);
         let per_task = STREAMS_PER_TASK * steps;
         let outputs = (sums.par_chunks_mut(per_task * per_step), out.par_chunks_mut(per_task * width));
         (x.par_chunks(per_task * inputs), self.hidden.par_chunks(STREAMS_PER_TASK * width), outputs.into_par_iter())
             .into_par_iter()
-            .for_each(|(x, before, (sums, out))| self.forward(x, (w, b), before, sums, out));
+            .for_each(|(x, before, (sums, out))| self.forward(x, (&panels, b), before, sums, out));
         if self.record {
             self.tape.put(sums);
         }

@@ -1,4 +1,8 @@
+#![allow(clippy::inline_always, reason = "a call inside a loop keeps it from becoming vector code")]
+
 use candle_core::{D, Device, Result, Tensor};
+
+use super::lstm::load;
 
 /// Rotary positions (Su et al. 2021): channel `i < d/2` of a head turns against channel `i + d/2` by the angle
 /// `position · 10000^{-2i/d}`.
@@ -39,25 +43,13 @@ impl Rotary {
     /// `out = factor · rotated x`.
     pub(super) fn rotate(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
         let (cos, sin) = self.table(position);
-        let ((x1, x2), (out1, out2)) = (x.split_at(self.half), out.split_at_mut(self.half));
-        // of one length, which the compiler then need not check at every element
-        let (x2, out2) = (&x2[..self.half], &mut out2[..self.half]);
-        for i in 0..self.half {
-            out1[i] = factor * (x1[i] * cos[i] - x2[i] * sin[i]);
-            out2[i] = factor * (x1[i] * sin[i] + x2[i] * cos[i]);
-        }
+        turn((cos, sin), x, out, |c, s, x1, x2| (factor * (x1 * c - x2 * s), factor * (x1 * s + x2 * c)));
     }
 
     /// The transpose of [`Rotary::rotate`].
     pub(super) fn rotate_back(&self, position: usize, x: &[f32], factor: f32, out: &mut [f32]) {
         let (cos, sin) = self.table(position);
-        let ((x1, x2), (out1, out2)) = (x.split_at(self.half), out.split_at_mut(self.half));
-        // of one length, which the compiler then need not check at every element
-        let (x2, out2) = (&x2[..self.half], &mut out2[..self.half]);
-        for i in 0..self.half {
-            out1[i] = factor * (x1[i] * cos[i] + x2[i] * sin[i]);
-            out2[i] = factor * (x2[i] * cos[i] - x1[i] * sin[i]);
-        }
+        turn((cos, sin), x, out, |c, s, x1, x2| (factor * (x1 * c + x2 * s), factor * (x2 * c - x1 * s)));
     }
 
     /// Rotates `x` `[B, heads, steps, d]`, whose first step is at `position`, in tensor operations.
@@ -72,5 +64,28 @@ impl Rotary {
         let first = (x1.broadcast_mul(&cos)? - x2.broadcast_mul(&sin)?)?;
         let second = (x1.broadcast_mul(&sin)? + x2.broadcast_mul(&cos)?)?;
         Tensor::cat(&[first, second], D::Minus1)
+    }
+}
+
+/// Writes to the halves of `out` what `f` makes of cosine, sine and the halves of `x`.
+#[inline(always)]
+fn turn((cos, sin): (&[f32], &[f32]), x: &[f32], out: &mut [f32], f: impl Fn(f32, f32, f32, f32) -> (f32, f32)) {
+    /// Angles at once. Copies of a fixed length come first, so that the compiler need not ask at every call of a few
+    /// elements whether `out` is one of the others.
+    const LANES: usize = 8;
+    let half = cos.len();
+    let ((x1, x2), (out1, out2)) = (x.split_at(half), out.split_at_mut(half));
+    let whole = half / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let [c, s, a, b]: [[f32; LANES]; 4] = [load(cos, at), load(sin, at), load(x1, at), load(x2, at)];
+        let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+        for k in 0..LANES {
+            (first[k], second[k]) = f(c[k], s[k], a[k], b[k]);
+        }
+        out1[at..at + LANES].copy_from_slice(&first);
+        out2[at..at + LANES].copy_from_slice(&second);
+    }
+    for i in whole..half {
+        (out1[i], out2[i]) = f(cos[i], sin[i], x1[i], x2[i]);
     }
 }

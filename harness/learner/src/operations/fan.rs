@@ -1,8 +1,6 @@
 //! How many weights each input meets, and what a matrix of inputs makes of that. Everything is a sum of integers, so that
 //! neither order nor number of threads matters.
 
-use rayon::prelude::*;
-
 /// What produced the input of a weight product: decides by type, not by value, whether its operations are accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -15,10 +13,6 @@ pub enum Source {
 /// Values whose counts are summed in 32 bits before they go into 64: a burst has at most 2¹⁶ spikes.
 const BLOCK: usize = 4096;
 
-/// Values from which on several threads count: the output weights of a large vocabulary. For less, waking them costs more
-/// than they save.
-const SHARED: usize = 1 << 20;
-
 /// What passes for spikes where only values are looked at.
 const UNITS: [f32; 3] = [0.0, 1.0, -1.0];
 
@@ -29,15 +23,11 @@ pub fn nonzero(values: &[f32]) -> u64 {
     found
 }
 
-/// Sums of what `of_block` finds in at most [`BLOCK`] values.
-fn sums<const N: usize>(values: &[f32], of_block: impl Fn(&[f32]) -> [u32; N] + Sync) -> [u64; N] {
+/// Sums of what `of_block` finds in at most [`BLOCK`] values. On one thread, because others learn meanwhile and may wait for it:
+/// one that shared this with them could be given work of theirs, and wait for itself.
+fn sums<const N: usize>(values: &[f32], of_block: impl Fn(&[f32]) -> [u32; N]) -> [u64; N] {
     let add = |a: [u64; N], b: [u64; N]| std::array::from_fn(|i| a[i] + b[i]);
-    let of_share = |share: &[f32]| share.chunks(BLOCK).map(|block| of_block(block).map(u64::from)).fold([0; N], add);
-    if values.len() >= SHARED {
-        values.par_chunks(SHARED / 8).map(of_share).reduce(|| [0; N], add)
-    } else {
-        of_share(values)
-    }
+    values.chunks(BLOCK).map(|block| of_block(block).map(u64::from)).fold([0; N], add)
 }
 
 /// The weights that each input of a product meets.
