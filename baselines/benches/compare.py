@@ -1,4 +1,4 @@
-"""Ours and the PyTorch peers in turn, with the same allocator settings and threads: prints tokens per second, their ratio
+"""Ours and the PyTorch peers in turn, with allocators that keep their memory and the same threads: prints tokens per second, their ratio
 and peak memory. Absolute figures drift by tens of per cent on a shared machine; the ratio of runs in turn does not.
 
   cargo bench -p baselines --no-run && python3 baselines/benches/compare.py --bench target/release/deps/train-HASH \
@@ -10,8 +10,8 @@ PEERS = pathlib.Path(__file__).parent / "peers"
 SCRIPT = dict(transformer="lm.py", mamba="lm.py", snn="lm.py", lstm="lm.py", gru="rnn.py", vanilla="rnn.py", causal="cnn.py", resnet="cnn.py")
 # large blocks are kept instead of being given back to the system, without which PyTorch is up to 30 times slower here
 ALLOCATOR = dict(MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000")
-# as the program sets it: candle's own threads would spin beside ours
-OURS = dict(CANDLE_NUM_THREADS="1")
+# as the program sets it: candle's own threads would spin beside ours, and its allocator keeps large blocks too
+OURS = dict(CANDLE_NUM_THREADS="1", MIMALLOC_PURGE_DELAY="-1")
 # updates of one run: a median over a few seconds of the slower side
 UPDATES = dict(mamba=6, snn=12, resnet=12)
 

@@ -1,6 +1,6 @@
 //! Products with a matrix that many of them read: it is laid out once, in the order in which they read it. The library's
-//! product lays its operands out anew at every call, which for a recurrent network's step of a few streams takes as long as
-//! the product itself.
+//! product lays it out anew for every block of rows, and for the few streams of a recurrent network's step it does not, but
+//! then walks across its rows.
 
 use std::slice::from_mut;
 
@@ -62,11 +62,11 @@ impl Panels {
                 }
             }
         };
-        if panels.is_empty() {
-        } else if panels.len() < MANY {
-            panels.chunks_exact_mut(rows * WIDE).enumerate().for_each(lay);
+        let each = (rows * WIDE).max(1);
+        if len < MANY {
+            panels.chunks_exact_mut(each).enumerate().for_each(lay);
         } else {
-            panels.par_chunks_exact_mut(rows * WIDE).enumerate().for_each(lay);
+            panels.par_chunks_exact_mut(each).enumerate().for_each(lay);
         }
         Self { rows, columns, values: all, first }
     }
