@@ -54,7 +54,7 @@ struct Layer {
 impl Layer {
     fn new(index: usize, cell: Cell, width: usize, source: &mut dyn ParamSource) -> Result<Self> {
         let name = |part: &str| format!("layers.{index}.{part}");
-        // as in torch.nn.GRU
+        // weights as in torch.nn.GRU, biases at zero
         let start = Init::Uniform(1.0 / (width as f64).sqrt());
         Ok(Self {
             weight: source.get(&name("weight"), &[2 * width, cell.columns() * width], start)?,
