@@ -60,31 +60,61 @@ pub(crate) enum Keep {
 
 /// `dst ← a · b` on the calling thread.
 pub(crate) fn matmul(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: Keep) {
-    product(dst, a, b, keep, Parallelism::None);
+    let (values, view) = dst;
+    // Only a bug in a caller of this crate can break this: shapes that users give are checked before.
+    assert!(values.len() >= view.extent(), "view exceeds its slice");
+    // SAFETY: the view lies within its slice, which is borrowed mutably, so that it overlaps neither operand.
+    unsafe { product((values.as_mut_ptr(), view), a, b, keep, Parallelism::None) }
 }
 
 /// `a · b` into a new row-major matrix, on all threads. Threads split the result, never a sum.
 pub(crate) fn par_matmul(a: (&[f32], View), b: (&[f32], View)) -> Vec<f32> {
-    let (rows, columns) = (a.1.rows, b.1.columns);
-    let mut dst = vec![0.0; rows * columns];
-    product((&mut dst, View::new(rows, columns)), a, b, Keep::Nothing, Parallelism::Rayon(0));
+    let view = View::new(a.1.rows, b.1.columns);
+    let len = view.rows * view.columns;
+    if a.1.columns == 0 {
+        return vec![0.0; len];
+    }
+    let mut dst = Vec::with_capacity(len);
+    // SAFETY: there is room for the view, nobody else has it, and the product of one term or more writes every element of it
+    // without reading one.
+    unsafe {
+        product((dst.as_mut_ptr(), view), a, b, Keep::Nothing, Parallelism::Rayon(0));
+        dst.set_len(len);
+    }
     dst
 }
 
-fn product(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], View), keep: Keep, parallelism: Parallelism) {
-    let ((dst, dv), (a, av), (b, bv)) = (dst, a, b);
+/// Adds `a · b` to a row-major matrix, on all threads. Threads split the result, never a sum.
+pub(crate) fn par_matmul_add(dst: &mut [f32], a: (&[f32], View), b: (&[f32], View)) {
+    let view = View::new(a.1.rows, b.1.columns);
+    // Only a bug in a caller of this crate can break this.
+    assert!(dst.len() >= view.extent(), "view exceeds its slice");
+    // SAFETY: as in `matmul`.
+    unsafe { product((dst.as_mut_ptr(), view), a, b, Keep::Sum, Parallelism::Rayon(0)) }
+}
+
+/// `dst ← a · b`.
+///
+/// # Safety
+/// The view must lie within memory that nobody else reads or writes meanwhile, and that holds values if they are kept.
+unsafe fn product(
+    (dst, dv): (*mut f32, View),
+    (a, av): (&[f32], View),
+    (b, bv): (&[f32], View),
+    keep: Keep,
+    parallelism: Parallelism,
+) {
     // Only a bug in a caller of this crate can break these: shapes that users give are checked before.
     assert!(av.columns == bv.rows && dv.rows == av.rows && dv.columns == bv.columns, "{dv:?} = {av:?} · {bv:?}");
-    assert!(dst.len() >= dv.extent() && a.len() >= av.extent() && b.len() >= bv.extent(), "view exceeds its slice");
+    assert!(a.len() >= av.extent() && b.len() >= bv.extent(), "view exceeds its slice");
     let s = |x: usize| x as isize;
-    // SAFETY: the three views lie within their slices (asserted above), and `dst` is borrowed mutably, so it overlaps
-    // neither operand.
+    // SAFETY: the operands' views lie within their slices (asserted above), the destination's as the caller says.
     unsafe {
         gemm::gemm(
             dv.rows,
             dv.columns,
             av.columns,
-            dst.as_mut_ptr(),
+            dst,
             s(dv.column_stride),
             s(dv.row_stride),
             keep == Keep::Sum,

@@ -260,8 +260,20 @@ fn conv_agrees(what: &str, [streams, steps, inputs, outputs]: [usize; 4], shape:
 #[test]
 fn causal_convolution_equals_its_twin() -> Result<()> {
     for before in [Before::Nothing, Before::NormRelu] {
-        // no tap beside the present; one view and one view per tap; a reach longer than the segment; several blocks of rows
-        for (taps, dilation, steps) in [(1, 1, 5), (2, 1, 7), (3, 4, 20), (3, 8, 5), (4, 1, 300), (3, 100, 300)] {
+        // no tap beside the present; short streams; a reach longer than the segment; several blocks of rows; outputs in
+        // pairs, for every rest of taps by three, with and without a part of a pair at the end, and pairs too far apart
+        for (taps, dilation, steps) in [
+            (1, 1, 5),
+            (2, 1, 7),
+            (3, 4, 20),
+            (3, 8, 5),
+            (2, 1, 300),
+            (3, 1, 256),
+            (3, 16, 256),
+            (4, 1, 301),
+            (5, 8, 299),
+            (3, 100, 300),
+        ] {
             let (streams, inputs, outputs) = (3, 33, 20);
             let context = normal("context", &[streams, (taps - 1) * dilation, inputs])?;
             let shape = Conv { taps, dilation, edge: Edge::Causal(context), before };
@@ -283,12 +295,47 @@ fn centred_convolution_equals_its_twin_for_every_length_and_stride() -> Result<(
             (5, 1, 2, 600),
             (7, 1, 1, 2),
             (3, 1, 1, 50),
+            (3, 1, 1, 105),
+            (5, 2, 1, 160),
+            (1, 1, 2, 400),
         ] {
-            // all streams in one product, each in its own, and two by two with one left over
+            // short streams as one product, long ones each in its own, and outputs in pairs
             let lengths = vec![steps, 0, 1, steps - 1, steps / 2];
             let shape = Conv { taps, dilation, edge: Edge::Centred { lengths, stride }, before };
             conv_agrees(&format!("stride {stride}"), [5, steps, 12, 10], &shape)?;
         }
+    }
+    Ok(())
+}
+
+/// Outputs in pairs share products, but only of what both of them see: not even their rounding depends on anything else.
+#[test]
+fn no_output_of_a_convolution_depends_on_a_later_step() -> Result<()> {
+    let (streams, steps, width) = (2, 288, 8);
+    for (taps, dilation) in [(3, 1), (3, 4), (5, 2)] {
+        let context = normal("context", &[streams, (taps - 1) * dilation, width])?;
+        let shape = Conv { taps, dilation, edge: Edge::Causal(context), before: Before::NormRelu };
+        let (w, b) = (normal("w", &[taps * width, width])?, normal("b", &[width])?);
+        let x = normal("x", &[streams, steps, width])?;
+        let plain = conv(&x, &w, &b, &shape)?;
+        for t in [1, 2, 3, 100, 143, steps - 1] {
+            let absurd = Tensor::full(f32::NAN, (streams, steps - t, width), x.device())?;
+            let other = conv(&Tensor::cat(&[&x.narrow(1, 0, t)?, &absurd], 1)?, &w, &b, &shape)?;
+            assert_eq!(bits(&other.narrow(1, 0, t)?)?, bits(&plain.narrow(1, 0, t)?)?, "{taps} taps, step {t}");
+        }
+    }
+    Ok(())
+}
+
+/// Short streams are worked on together: in pairs several by task, as columns several by product.
+#[test]
+fn convolution_of_many_short_streams_equals_its_twin() -> Result<()> {
+    let streams = 13usize;
+    for (taps, stride, steps) in [(3, 1, 41), (5, 1, 60), (3, 2, 199), (5, 3, 300)] {
+        let lengths = (0..streams).map(|s| (steps * s).div_ceil(streams - 1)).collect();
+        let edge = Edge::Centred { lengths, stride };
+        let shape = Conv { taps, dilation: 1, edge, before: Before::NormRelu };
+        conv_agrees(&format!("stride {stride}"), [streams, steps, 9, 7], &shape)?;
     }
     Ok(())
 }

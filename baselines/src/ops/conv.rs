@@ -4,20 +4,16 @@ use rayon::prelude::*;
 use super::linear::check_last;
 use super::{Tape, add, fused, gradient, rms_norm_slow, slice, sum_in_order, with_values};
 use crate::count;
-use crate::kernels::{Keep, Panels, View, matmul, multiply, norm_relu, norm_relu_backward, par_filled};
+use crate::kernels::norm_relu;
 use crate::scratch::Scratch;
 
+mod columns;
+mod direct;
 mod operations;
+mod winograd;
 
-/// Steps that one task works on. More than elsewhere, because a convolution has more weights to pack per output.
+/// Steps that one task prepares.
 const ROWS_PER_TASK: usize = 256;
-/// Rows of the weights whose gradient one task computes: enough for the product kernel, few enough to keep every core
-/// busy.
-const WEIGHTS_PER_TASK: usize = 128;
-/// Blocks of rows from which on weights are laid out for the products with them.
-const READ_OFTEN: usize = 2;
-/// Streams with fewer output steps are joined, because every product packs the weights anew.
-const ENOUGH_ROWS: usize = 128;
 
 /// What happens to every step of a convolution's input before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,54 +167,20 @@ impl Dims {
         self.outputs_of(self.steps)
     }
 
-    /// Steps of a stream with what is beside them, `P`: whole strides, so that streams in a row are one long stream.
+    /// Steps of a stream with what is beside them, `P`.
     fn padded(&self) -> usize {
-        (self.left + self.steps + self.right).next_multiple_of(self.stride)
+        self.left + self.steps + self.right
     }
 
-    /// Streams that are worked on as one long stream. Between two of them lie outputs that nobody wants.
-    fn joined(&self) -> usize {
-        let unwanted = self.padded() / self.stride - self.produced();
-        let worth_it = unwanted <= self.produced(); // against packing the weights for every stream
-        if worth_it { (ENOUGH_ROWS / self.produced()).clamp(1, self.streams) } else { 1 }
-    }
-
-    /// The taps as pieces of the padded input that one view can cover, as (pieces, elements of each): neighbouring taps
-    /// are neighbours in memory, so that the rows of the view may overlap and nothing is copied.
-    fn pieces(&self) -> (usize, usize) {
-        if self.dilation == 1 { (1, self.taps * self.inputs) } else { (self.taps, self.inputs) }
-    }
-
-    /// Of the first `outputs` output steps those that see the padded input's steps `from .. to` through `tap`.
-    fn through(&self, tap: usize, from: usize, to: usize, outputs: usize) -> std::ops::Range<usize> {
-        // output t sees step t·stride + tap·dilation
-        let first = |step: usize| step.saturating_sub(tap * self.dilation).div_ceil(self.stride);
-        let end = first(to).min(outputs);
-        first(from).min(end)..end
-    }
-
-    fn runs(&self) -> Vec<Run> {
-        let joined = self.joined();
-        let starts = (0..self.streams).step_by(joined);
-        starts.map(|first| Run { first, streams: joined.min(self.streams - first) }).collect()
-    }
-
-    /// Output steps of a run as one long stream.
-    fn rows(&self, run: Run) -> usize {
-        match run.streams {
-            1 => self.outputs_of(self.lengths[run.first]),
-            n => (n - 1) * self.slots() + self.produced(),
+    /// The fastest form. It depends on shapes alone, so that the same steps give the same bits.
+    fn form(&self) -> Form {
+        if self.in_pairs() {
+            Form::Pairs
+        } else if self.short() {
+            Form::Columns
+        } else {
+            Form::Direct
         }
-    }
-
-    /// Blocks of rows in all.
-    fn blocks(&self) -> usize {
-        self.runs().iter().map(|&run| self.rows(run).div_ceil(ROWS_PER_TASK)).sum()
-    }
-
-    /// Output steps from one stream to the next in a run.
-    fn slots(&self) -> usize {
-        self.padded() / self.stride
     }
 
     /// Elements of the padded input of one stream.
@@ -227,40 +189,14 @@ impl Dims {
     }
 }
 
-/// Streams that are worked on as one.
-#[derive(Clone, Copy)]
-struct Run {
-    first: usize,
-    streams: usize,
-}
-
-/// Weights of the products on the right side.
-enum Weights<'a> {
-    /// Piece by piece, laid out for many products.
-    Panels(Vec<Panels>),
-    /// As they are, piece by piece, `[columns, O]` or its transpose: few products read them.
-    Once(&'a [f32], usize, View),
-}
-
-impl<'a> Weights<'a> {
-    /// `w` `[pieces · rows, O]` for so many blocks of rows; each piece is turned over if it is multiplied from the other side.
-    fn new(w: &'a [f32], (rows, outputs): (usize, usize), turned: bool, blocks: usize) -> Self {
-        let piece = if turned { View::new(rows, outputs).t() } else { View::new(rows, outputs) };
-        let len = rows * outputs;
-        if blocks > READ_OFTEN {
-            Self::Panels(w.chunks_exact(len).map(|w| Panels::of((w, piece))).collect())
-        } else {
-            Self::Once(w, len, piece)
-        }
-    }
-
-    /// Adds the product of `a` with piece `index` to `dst`.
-    fn multiply(&self, dst: (&mut [f32], View), a: (&[f32], View), index: usize) {
-        match self {
-            Self::Panels(pieces) => multiply(dst, a, &pieces[index], Keep::Sum),
-            Self::Once(w, len, piece) => matmul(dst, a, (&w[index * len..], *piece), Keep::Sum),
-        }
-    }
+/// How the products are made.
+enum Form {
+    /// Two outputs share some of them.
+    Pairs,
+    /// All streams are one.
+    Columns,
+    /// Tap by tap.
+    Direct,
 }
 
 struct FusedConv {
@@ -313,121 +249,11 @@ impl FusedConv {
     }
 
     fn forward(&self, padded: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
-        let Dims { streams, outputs, ref lengths, .. } = self.dims;
-        let produced = self.dims.produced();
-        let per_run = self.dims.joined() * produced * outputs;
-        let weights = Weights::new(w, (self.dims.pieces().1, outputs), false, self.dims.blocks());
-        par_filled(streams * produced * outputs, per_run, self.dims.runs().into_par_iter(), |_, y, run| {
-            let padded = &padded[run.first * self.dims.padded_len()..][..run.streams * self.dims.padded_len()];
-            let rows = self.dims.rows(run);
-            if run.streams == 1 {
-                self.products(padded, (&weights, b), &mut y[..rows * outputs]);
-                return;
-            }
-            let mut long = Scratch::of(rows * outputs);
-            self.products(padded, (&weights, b), &mut long);
-            for (i, y) in y.chunks_exact_mut(produced * outputs).enumerate() {
-                let there = self.dims.outputs_of(lengths[run.first + i]) * outputs;
-                y[..there].copy_from_slice(&long[i * self.dims.slots() * outputs..][..there]);
-            }
-        })
-    }
-
-    /// Outputs `[rows, O]` of one long stream.
-    fn products(&self, padded: &[f32], (weights, b): (&Weights, &[f32]), y: &mut [f32]) {
-        let Dims { inputs, outputs, dilation, stride, .. } = self.dims;
-        let (pieces, piece) = self.dims.pieces();
-        y.par_chunks_mut(ROWS_PER_TASK * outputs).enumerate().for_each(|(block, y)| {
-            let rows = y.len() / outputs;
-            y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(b));
-            for p in 0..pieces {
-                let from = &padded[(block * ROWS_PER_TASK * stride + p * dilation) * inputs..];
-                let seen = (from, View::strided(rows, piece, stride * inputs));
-                weights.multiply((y, View::new(rows, outputs)), seen, p);
-            }
-        });
-    }
-
-    /// The gradient of the outputs with room between streams that are joined, and zeros there and beyond each length:
-    /// `[B, slots, O]`.
-    fn spread(&self, dy: &[f32]) -> Scratch {
-        let Dims { streams, outputs, ref lengths, .. } = self.dims;
-        let (slots, produced) = (self.dims.slots() * outputs, self.dims.produced() * outputs);
-        let mut out = Scratch::of(streams * slots);
-        (out.par_chunks_mut(slots), dy.par_chunks(produced), lengths).into_par_iter().for_each(|(out, dy, &length)| {
-            let (there, rest) = out.split_at_mut(self.dims.outputs_of(length) * outputs);
-            there.copy_from_slice(&dy[..there.len()]);
-            rest.fill(0.0);
-        });
-        out
-    }
-
-    /// Gradient of `x`; `dy` has `per_stream` elements for each stream.
-    fn input_gradient(&self, x: &[f32], w: &[f32], padded: &[f32], (dy, per_stream): (&[f32], usize)) -> Vec<f32> {
-        let Dims { steps, inputs, outputs, left, ref lengths, .. } = self.dims;
-        let weights = Weights::new(w, (inputs, outputs), true, self.dims.blocks());
-        let per_run = self.dims.joined() * steps * inputs;
-        par_filled(x.len(), per_run, self.dims.runs().into_par_iter(), |_, dx, run| {
-            let kept = match run.streams {
-                1 => lengths[run.first],
-                n => (n - 1) * self.dims.padded() + steps,
-            };
-            let mut d = Scratch::zeros(kept * inputs); // of padded steps from `left` on
-            self.products_back(&weights, &dy[run.first * per_stream..], self.dims.rows(run), &mut d);
-            dx.par_chunks_mut(steps * inputs).zip(d.par_chunks_mut(self.dims.padded_len())).enumerate().for_each(
-                |(i, (dx, d))| {
-                    let s = run.first + i;
-                    let there = lengths[s] * inputs;
-                    let (d, dx) = (&mut d[..there], &mut dx[..there]);
-                    match self.before {
-                        Before::Nothing => dx.copy_from_slice(d),
-                        Before::NormRelu => {
-                            let a = &padded[s * self.dims.padded_len() + left * inputs..][..there];
-                            norm_relu_backward(&x[s * steps * inputs..][..there], a, d, dx, inputs);
-                        }
-                    }
-                },
-            );
-        })
-    }
-
-    /// Adds to `d`, padded steps of one long stream from `left` on, what its first `rows` output steps give back.
-    fn products_back(&self, weights: &Weights, dy: &[f32], rows: usize, d: &mut [f32]) {
-        let Dims { inputs, outputs, taps, dilation, stride, left, .. } = self.dims;
-        d.par_chunks_mut(ROWS_PER_TASK * inputs).enumerate().for_each(|(block, d)| {
-            let from = left + block * ROWS_PER_TASK;
-            for tap in 0..taps {
-                let through = self.dims.through(tap, from, from + d.len() / inputs, rows);
-                if through.is_empty() {
-                    continue;
-                }
-                let first = through.start * stride + tap * dilation - from;
-                let to = View::strided(through.len(), inputs, stride * inputs);
-                let back = (&dy[through.start * outputs..], View::new(through.len(), outputs));
-                weights.multiply((&mut d[first * inputs..], to), back, tap);
-            }
-        });
-    }
-
-    /// Gradient of `w`: every task sums over the streams in order.
-    fn weight_gradient(&self, padded: &[f32], (dy, per_stream): (&[f32], usize)) -> Vec<f32> {
-        let Dims { inputs, outputs, taps, dilation, stride, .. } = self.dims;
-        let piece = self.dims.pieces().1;
-        let runs = self.dims.runs();
-        let mut dw = vec![0.0; taps * inputs * outputs];
-        dw.par_chunks_mut(piece * outputs).enumerate().for_each(|(p, dw)| {
-            dw.par_chunks_mut(WEIGHTS_PER_TASK * outputs).enumerate().for_each(|(block, dw)| {
-                let columns = dw.len() / outputs;
-                for &run in runs.iter().filter(|run| self.dims.rows(**run) > 0) {
-                    let rows = self.dims.rows(run);
-                    let first = run.first * self.dims.padded_len() + p * dilation * inputs + block * WEIGHTS_PER_TASK;
-                    let seen = (&padded[first..], View::strided(rows, columns, stride * inputs).t());
-                    let back = (&dy[run.first * per_stream..], View::new(rows, outputs));
-                    matmul((dw, View::new(columns, outputs)), seen, back, Keep::Sum);
-                }
-            });
-        });
-        dw
+        match self.dims.form() {
+            Form::Pairs => self.forward_in_pairs(padded, w, b),
+            Form::Columns => self.forward_by_columns(padded, w, b),
+            Form::Direct => self.forward_directly(padded, w, b),
+        }
     }
 
     fn bias_gradient(&self, dy: &[f32]) -> Vec<f32> {
@@ -448,13 +274,21 @@ impl FusedConv {
         dy: &[f32],
         wanted: bool,
     ) -> (Option<Vec<f32>>, Vec<f32>, Vec<f32>) {
-        let spread = (self.dims.joined() > 1).then(|| self.spread(dy));
-        let back = match &spread {
-            Some(spread) => (&**spread, self.dims.slots() * self.dims.outputs),
-            None => (dy, self.dims.produced() * self.dims.outputs),
+        let (dx, dw) = match self.dims.form() {
+            Form::Pairs => (
+                wanted.then(|| self.input_gradient_in_pairs(x, w, padded, dy)),
+                self.weight_gradient_in_pairs(padded, dy),
+            ),
+            Form::Columns => (
+                wanted.then(|| self.input_gradient_by_columns(x, w, padded, dy)),
+                self.weight_gradient_by_columns(padded, dy),
+            ),
+            Form::Direct => (
+                wanted.then(|| self.input_gradient_directly(x, w, padded, dy)),
+                self.weight_gradient_directly(padded, dy),
+            ),
         };
-        let dx = wanted.then(|| self.input_gradient(x, w, padded, back));
-        (dx, self.weight_gradient(padded, back), self.bias_gradient(dy))
+        (dx, dw, self.bias_gradient(dy))
     }
 }
 

@@ -85,20 +85,64 @@ pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
 const BLOCK: usize = 16_384;
 
 fn sum_of_squares(v: &[f32]) -> f64 {
-    let partial: Vec<f64> = v.par_chunks(BLOCK).map(|c| c.iter().map(|&x| f64::from(x) * f64::from(x)).sum()).collect();
+    let of_block = |block: &[f32]| {
+        let mut squares = Squares::default();
+        let (whole, rest) = block.as_chunks::<{ Squares::LANES }>();
+        for x in whole {
+            squares.add(x);
+        }
+        squares.add_rest(rest);
+        squares.sum()
+    };
+    let partial: Vec<f64> = v.par_chunks(BLOCK).map(of_block).collect();
     partial.iter().sum()
+}
+
+/// A sum of squares as partial sums, which do not wait for each other.
+#[derive(Default)]
+struct Squares([f64; Squares::LANES]);
+
+impl Squares {
+    const LANES: usize = 16;
+
+    #[inline]
+    fn add(&mut self, x: &[f32; Self::LANES]) {
+        for (sum, &x) in self.0.iter_mut().zip(x) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+
+    fn add_rest(&mut self, rest: &[f32]) {
+        for (sum, &x) in self.0.iter_mut().zip(rest) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+    }
+
+    fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
 }
 
 /// `w ← keep · w − rate · d`; returns the sum of squares of the change.
 fn descend(w: &mut [f32], d: &[f32], keep: f32, rate: f32) -> f64 {
-    let mut sum = 0.0;
-    for i in 0..d.len() {
-        let old = w[i];
-        w[i] = keep * old - rate * d[i];
-        let delta = f64::from(w[i] - old);
-        sum += delta * delta;
+    let moved = |w: &mut f32, d: f32| {
+        let old = *w;
+        *w = keep * old - rate * d;
+        *w - old
+    };
+    let mut squares = Squares::default();
+    let ((whole_w, rest_w), (whole_d, rest_d)) =
+        (w.as_chunks_mut::<{ Squares::LANES }>(), d.as_chunks::<{ Squares::LANES }>());
+    for (w, d) in whole_w.iter_mut().zip(whole_d) {
+        let mut moves = [0.0; Squares::LANES];
+        for i in 0..Squares::LANES {
+            moves[i] = moved(&mut w[i], d[i]);
+        }
+        squares.add(&moves);
     }
-    sum
+    let moves: Vec<f32> = rest_w.iter_mut().zip(rest_d).map(|(w, &d)| moved(w, d)).collect();
+    squares.add_rest(&moves);
+    squares.sum()
 }
 
 /// [`descend`] over a whole parameter, in blocks of fixed length.
