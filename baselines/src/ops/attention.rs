@@ -140,6 +140,24 @@ struct Recorded {
     log_sums: Scratch,
 }
 
+/// What is recorded of one stream.
+struct OfStream<'a> {
+    qkv: &'a [f32],
+    out: &'a [f32],
+    log_sums: &'a [f32],
+}
+
+impl Recorded {
+    /// Of a stream with so many elements of its input, and so many queries.
+    fn of_stream(&self, stream: usize, elements: usize, queries: usize) -> OfStream<'_> {
+        OfStream {
+            qkv: &self.qkv[stream * 3 * elements..][..3 * elements],
+            out: &self.out[stream * elements..][..elements],
+            log_sums: &self.log_sums[stream * queries..][..queries],
+        }
+    }
+}
+
 struct Attention {
     heads: usize,
     rotary: Arc<Rotary>,
@@ -152,10 +170,9 @@ struct Attention {
 }
 
 impl Attention {
-    /// The operands of one head of one stream.
-    fn head(&self, qkv: &[f32], index: usize) -> Head {
+    /// The operands of one head of one stream, whose queries, keys and values are `qkv`, `[K, 3D]`.
+    fn head(&self, qkv: &[f32], (stream, head): (usize, usize)) -> Head {
         let Dims { steps, width, remembered, head: d, .. } = self.dims;
-        let (stream, head) = (index / self.heads, index % self.heads);
         let seen = self.valid[stream];
         let keys = (seen + steps) * d;
         let (q, k, v) = (Scratch::of(steps * d), Scratch::of(keys), Scratch::of(keys));
@@ -163,7 +180,7 @@ impl Attention {
         let scale = 1.0 / (d as f32).sqrt();
         let memory = &self.memory[stream * remembered * 2 * width..(stream + 1) * remembered * 2 * width];
         let memory = memory.chunks_exact(2 * width).skip(remembered - seen);
-        let own = qkv[stream * steps * 3 * width..(stream + 1) * steps * 3 * width].chunks_exact(3 * width);
+        let own = qkv.chunks_exact(3 * width);
         for (t, (row, q)) in own.clone().zip(h.q.chunks_exact_mut(d)).enumerate() {
             self.rotary.rotate(remembered + t, &row[head * d..(head + 1) * d], scale, q);
         }
@@ -188,64 +205,71 @@ impl Attention {
         next
     }
 
-    /// Rows `first ..` of `[B·K, D]` from `[B, heads, K, d]`.
+    /// Rows `first ..` of a stream's `[K, D]` from its `[heads, K, d]`.
     fn rows_of_heads(&self, heads: &[f32], first: usize, rows: &mut [f32]) {
         let Dims { steps, width, head: d, .. } = self.dims;
-        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-            let (stream, t) = ((first + i) / steps, (first + i) % steps);
-            for (h, part) in row.chunks_exact_mut(d).enumerate() {
-                let at = ((stream * self.heads + h) * steps + t) * d;
-                part.copy_from_slice(&heads[at..at + d]);
+        for (t, row) in (first..).zip(rows.chunks_exact_mut(width)) {
+            for (head, part) in heads.chunks_exact(steps * d).zip(row.chunks_exact_mut(d)) {
+                part.copy_from_slice(&head[t * d..(t + 1) * d]);
             }
         }
     }
 
+    /// Stream by stream, so that what one step leaves to the next is still in the cache.
     fn forward(&self, x: &[f32], w_qkv: &[f32], w_o: &[f32]) -> (Vec<f32>, Recorded) {
         let Dims { steps, width, head: d, .. } = self.dims;
         let narrow = ROWS_PER_TASK * width;
-        let mut qkv = Scratch::of(3 * x.len());
         let panels_qkv = Panels::of((w_qkv, View::new(width, 3 * width)));
         let panels_o = Panels::of((w_o, View::new(width, width)));
         let watches = [Watch::new(w_qkv, 3 * width, Source::Values), Watch::new(w_o, width, Source::Values)];
-        (x.par_chunks(narrow), qkv.par_chunks_mut(3 * narrow)).into_par_iter().for_each(|(x, qkv)| {
-            let rows = x.len() / width;
-            let mut n = Scratch::of(x.len());
-            rms_norm(x, &mut n, width);
-            see(watches.first(), &n);
-            let wide = View::new(rows, 3 * width);
-            multiply((qkv, wide), (&n, View::new(rows, width)), &panels_qkv, Keep::Nothing);
-        });
-        let (mut out, mut log_sums) = (Scratch::of(x.len()), Scratch::of(x.len() / d));
-        (out.par_chunks_mut(steps * d), log_sums.par_chunks_mut(steps))
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(index, (out, log_sums))| self.head(&qkv, index).forward(out, log_sums));
-        let y = par_filled(x.len(), narrow, x.par_chunks(narrow), |i, y, x| {
-            y.copy_from_slice(x);
-            let mut o = Scratch::of(y.len());
-            self.rows_of_heads(&out, i * ROWS_PER_TASK, &mut o);
-            see(watches.last(), &o);
-            let thin = View::new(y.len() / width, width);
-            multiply((y, thin), (&o, thin), &panels_o, Keep::Sum);
+        let (mut qkv, mut out) = (Scratch::of(3 * x.len()), Scratch::of(x.len()));
+        let mut log_sums = Scratch::of(x.len() / d);
+        let recorded = (
+            qkv.par_chunks_mut(3 * steps * width),
+            out.par_chunks_mut(steps * width),
+            log_sums.par_chunks_mut(self.heads * steps),
+        );
+        let beside = (x.par_chunks(steps * width), recorded.into_par_iter()).into_par_iter();
+        let y = par_filled(x.len(), steps * width, beside, |stream, y, (x, (qkv, out, log_sums))| {
+            (x.par_chunks(narrow), qkv.par_chunks_mut(3 * narrow)).into_par_iter().for_each(|(x, qkv)| {
+                let rows = x.len() / width;
+                let mut n = Scratch::of(x.len());
+                rms_norm(x, &mut n, width);
+                see(watches.first(), &n);
+                let wide = View::new(rows, 3 * width);
+                multiply((qkv, wide), (&n, View::new(rows, width)), &panels_qkv, Keep::Nothing);
+            });
+            let heads = (out.par_chunks_mut(steps * d), log_sums.par_chunks_mut(steps)).into_par_iter().enumerate();
+            heads.for_each(|(head, (out, log_sums))| self.head(qkv, (stream, head)).forward(out, log_sums));
+            let blocks = (x.par_chunks(narrow), y.par_chunks_mut(narrow)).into_par_iter().enumerate();
+            blocks.for_each(|(block, (x, y))| {
+                y.copy_from_slice(x);
+                let mut o = Scratch::of(y.len());
+                self.rows_of_heads(out, block * ROWS_PER_TASK, &mut o);
+                see(watches.last(), &o);
+                let thin = View::new(y.len() / width, width);
+                multiply((y, thin), (&o, thin), &panels_o, Keep::Sum);
+            });
         });
         count::attention(watches, &self.valid, steps, width, self.heads);
         (y, Recorded { qkv, out, log_sums })
     }
 
-    /// Gradient of the queries, keys and values of one head, `[3, K, d]`, rotation undone.
-    fn head_backward(&self, recorded: &Recorded, d_rows: &[f32], index: usize, grads: &mut [f32]) {
+    /// Gradient of the queries, keys and values of one head, `[3, K, d]`, rotation undone, from that of the stream's heads side
+    /// by side, `[K, D]`.
+    fn head_backward(&self, head: &Head, index: usize, of: &OfStream, d_rows: &[f32], grads: &mut [f32]) {
         let Dims { steps, width, remembered, head: d, .. } = self.dims;
-        let (stream, column) = (index / self.heads, index % self.heads * d);
         let mut d_out = Scratch::of(steps * d);
-        let rows = d_rows[stream * steps * width..(stream + 1) * steps * width].chunks_exact(width);
-        rows.zip(d_out.chunks_exact_mut(d)).for_each(|(row, d_out)| d_out.copy_from_slice(&row[column..column + d]));
-        let out = &recorded.out[index * steps * d..(index + 1) * steps * d];
-        let log_sums = &recorded.log_sums[index * steps..(index + 1) * steps];
+        for (row, d_out) in d_rows.chunks_exact(width).zip(d_out.chunks_exact_mut(d)) {
+            d_out.copy_from_slice(&row[index * d..(index + 1) * d]);
+        }
+        let out = &of.out[index * steps * d..(index + 1) * steps * d];
+        let log_sums = &of.log_sums[index * steps..(index + 1) * steps];
         let (dq, dkv) = grads.split_at_mut(steps * d);
         let (dk, dv) = dkv.split_at_mut(steps * d);
         let (mut rotated_q, mut rotated_k) = (Scratch::zeros(steps * d), Scratch::zeros(steps * d));
         dv.fill(0.0);
-        self.head(&recorded.qkv, index).backward(out, log_sums, &d_out, [&mut rotated_q, &mut rotated_k, dv]);
+        head.backward(out, log_sums, &d_out, [&mut rotated_q, &mut rotated_k, dv]);
         let scale = 1.0 / (d as f32).sqrt();
         for (t, (from, to)) in rotated_q.chunks_exact(d).zip(dq.chunks_exact_mut(d)).enumerate() {
             self.rotary.rotate_back(remembered + t, from, scale, to);
@@ -255,38 +279,43 @@ impl Attention {
         }
     }
 
-    /// Gradients of `x`, `w_qkv`, `w_o`.
+    /// Gradients of `x`, `w_qkv`, `w_o`. Stream by stream, as forward.
     fn backward(&self, (x, w_qkv, w_o): (&[f32], &[f32], &[f32]), recorded: &Recorded, dy: &[f32]) -> [Vec<f32>; 3] {
         let Dims { steps, width, head: d, .. } = self.dims;
-        let narrow = ROWS_PER_TASK * width;
+        let (narrow, whole) = (ROWS_PER_TASK * width, steps * width);
         let w_qkv_t = Panels::of((w_qkv, View::new(width, 3 * width).t()));
         let w_o_t = Panels::of((w_o, View::new(width, width).t()));
-        let (mut o, mut d_o) = (Scratch::of(x.len()), Scratch::of(x.len())); // [B·K, D]
-        (dy.par_chunks(narrow), o.par_chunks_mut(narrow), d_o.par_chunks_mut(narrow))
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(i, (dy, o, d_o))| {
-                self.rows_of_heads(&recorded.out, i * ROWS_PER_TASK, o);
+        // [B·K, D] and [B·K, 3D]
+        let (mut o, mut n, mut d_qkv) = (Scratch::of(x.len()), Scratch::of(x.len()), Scratch::of(3 * x.len()));
+        let inputs = (x.par_chunks(whole), dy.par_chunks(whole)).into_par_iter();
+        let outputs = (o.par_chunks_mut(whole), n.par_chunks_mut(whole), d_qkv.par_chunks_mut(3 * whole));
+        let beside = inputs.zip(outputs.into_par_iter());
+        let dx = par_filled(x.len(), whole, beside, |stream, dx, ((x, dy), (o, n, d_qkv))| {
+            let of = recorded.of_stream(stream, whole, self.heads * steps);
+            let mut d_o = Scratch::of(whole); // [K, D]
+            let blocks = (dy.par_chunks(narrow), o.par_chunks_mut(narrow), d_o.par_chunks_mut(narrow)).into_par_iter();
+            blocks.enumerate().for_each(|(block, (dy, o, d_o))| {
+                self.rows_of_heads(of.out, block * ROWS_PER_TASK, o);
                 let thin = View::new(dy.len() / width, width);
                 multiply((d_o, thin), (dy, thin), &w_o_t, Keep::Nothing);
             });
-        let mut d_heads = Scratch::of(3 * x.len()); // [B, heads, 3, K, d]
-        d_heads
-            .par_chunks_mut(3 * steps * d)
-            .enumerate()
-            .for_each(|(index, grads)| self.head_backward(recorded, &d_o, index, grads));
-        let (mut n, mut d_qkv) = (Scratch::of(x.len()), Scratch::of(3 * x.len()));
-        let inputs = (x.par_chunks(narrow), dy.par_chunks(narrow)).into_par_iter();
-        let outputs = (n.par_chunks_mut(narrow), d_qkv.par_chunks_mut(3 * narrow)).into_par_iter();
-        let dx = par_filled(x.len(), narrow, inputs.zip(outputs), |i, dx, ((x, dy), (n, d_qkv))| {
-            dx.copy_from_slice(dy);
-            let rows = x.len() / width;
-            self.rows_of_grads(&d_heads, i * ROWS_PER_TASK, d_qkv);
-            let mut dn = Scratch::of(x.len());
-            let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
-            multiply((&mut dn, thin), (d_qkv, wide), &w_qkv_t, Keep::Nothing);
-            rms_norm(x, n, width);
-            rms_norm_backward(x, n, &dn, dx, width);
+            let mut d_heads = Scratch::of(3 * whole); // [heads, 3, K, d]
+            d_heads.par_chunks_mut(3 * steps * d).enumerate().for_each(|(index, grads)| {
+                let head = self.head(of.qkv, (stream, index));
+                self.head_backward(&head, index, &of, &d_o, grads);
+            });
+            let inputs = (x.par_chunks(narrow), dy.par_chunks(narrow)).into_par_iter();
+            let outputs = (dx.par_chunks_mut(narrow), n.par_chunks_mut(narrow), d_qkv.par_chunks_mut(3 * narrow));
+            inputs.zip(outputs.into_par_iter()).enumerate().for_each(|(block, ((x, dy), (dx, n, d_qkv)))| {
+                dx.copy_from_slice(dy);
+                let rows = x.len() / width;
+                self.rows_of_grads(&d_heads, block * ROWS_PER_TASK, d_qkv);
+                let mut dn = Scratch::of(x.len());
+                let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
+                multiply((&mut dn, thin), (d_qkv, wide), &w_qkv_t, Keep::Nothing);
+                rms_norm(x, n, width);
+                rms_norm_backward(x, n, &dn, dx, width);
+            });
         });
         let rows = x.len() / width;
         let (thin, wide) = (View::new(rows, width), View::new(rows, 3 * width));
@@ -295,14 +324,13 @@ impl Attention {
         [dx, d_w_qkv, d_w_o]
     }
 
-    /// Rows `first ..` of `[B·K, 3D]` from `[B, heads, 3, K, d]`.
+    /// Rows `first ..` of a stream's `[K, 3D]` from its `[heads, 3, K, d]`.
     fn rows_of_grads(&self, heads: &[f32], first: usize, rows: &mut [f32]) {
         let Dims { steps, width, head: d, .. } = self.dims;
-        for (i, row) in rows.chunks_exact_mut(3 * width).enumerate() {
-            let (stream, t) = ((first + i) / steps, (first + i) % steps);
+        for (t, row) in (first..).zip(rows.chunks_exact_mut(3 * width)) {
             for (j, part) in row.chunks_exact_mut(d).enumerate() {
-                let (kind, h) = (j / self.heads, j % self.heads);
-                let at = (((stream * self.heads + h) * 3 + kind) * steps + t) * d;
+                let (kind, head) = (j / self.heads, j % self.heads);
+                let at = ((head * 3 + kind) * steps + t) * d;
                 part.copy_from_slice(&heads[at..at + d]);
             }
         }

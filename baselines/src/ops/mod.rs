@@ -37,8 +37,8 @@ use rayon::prelude::*;
 
 use crate::kernels::NORM_EPSILON;
 
-/// Rows that one task works on: enough to pay for packing the weights, few enough to stay in the cache.
-const ROWS_PER_TASK: usize = 128;
+/// Rows that one task works on: whole tiles of a product, few enough to stay in the cache.
+const ROWS_PER_TASK: usize = 96;
 
 /// Whether the fused form runs on this tensor.
 fn fused(t: &Tensor) -> bool {
