@@ -1,4 +1,4 @@
-//! What a convolution computes, from the values that passed.
+//! What a convolution computes, from the values that passed: the products of its definition, in whatever form they are made.
 
 use learner::operations::{Fan, Product, Seen, Source, units};
 

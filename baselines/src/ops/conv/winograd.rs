@@ -33,74 +33,80 @@ enum To {
 }
 
 impl To {
-    /// How many there are.
-    const COUNT: usize = 4;
+    const ALL: [Self; 4] = [Self::First, Self::Second, Self::Both, Self::Difference];
 
-    /// Its sum's part of the two outputs' gradients `(a, b)`.
-    fn share(self, a: f32, b: f32) -> f32 {
+    /// What of the two outputs' gradients comes back to it.
+    fn back(self) -> Read {
         match self {
-            Self::First => a,
-            Self::Second => b,
-            Self::Both => a + b,
-            Self::Difference => a - b,
+            Self::First => Read(0, None),
+            Self::Second => Read(1, None),
+            Self::Both => Read(0, Some((1, 1.0))),
+            Self::Difference => Read(0, Some((1, -1.0))),
         }
+    }
+}
+
+/// A step, and another one times a factor that is added to it. Steps count dilations from where the pair begins.
+struct Read(usize, Option<(usize, f32)>);
+
+impl Read {
+    /// Writes it for a block of pairs, of which as many lie side by side as a dilation has steps and the first begins at `at`.
+    fn write(&self, rows: &Rows, at: isize, out: &mut [f32]) {
+        let dilation = (out.len() / rows.width) as isize;
+        let at = |step: usize| at + step as isize * dilation;
+        let Some((other, factor)) = self.1 else {
+            return rows.copy(at(self.0), out);
+        };
+        if let (Some(a), Some(b)) = (rows.get(at(self.0), dilation), rows.get(at(other), dilation)) {
+            out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = fma(factor, b, a));
+            return;
+        }
+        let mut b = Scratch::of(out.len());
+        rows.copy(at(self.0), out);
+        rows.copy(at(other), &mut b);
+        out.iter_mut().zip(b.iter()).for_each(|(o, &b)| *o = fma(factor, b, *o));
     }
 }
 
 /// One product of every pair of outputs.
 struct Term {
-    /// The input it starts from, in dilations after what the first output sees first.
-    step: usize,
-    /// Another one, times a factor.
-    and: Option<(usize, f32)>,
+    /// What it multiplies, from what the first output sees first.
+    input: Read,
     /// Taps and their factors in the weights that it is multiplied with.
     weights: Vec<(usize, f32)>,
     to: To,
 }
 
 impl Term {
-    fn new(step: usize, and: Option<(usize, f32)>, weights: &[(usize, f32)], to: To) -> Self {
-        Self { step, and, weights: weights.to_vec(), to }
+    fn new(input: Read, weights: &[(usize, f32)], to: To) -> Self {
+        Self { input, weights: weights.to_vec(), to }
     }
 
     /// The products for so many taps: by three, then what is left.
     fn all(taps: usize) -> Vec<Self> {
+        let less = |step, other| Read(step, Some((other, -1.0)));
         let mut terms = Vec::new();
         for a in (0..taps).step_by(3) {
-            let (b, c) = (a + 1, a + 2);
+            let (b, c, d) = (a + 1, a + 2, a + 3);
             terms.extend(match taps - a {
-                1 => vec![Self::new(a, None, &[(a, 1.0)], To::First), Self::new(b, None, &[(a, 1.0)], To::Second)],
+                1 => vec![
+                    Self::new(Read(a, None), &[(a, 1.0)], To::First),
+                    Self::new(Read(b, None), &[(a, 1.0)], To::Second),
+                ],
                 2 => vec![
-                    Self::new(a, Some((b, -1.0)), &[(a, 1.0)], To::First),
-                    Self::new(b, None, &[(a, 1.0), (b, 1.0)], To::Both),
-                    Self::new(c, Some((b, -1.0)), &[(b, 1.0)], To::Second),
+                    Self::new(less(a, b), &[(a, 1.0)], To::First),
+                    Self::new(Read(b, None), &[(a, 1.0), (b, 1.0)], To::Both),
+                    Self::new(less(c, b), &[(b, 1.0)], To::Second),
                 ],
                 _ => vec![
-                    Self::new(a, Some((c, -1.0)), &[(a, 1.0)], To::First),
-                    Self::new(b, Some((c, 1.0)), &[(a, 0.5), (b, 0.5), (c, 0.5)], To::Both),
-                    Self::new(c, Some((b, -1.0)), &[(a, 0.5), (b, -0.5), (c, 0.5)], To::Difference),
-                    Self::new(c + 1, Some((b, -1.0)), &[(c, 1.0)], To::Second),
+                    Self::new(less(a, c), &[(a, 1.0)], To::First),
+                    Self::new(Read(b, Some((c, 1.0))), &[(a, 0.5), (b, 0.5), (c, 0.5)], To::Both),
+                    Self::new(less(c, b), &[(a, 0.5), (b, -0.5), (c, 0.5)], To::Difference),
+                    Self::new(less(d, b), &[(c, 1.0)], To::Second),
                 ],
             });
         }
         terms
-    }
-
-    /// Writes what this product multiplies with the weights for the pairs of `block`.
-    fn input(&self, rows: &Rows, at: isize, out: &mut [f32]) {
-        let dilation = (out.len() / rows.width) as isize;
-        let step = |step: usize| at + step as isize * dilation;
-        let Some((other, factor)) = self.and else {
-            return rows.copy(step(self.step), out);
-        };
-        if let (Some(a), Some(b)) = (rows.get(step(self.step), dilation), rows.get(step(other), dilation)) {
-            out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = fma(factor, b, a));
-            return;
-        }
-        let mut b = Scratch::of(out.len());
-        rows.copy(step(self.step), out);
-        rows.copy(step(other), &mut b);
-        out.iter_mut().zip(b.iter()).for_each(|(o, &b)| *o = fma(factor, b, *o));
     }
 }
 
@@ -188,14 +194,14 @@ impl Pairs {
         let blocks: usize = out.chunks(steps * outputs).map(|of_stream| of_stream.len().div_ceil(block)).sum();
         let pairs = blocks * dilation;
         let mut seen = Scratch::of(pairs * inputs);
-        let mut sums: [Scratch; To::COUNT] = std::array::from_fn(|_| Scratch::of(pairs * outputs));
-        let mut begun = [false; To::COUNT];
+        let mut sums = To::ALL.map(|_| Scratch::of(pairs * outputs));
+        let mut begun = To::ALL.map(|_| false);
         for (term, weights) in self.terms.iter().zip(&self.weights) {
             let mut to = seen.chunks_exact_mut(dilation * inputs);
             for (index, of_stream) in out.chunks(steps * outputs).enumerate() {
                 let rows = stream(index);
                 let firsts = (first..).step_by(2 * dilation).take(of_stream.len().div_ceil(block));
-                firsts.zip(&mut to).for_each(|(t, to)| term.input(&rows, t as isize + base, to));
+                firsts.zip(&mut to).for_each(|(t, to)| term.input.write(&rows, t as isize + base, to));
             }
             let keep = if begun[term.to as usize] { Keep::Sum } else { Keep::Nothing };
             begun[term.to as usize] = true;
@@ -292,17 +298,16 @@ impl FusedConv {
             let pairs = blocks.len() * dilation;
             let place = |block: usize| (block / per_stream, (block % per_stream * 2 * dilation) as isize);
             let (mut seen, mut back) =
-                (Scratch::of(terms.len() * pairs * inputs), Scratch::of(To::COUNT * pairs * outputs));
+                (Scratch::of(terms.len() * pairs * inputs), Scratch::of(To::ALL.len() * pairs * outputs));
             let lay_seen = |(index, seen): (usize, &mut [f32])| {
                 let (stream, first) = place(blocks.start + index % blocks.len());
                 let values = &padded[stream * self.dims.padded_len()..][..self.dims.padded_len()];
-                terms[index / blocks.len()].input(&Rows { values, width: inputs }, first, seen);
+                terms[index / blocks.len()].input.write(&Rows { values, width: inputs }, first, seen);
             };
             let lay_back = |(index, back): (usize, &mut [f32])| {
                 let (stream, first) = place(blocks.start + index % blocks.len());
                 let values = &dy[stream * steps * outputs..][..lengths[stream] * outputs];
-                let to = [To::First, To::Second, To::Both, To::Difference][index / blocks.len()];
-                shares(&Rows { values, width: outputs }, first, to, back);
+                To::ALL[index / blocks.len()].back().write(&Rows { values, width: outputs }, first, back);
             };
             rayon::join(
                 || seen.par_chunks_mut(dilation * inputs).enumerate().for_each(lay_seen),
@@ -327,20 +332,5 @@ impl FusedConv {
             }
         });
         dw
-    }
-}
-
-/// Writes what comes back to a sum from the outputs of the pairs from `first` on.
-fn shares(rows: &Rows, first: isize, to: To, out: &mut [f32]) {
-    let dilation = (out.len() / rows.width) as isize;
-    match to {
-        To::First => rows.copy(first, out),
-        To::Second => rows.copy(first + dilation, out),
-        To::Both | To::Difference => {
-            let (mut a, mut b) = (Scratch::of(out.len()), Scratch::of(out.len()));
-            rows.copy(first, &mut a);
-            rows.copy(first + dilation, &mut b);
-            out.iter_mut().zip(a.iter()).zip(b.iter()).for_each(|((o, &a), &b)| *o = to.share(a, b));
-        }
     }
 }
