@@ -69,10 +69,12 @@ struct Runner<M> {
     model: M,
     io: Io,
     state: State,
+    /// What products are made in, if not in the operands' element type.
+    products: Option<DType>,
 }
 
 impl<M: SequenceModel> Runner<M> {
-    fn new(config: &M::Config, io: Io, source: &mut dyn ParamSource) -> Result<Self> {
+    fn new(config: &M::Config, io: Io, products: Option<DType>, source: &mut dyn ParamSource) -> Result<Self> {
         for (key, value) in [("streams", io.streams), ("segment", io.segment), ("outputs", io.outputs)] {
             if value == 0 {
                 return Err(Error::Config { key, problem: "expected 1 or more, got 0".into() });
@@ -80,7 +82,7 @@ impl<M: SequenceModel> Runner<M> {
         }
         let model = M::new(config, &io, source)?;
         let state = model.initial_state(io.streams)?;
-        Ok(Self { model, io, state })
+        Ok(Self { model, io, state, products })
     }
 
     fn reset(&mut self, starts: &[bool]) -> Result<()> {
@@ -93,7 +95,7 @@ impl<M: SequenceModel> Runner<M> {
     /// Outputs with their graph, if the model has one; advances the state.
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         self.check(x)?;
-        let (outputs, state) = self.model.forward(x, &self.state)?;
+        let (outputs, state) = ops::with_products_in(self.products, || self.model.forward(x, &self.state))?;
         self.state = state;
         Ok(outputs)
     }
@@ -129,7 +131,9 @@ impl<M: SequenceModel> BpttLearner<M> {
     pub fn new(config: M::Config, io: Io, train: BpttConfig, seed: u64, device: &Device) -> Result<Self> {
         train.check()?;
         let mut params = Params::new(seed, DType::F32, device);
-        let runner = Runner::new(&config, io, &mut params)?;
+        let products =
+            train.precision.products(device).map_err(|problem| Error::Config { key: "precision", problem })?;
+        let runner = Runner::new(&config, io, products, &mut params)?;
         let groups = params.vars().iter().map(|(n, var)| (n.clone(), var.clone(), M::group(n, Group::by_rank(var))));
         let optimizer = AdamW::new(train.adamw, groups)?;
         let accumulated = Accumulator::default();
@@ -255,7 +259,7 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
         let io = Io { streams, ..self.runner.io };
-        Ok(Box::new(Evaluator(Runner::<M>::new(&self.config, io, &mut self.params.bound())?)))
+        Ok(Box::new(Evaluator(Runner::<M>::new(&self.config, io, self.runner.products, &mut self.params.bound())?)))
     }
 
     fn cost(&self) -> Cost {

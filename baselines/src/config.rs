@@ -2,6 +2,7 @@ use candle_core::Device;
 use learner::{AdamWConfig, Decay, Error, Io, Learner, Result, Schedule};
 use serde::{Deserialize, Serialize};
 
+use crate::ops::Precision;
 use crate::{
     BpttLearner, Cnn, CnnConfig, Lstm, LstmConfig, Mamba, MambaConfig, Rnn, RnnConfig, Snn, SnnConfig, Transformer,
     TransformerConfig,
@@ -115,6 +116,8 @@ pub struct BpttConfig {
     pub clip: f64,
     /// Segments with supervised steps whose gradients make one update.
     pub accumulate: Whole<1, 4096>,
+    /// In what matrix products are made.
+    pub precision: Precision,
 }
 
 impl BpttConfig {
@@ -124,7 +127,7 @@ impl BpttConfig {
     pub fn recipe(total_updates: u64) -> Self {
         let warmup_updates = (total_updates / 20).min(100);
         let schedule = Schedule { peak: 3e-3, warmup_updates, total_updates, decay: Decay::Cosine, final_share: 0.1 };
-        Self { schedule, adamw: AdamWConfig::default(), clip: 1.0, accumulate: whole(1) }
+        Self { schedule, adamw: AdamWConfig::default(), clip: 1.0, accumulate: whole(1), precision: Precision::Full }
     }
 
     pub(crate) fn check(&self) -> Result<()> {

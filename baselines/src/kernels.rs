@@ -71,12 +71,12 @@ pub(crate) fn matmul(dst: (&mut [f32], View), a: (&[f32], View), b: (&[f32], Vie
 pub(crate) fn par_matmul(a: (&[f32], View), b: (&[f32], View)) -> Vec<f32> {
     let view = View::new(a.1.rows, b.1.columns);
     let len = view.rows * view.columns;
-    if a.1.columns == 0 {
-        return vec![0.0; len];
-    }
     let mut dst = Vec::with_capacity(len);
-    // SAFETY: there is room for the view, nobody else has it, and the product of one term or more writes every element of it
-    // without reading one.
+    if a.1.columns == 0 || view.rows == 1 || view.columns == 1 {
+        dst.resize(len, 0.0); // an empty sum writes nothing, and the library takes a vector as a slice
+    }
+    // SAFETY: there is room for the view, nobody else has it, and of a matrix the product of one term or more writes every
+    // element without reading one.
     unsafe {
         product((dst.as_mut_ptr(), view), a, b, Keep::Nothing, Parallelism::Rayon(0));
         dst.set_len(len);

@@ -327,6 +327,17 @@ fn no_output_of_a_convolution_depends_on_a_later_step() -> Result<()> {
     Ok(())
 }
 
+/// More pairs, inputs and taps than one task or one product takes.
+#[test]
+fn convolution_in_several_tasks_equals_its_twin() -> Result<()> {
+    for (taps, stride, sizes) in [(7, 1, [3, 1500, 140, 5]), (3, 2, [13, 20, 70, 5])] {
+        let lengths = (0..sizes[0]).map(|s| sizes[1] - s).collect();
+        let edge = Edge::Centred { lengths, stride };
+        conv_agrees("tasks", sizes, &Conv { taps, dilation: 1, edge, before: Before::NormRelu })?;
+    }
+    Ok(())
+}
+
 /// Short streams are worked on together: in pairs several by task, as columns several by product.
 #[test]
 fn convolution_of_many_short_streams_equals_its_twin() -> Result<()> {

@@ -1,5 +1,6 @@
 //! From a model's configuration to a learner: the one place that knows all kinds.
 
+use baselines::ops::Precision;
 use baselines::{
     BpttConfig, BpttLearner, Cnn, CnnConfig, Family, Lstm, LstmConfig, Mamba, MambaConfig, Rnn, RnnConfig, Snn,
     SnnConfig, Transformer, TransformerConfig, Whole,
@@ -92,10 +93,14 @@ impl ModelConfig {
             let problem = "bim learns from every segment as it arrives; leave it out".into();
             return Err(Error::Config { key: "accumulate", problem });
         }
+        if matches!(self, Self::Bim(_)) && train.precision != Precision::Full {
+            let problem = "bim learns in full precision; leave it out".into();
+            return Err(Error::Config { key: "precision", problem });
+        }
         // segments left over at the end make no update
         let updates = (segments / accumulate.get() as u64).max(1);
         let (schedule, adamw, clip) = (train.schedule(updates), train.adamw(), train.clip.0);
-        let bptt = BpttConfig { schedule, adamw, clip, accumulate };
+        let bptt = BpttConfig { schedule, adamw, clip, accumulate, precision: train.precision };
         Ok(match self {
             Self::Bim(c) => Box::new(Bim::new(c, io, Optimizer { schedule, adamw, clip }, seed, device)?),
             Self::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, bptt, seed, device)?),

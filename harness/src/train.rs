@@ -1,5 +1,6 @@
 //! Training settings of a cell and what follows from them.
 
+use baselines::ops::Precision;
 use bim::config::{Count, NonNegative, Positive, Share};
 use learner::{AdamWConfig, Decay, Schedule};
 use serde::{Deserialize, Serialize};
@@ -35,12 +36,20 @@ pub struct TrainConfig {
     pub clip: Positive,
     /// Segments with supervised steps whose gradients make one update (baselines; bim learns from every segment).
     pub accumulate: Count,
+    /// In what matrix products are made: `full`, or `mixed` on a device that has half precision (baselines).
+    #[serde(skip_serializing_if = "is_full")] // cells from before it keep their id
+    pub precision: Precision,
     /// Points of the learning curve.
     pub curve_points: u64,
     /// Tokens or frames scored for each of them.
     pub curve_limit: Option<u64>,
     /// Streams of an evaluation.
     pub eval_streams: Count,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_full(precision: &Precision) -> bool {
+    *precision == Precision::Full
 }
 
 impl Default for TrainConfig {
@@ -59,6 +68,7 @@ impl Default for TrainConfig {
             beta2: Share(0.99),
             clip: Positive(1.0),
             accumulate: Count(1),
+            precision: Precision::Full,
             curve_points: 8,
             curve_limit: Some(50_000),
             eval_streams: Count(32),

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::attend::Head;
 use super::linear::check_last;
 use super::rotary::Rotary;
-use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
+use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, product, rms_norm_slow, slice, with_values};
 use crate::count::{self, Watch, see};
 use crate::kernels::{Keep, Panels, View, multiply, par_filled, par_matmul, rms_norm, rms_norm_backward};
 use crate::scratch::Scratch;
@@ -72,9 +72,9 @@ pub fn attention_slow(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &Attentio
     let keys = shape.rotary.rotate_slow(0, &split(&kv.narrow(2, 0, width)?)?)?; // [B, heads, M+K, d]
     let values = split(&kv.narrow(2, width, width)?)?;
     let scale = ((width / heads) as f64).sqrt().recip();
-    let scores = q.matmul(&keys.transpose(2, 3)?)?.affine(scale, 0.0)?; // [B, heads, K, M+K]
+    let scores = product(&q, &keys.transpose(2, 3)?)?.affine(scale, 0.0)?; // [B, heads, K, M+K]
     let p = candle_nn::ops::softmax(&scores.broadcast_add(&shape.mask(k, x)?)?, D::Minus1)?;
-    let o = p.matmul(&values)?.transpose(1, 2)?.contiguous()?.reshape((b, k, width))?;
+    let o = product(&p, &values)?.transpose(1, 2)?.contiguous()?.reshape((b, k, width))?;
     Ok(((x + matmul_slow(&o, w_o)?)?, kv.narrow(1, k, m)?.contiguous()?.detach()))
 }
 

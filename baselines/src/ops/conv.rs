@@ -172,7 +172,7 @@ impl Dims {
         self.left + self.steps + self.right
     }
 
-    /// The fastest form. It depends on shapes alone, so that the same steps give the same bits.
+    /// The fastest form. It depends on shapes alone, not on values, lengths or threads.
     fn form(&self) -> Form {
         if self.in_pairs() {
             Form::Pairs
@@ -193,7 +193,7 @@ impl Dims {
 enum Form {
     /// Two outputs share some of them.
     Pairs,
-    /// All streams are one.
+    /// Many streams are one.
     Columns,
     /// Tap by tap.
     Direct,

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, product, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, View, fma, matmul, par_matmul, transposed};
 use crate::scratch::Scratch;
 
@@ -103,9 +103,9 @@ pub fn lif_slow(x: &Tensor, w: &Tensor, b: &Tensor, before: &LifState, neuron: N
     let mut s = u.gt(&threshold(&a)?)?.to_dtype(dtype)?;
     let mut out = Vec::with_capacity(steps);
     for t in 0..steps {
-        let mut current = x.narrow(1, t, 1)?.squeeze(1)?.matmul(&w.narrow(0, 0, inputs)?)?.broadcast_add(b)?;
+        let mut current = product(&x.narrow(1, t, 1)?.squeeze(1)?, &w.narrow(0, 0, inputs)?)?.broadcast_add(b)?;
         if recurrent {
-            current = (current + s.matmul(&w.narrow(0, inputs, width)?)?)?;
+            current = (current + product(&s, &w.narrow(0, inputs, width)?)?)?;
         }
         let reset = s.detach().affine(-f64::from(neuron.threshold), 0.0)?;
         u = (((u * f64::from(neuron.decay))? + current)? + reset)?;

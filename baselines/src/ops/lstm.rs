@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, product, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
@@ -50,7 +50,7 @@ pub fn lstm_slow(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: &Ten
     let mut out = Vec::with_capacity(x.dim(1)?);
     for t in 0..x.dim(1)? {
         let xh = Tensor::cat(&[&x.narrow(1, t, 1)?.squeeze(1)?, &h], 1)?; // [B, I + H]
-        let gates = xh.matmul(w)?.broadcast_add(b)?.chunk(4, D::Minus1)?;
+        let gates = product(&xh, w)?.broadcast_add(b)?.chunk(4, D::Minus1)?;
         let [i, f, g, o] = gates.as_slice() else { bail!("lstm gates: expected 4, got {}", gates.len()) };
         let sigmoid = |z: &Tensor| z.neg()?.exp()?.affine(1.0, 1.0)?.recip();
         c = ((sigmoid(f)? * &c)? + (sigmoid(i)? * g.tanh()?)?)?;

@@ -13,6 +13,7 @@ mod lstm;
 mod mamba;
 mod mlp;
 mod pool;
+mod precision;
 mod rnn;
 mod rotary;
 
@@ -24,11 +25,14 @@ pub use lstm::{lstm, lstm_slow};
 pub use mamba::{MambaShape, MambaState, MambaWeights, mamba, mamba_slow};
 pub use mlp::{mlp, mlp_slow};
 pub use pool::{Pool, pool, pool_slow};
+pub use precision::Precision;
 pub use rnn::{Cell, rnn, rnn_slow};
 pub use rotary::Rotary;
 
 pub(crate) use gradients::beside;
 use gradients::gradient;
+use precision::product;
+pub(crate) use precision::with_products_in;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -119,7 +123,7 @@ pub(crate) fn rms_norm_slow(x: &Tensor) -> Result<Tensor> {
 fn matmul_slow(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     let mut dims = x.dims().to_vec();
     let rows = x.elem_count() / w.dim(0)?;
-    let y = x.reshape((rows, w.dim(0)?))?.matmul(w)?;
+    let y = product(&x.reshape((rows, w.dim(0)?))?, w)?;
     if let Some(last) = dims.last_mut() {
         *last = w.dim(1)?;
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::linear::check_last;
 use super::lstm::{LANES, STREAMS_PER_TASK, each, load};
-use super::{Tape, add, fused, gradient, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, product, slice, sum_in_order, with_values};
 use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
@@ -75,8 +75,8 @@ pub fn rnn_slow(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: Cell)
     let mut h = hidden.to_dtype(x.dtype())?.detach(); // [B, H]
     let mut out = Vec::with_capacity(steps);
     for t in 0..steps {
-        let from_x = x.narrow(1, t, 1)?.squeeze(1)?.contiguous()?.matmul(&w_in)?; // [B, G·H]
-        let from_h = h.matmul(&w_hidden)?;
+        let from_x = product(&x.narrow(1, t, 1)?.squeeze(1)?.contiguous()?, &w_in)?; // [B, G·H]
+        let from_h = product(&h, &w_hidden)?;
         h = match cell {
             Cell::Vanilla => (from_x + from_h)?.broadcast_add(b)?.tanh()?,
             Cell::Gru => {

@@ -6,7 +6,7 @@ use baselines::{
     Whole, build, ops::Cell,
 };
 use candle_core::{Device, Tensor};
-use learner::{AdamWConfig, Decay, Init, InputKind, Io, Learner, ParamSource, Params, Result, Schedule, Targets};
+use learner::{Decay, Init, InputKind, Io, Learner, ParamSource, Params, Result, Schedule, Targets};
 
 /// Entries of the vocabulary in every test.
 pub const VOCABULARY: usize = 11;
@@ -34,7 +34,7 @@ pub fn io(streams: usize, segment: usize) -> Io {
 
 pub fn training(peak: f64) -> BpttConfig {
     let schedule = Schedule { peak, warmup_updates: 5, total_updates: 1000, decay: Decay::Constant, final_share: 1.0 };
-    BpttConfig { schedule, adamw: AdamWConfig::default(), clip: 1.0, accumulate: size(1) }
+    BpttConfig { schedule, ..BpttConfig::recipe(1) }
 }
 
 /// A checked size.

@@ -1,4 +1,4 @@
-//! Convolutions of short streams: what each output sees is laid side by side, and all streams are one product. Each stream by
+//! Convolutions of short streams: what each output sees is laid side by side, and many streams are one product. Each stream by
 //! itself would have too few rows for the weights to be worth laying out, and be too little for the threads to share.
 
 use std::ops::Range;

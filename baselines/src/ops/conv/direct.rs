@@ -58,9 +58,9 @@ impl Dims {
         first(from).min(end)..end
     }
 
-    /// Blocks of rows in all.
+    /// Blocks of rows in all, as if every stream were whole: bits do not depend on lengths.
     fn blocks(&self) -> usize {
-        self.lengths.iter().map(|&length| self.outputs_of(length).div_ceil(ROWS_PER_TASK)).sum()
+        self.streams * self.produced().div_ceil(ROWS_PER_TASK)
     }
 }
 

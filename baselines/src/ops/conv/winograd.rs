@@ -13,7 +13,7 @@ use crate::kernels::{Keep, Panels, View, fma, matmul, multiply, par_filled};
 use crate::ops::add;
 use crate::scratch::Scratch;
 
-/// Pairs that one task works on: few enough for their sums to stay in the cache.
+/// Pairs that one task works on, or as many as a dilation has steps: few enough for their sums to stay in the cache.
 const PAIRS_PER_TASK: usize = 64;
 /// Pairs whose products make the gradient of the weights at a time: bounds the memory that they are laid out in.
 const PAIRS_AT_ONCE: usize = 2048;
