@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use super::linear::check_last;
 use super::{Tape, add, fused, gradient, rms_norm_slow, slice, sum_in_order, with_values};
 use crate::count;
-use crate::kernels::norm_relu;
+use crate::kernels::{norm_relu, norm_relu_backward};
 use crate::scratch::Scratch;
 
 mod columns;
@@ -253,6 +253,27 @@ impl FusedConv {
             Form::Pairs => self.forward_in_pairs(padded, w, b),
             Form::Columns => self.forward_by_columns(padded, w, b),
             Form::Direct => self.forward_directly(padded, w, b),
+        }
+    }
+
+    /// Writes to `dx`, steps of stream `s` from `first` on, what comes back through what happens before a convolution from
+    /// `d`, the gradient of its outcome, which is used up. Steps beyond the stream's length are left as they are.
+    fn through_preparation(
+        &self,
+        (x, padded): (&[f32], &[f32]),
+        (s, first): (usize, usize),
+        d: &mut [f32],
+        dx: &mut [f32],
+    ) {
+        let Dims { steps, inputs, left, ref lengths, .. } = self.dims;
+        let there = d.len().min(lengths[s].saturating_sub(first) * inputs);
+        let (dx, d) = (&mut dx[..there], &mut d[..there]);
+        match self.before {
+            Before::Nothing => dx.copy_from_slice(d),
+            Before::NormRelu => {
+                let a = &padded[s * self.dims.padded_len() + (left + first) * inputs..][..there];
+                norm_relu_backward(&x[(s * steps + first) * inputs..][..there], a, d, dx, inputs);
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Before, Dims, FusedConv};
-use crate::kernels::{Keep, Panels, View, matmul, multiply, norm_relu_backward, par_filled};
+use super::{Dims, FusedConv};
+use crate::kernels::{Keep, Panels, View, matmul, multiply, par_filled};
 use crate::scratch::Scratch;
 
 /// Steps that one task works on. More than elsewhere, because a convolution has more weights to pack per output.
@@ -138,26 +138,5 @@ impl FusedConv {
             });
         });
         dw
-    }
-
-    /// Writes to `dx`, steps of stream `s` from `first` on, what comes back through what happens before a convolution from
-    /// `d`, the gradient of its outcome, which is used up. Steps beyond the stream's length are left as they are.
-    pub(super) fn through_preparation(
-        &self,
-        (x, padded): (&[f32], &[f32]),
-        (s, first): (usize, usize),
-        d: &mut [f32],
-        dx: &mut [f32],
-    ) {
-        let Dims { steps, inputs, left, ref lengths, .. } = self.dims;
-        let there = d.len().min(lengths[s].saturating_sub(first) * inputs);
-        let (dx, d) = (&mut dx[..there], &mut d[..there]);
-        match self.before {
-            Before::Nothing => dx.copy_from_slice(d),
-            Before::NormRelu => {
-                let a = &padded[s * self.dims.padded_len() + (left + first) * inputs..][..there];
-                norm_relu_backward(&x[(s * steps + first) * inputs..][..there], a, d, dx, inputs);
-            }
-        }
     }
 }
