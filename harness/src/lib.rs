@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod filter;
 pub mod fit;
 pub mod grid;
+pub mod held;
 pub mod jobs;
 pub mod measure;
 pub mod metrics;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::held::Held;
 use crate::measure::operations::Totals;
 use crate::tasks::Metric;
 
@@ -287,18 +288,13 @@ impl CellDir {
         Ok(())
     }
 
-    /// Takes the cell for this process; `None` if another one works on it. The lock goes with the returned file.
+    /// Takes the cell for this process; `None` if another one works on it.
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn lock(&self) -> Result<Option<fs::File>> {
+    pub fn lock(&self) -> Result<Option<Held>> {
         let path = self.path.join(".lock");
-        let file = fs::File::create(&path).map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(Error::io(&path)(e)),
-        }
+        Held::take(&path).map_err(Error::io(&path))
     }
 
     /// Forgets checkpoints and parts: the cell starts again.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::checksum::{Basis, Md5Sum, Measured, Sha256Sum};
 use super::error::{FetchError, FetchResult};
 use super::paths::SafePath;
+use crate::held::Held;
 
 /// Folder in the data directory for records and for archives that are being downloaded.
 pub const FOLDER: &str = ".fetched";
@@ -181,23 +182,20 @@ impl Journal {
     }
 }
 
-/// Only one process at a time writes to a data directory. The lock goes with the returned file.
+/// Only one process at a time writes to a data directory.
 ///
 /// # Errors
 /// If another process holds it, or the system refuses.
-pub fn lock_data(data: &Path) -> FetchResult<File> {
+pub fn lock_data(data: &Path) -> FetchResult<Held> {
     let folder = data.join(FOLDER);
     fs::create_dir_all(&folder).map_err(FetchError::io(&folder))?;
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(FetchError::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(FetchError::Usage(format!(
+    Held::take(&path).map_err(FetchError::io(&path))?.ok_or_else(|| {
+        FetchError::Usage(format!(
             "{}: another `harness data` command is writing to this data directory\n  next: wait for it",
             data.display()
-        ))),
-        Err(fs::TryLockError::Error(e)) => Err(FetchError::io(&path)(e)),
-    }
+        ))
+    })
 }
 
 /// Describes a file in the data directory.
