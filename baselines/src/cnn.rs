@@ -6,7 +6,7 @@ use crate::config::{Layers, Whole, Width, whole};
 use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{Before, Conv, Edge, Pool, Prepare, conv, pool, rms_norm_slow};
-use crate::{SequenceModel, State};
+use crate::{SequenceModel, State, recording};
 
 /// Which convolutional network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,14 +178,14 @@ impl SequenceModel for Cnn {
                     state.zeros(c.name.clone(), &[streams, c.reach(), *width], self.dtype, &self.device)
                 })
             }
-            Body::Resnet(_) => State::new().zeros(SEEN, &[streams], DType::U32, &self.device),
+            Body::Resnet(_) => recording::initial_state(streams, &self.device),
         }
     }
 
     fn forward(&self, x: &Tensor, state: &State) -> Result<(Tensor, State)> {
-        let mut next = State::new();
         match &self.body {
             Body::Causal { input, layers, .. } => {
+                let mut next = State::new();
                 let mut x = input.forward(x)?; // [B, K, D]
                 for (i, block) in layers.iter().enumerate() {
                     count::layer(&format!("layers.{i}"));
@@ -196,15 +196,8 @@ impl SequenceModel for Cnn {
                 Ok((self.output.forward(&x)?, next))
             }
             Body::Resnet(resnet) => {
-                if state.get(SEEN)?.to_vec1::<u32>()?.iter().any(|&n| n > 0) {
-                    let problem =
-                        "resnet sees a recording as a whole, but it goes on after this segment: set `segment` \
-                                   to the recording's steps or more"
-                            .into();
-                    return Err(Error::Config { key: "segment", problem });
-                }
                 let (b, k, _) = x.dims3()?;
-                next.set(SEEN, &Tensor::full(k as u32, b, &self.device)?);
+                let next = recording::state_after("resnet", state, b, k, &self.device)?;
                 let answer = self.output.forward(&resnet.forward(x)?)?; // [B, O]
                 let outputs = answer.dim(1)?;
                 Ok((answer.unsqueeze(1)?.broadcast_as((b, k, outputs))?.contiguous()?, next))
@@ -216,9 +209,6 @@ impl SequenceModel for Cnn {
 /// Per value of what is left of a recording: norm (3), relu, sum of its mean, comparison of its maximum; back their
 /// gradients.
 const POOLED_ELEMENTWISE: (u64, u64) = (6, 9);
-
-/// Name of the steps of a recording that a resnet has seen, `u32` `[B]`.
-const SEEN: &str = "seen";
 
 /// Standard deviation of the input's channels.
 const EMBEDDING_STD: f64 = 0.5;
@@ -383,7 +373,7 @@ impl Resnet {
 
     /// `[B, K, F]` → `[B, 2C]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut lengths = lengths(x)?;
+        let mut lengths = recording::lengths(x)?;
         let mut x = x.clone();
         count::layer("stem");
         for c in &self.stem {
@@ -457,11 +447,4 @@ impl Block {
         count::residual(&x);
         Ok((x + beside)?)
     }
-}
-
-/// Steps of each recording: up to the last whose values are not all exactly zero.
-fn lengths(x: &Tensor) -> Result<Vec<usize>> {
-    let sizes = x.detach().abs()?.sum(D::Minus1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // [B, K]
-    // written so that a NaN is something
-    Ok(sizes.iter().map(|row| row.iter().rposition(|&s| s != 0.0).map_or(0, |last| last + 1)).collect())
 }

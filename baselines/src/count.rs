@@ -338,11 +338,18 @@ const ROTATION: u64 = 3;
 /// Softmax per score: maximum, difference, exponential, sum, quotient; back: exponential anew (2), `p (dp − mean)` (2).
 const SOFTMAX: (u64, u64) = (5, 4);
 
-/// Attention with its residual over streams of `steps`, each of which sees `seen` steps before the segment. Of the scores
-/// those count that a query may look at; the others, which the blocks compute and throw away, do not.
-pub(crate) fn attention(watches: [Option<Watch>; 2], seen: &[usize], steps: usize, width: usize, heads: usize) {
-    let [k, d, h] = [steps, width, heads].map(|n| n as u64);
-    let own = seen.len() as u64 * k * (k + 1) / 2;
+/// Attention with its residual over streams of `steps`, each of which sees `seen` steps before the segment; within it there are
+/// `own` pairs of a query and a key. Of the scores those count that a query may look at; the others, which the blocks compute
+/// and throw away, do not.
+pub(crate) fn attention(
+    watches: [Option<Watch>; 2],
+    seen: &[usize],
+    own: usize,
+    steps: usize,
+    width: usize,
+    heads: usize,
+) {
+    let [own, k, d, h] = [own, steps, width, heads].map(|n| n as u64);
     let all = own + seen.iter().map(|&s| s as u64 * k).sum::<u64>();
     let rows = seen.len() as u64 * k;
     let keys = rows + seen.iter().map(|&s| s as u64).sum::<u64>();

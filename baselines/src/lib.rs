@@ -33,6 +33,7 @@ mod kernels;
 mod lstm;
 mod mamba;
 pub mod ops;
+mod recording;
 mod rnn;
 mod scratch;
 mod snn;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use baselines::ops::{
     AttentionShape, Before, Cell, Conv, Edge, LifState, MambaShape, MambaState, MambaWeights, Neuron, Pool, Prepare,
-    Rotary, Threshold, attention, attention_slow, conv, conv_slow, lif, lif_slow, linear, linear_slow, lstm, lstm_slow,
-    mamba, mamba_slow, mlp, mlp_slow, pool, pool_slow, rnn, rnn_slow,
+    Rotary, Sight, Threshold, attention, attention_slow, conv, conv_slow, lif, lif_slow, linear, linear_slow, lstm,
+    lstm_slow, mamba, mamba_slow, mlp, mlp_slow, pool, pool_slow, rnn, rnn_slow,
 };
 use candle_core::{DType, Tensor, Var};
 use common::{bits, distance, normal};
@@ -93,19 +93,24 @@ fn attention_equals_its_twin_for_every_amount_of_memory() -> Result<()> {
     {
         let memory = normal("memory", &[streams, m, 2 * width])?;
         let rotary = Arc::new(Rotary::new(m + steps, width / heads));
-        let shape = AttentionShape { heads, rotary, memory, valid: valid.to_vec() };
+        let lengths = vec![0, steps / 2, steps]; // padding only, half of it padding, none
         let inputs = [
             normal("x", &[streams, steps, width])?,
             (normal("w_qkv", &[width, 3 * width])? * 0.3)?,
             (normal("w_o", &[width, width])? * 0.3)?,
         ];
         let wrap = |(y, m): (Tensor, Tensor)| (y, Some(m));
-        agree(
-            &format!("attention {steps} after {m}"),
-            &|t| Ok(wrap(attention(&t[0], &t[1], &t[2], &shape)?)),
-            &|t| Ok(wrap(attention_slow(&t[0], &t[1], &t[2], &shape)?)),
-            &inputs,
-        )?;
+        for sight in [Sight::Causal, Sight::Whole(lengths)] {
+            let what = format!("attention {steps} after {m}, {sight:?}");
+            let (rotary, memory) = (rotary.clone(), memory.clone());
+            let shape = AttentionShape { heads, rotary, memory, valid: valid.to_vec(), sight };
+            agree(
+                &what,
+                &|t| Ok(wrap(attention(&t[0], &t[1], &t[2], &shape)?)),
+                &|t| Ok(wrap(attention_slow(&t[0], &t[1], &t[2], &shape)?)),
+                &inputs,
+            )?;
+        }
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! What a network over whole recordings must do: one answer per recording, from that recording alone.
+//! What a network over whole recordings must do: answers from the whole of a recording, and from that recording alone.
 
 mod common;
 
-use baselines::{CnnConfig, Family, ModelConfig, build};
+use baselines::{CnnConfig, Family, ModelConfig, TransformerConfig, build};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{bits, distance, io, normal, size, training};
 use learner::{Error, InputKind, Io, Learner, Predictor, Result, Targets};
@@ -14,7 +14,7 @@ fn recordings(streams: usize, steps: usize) -> Io {
     Io { input: InputKind::Frames { width: FRAME }, outputs: LABELS, streams, segment: steps }
 }
 
-/// Plain blocks and bottlenecks.
+/// Plain blocks, bottlenecks, and attention to both sides.
 fn networks() -> Vec<ModelConfig> {
     let resnet = |expansion| CnnConfig {
         family: Family::Resnet,
@@ -23,7 +23,9 @@ fn networks() -> Vec<ModelConfig> {
         expansion: Some(size(expansion)),
         ..CnnConfig::default()
     };
-    vec![ModelConfig::Cnn(resnet(1)), ModelConfig::Cnn(resnet(4))]
+    let transformer =
+        TransformerConfig { width: size(8), layers: size(2), heads: size(2), causal: false, ..Default::default() };
+    vec![ModelConfig::Cnn(resnet(1)), ModelConfig::Cnn(resnet(4)), ModelConfig::Transformer(transformer)]
 }
 
 fn network(model: &ModelConfig, io: Io) -> Result<Box<dyn Learner>> {
@@ -59,17 +61,21 @@ fn labels_are_learned_by_heart_at_every_step_or_the_last() -> Result<()> {
 }
 
 #[test]
-fn every_step_carries_the_answer_and_every_step_has_a_part_in_it() -> Result<()> {
+fn every_step_has_a_part_in_every_answer() -> Result<()> {
     for model in networks() {
         let mut l = network(&model, recordings(1, 24))?;
         let x = normal("recording", &[1, 24, FRAME])?;
         let base = answer(&mut *l, &x)?;
+        let one_for_all = matches!(model, ModelConfig::Cnn(_));
         for t in 1..24 {
-            assert_eq!(bits(&base.i((0, t))?)?, bits(&base.i((0, 0))?)?);
+            assert_eq!(bits(&base.i((0, t))?)? == bits(&base.i((0, 0))?)?, one_for_all, "{model:?}: {t}");
         }
         for t in 0..24 {
-            let changed = (&x + one_step(24, t)?)?;
-            assert!(distance(&base, &answer(&mut *l, &changed)?)? > 0.0, "{model:?}: {t} has no part");
+            let changed = answer(&mut *l, &(&x + one_step(24, t)?)?)?;
+            for at in 0..24 {
+                let change = distance(&base.i((0, at))?, &changed.i((0, at))?)?;
+                assert!(change > 0.0, "{model:?}: {t} has no part in {at}");
+            }
         }
     }
     Ok(())
@@ -127,13 +133,45 @@ fn a_recording_that_goes_on_is_an_error_until_it_is_reset() -> Result<()> {
         let x = normal("recordings", &[2, 8, FRAME])?;
         l.predict(&x)?;
         let error = l.predict(&x).expect_err("goes on").to_string();
-        assert!(error.starts_with("segment: resnet sees a recording as a whole"), "{error}");
+        assert!(error.starts_with("segment: ") && error.contains("sees a recording as a whole"), "{error}");
         l.reset(&[true, false])?;
         assert!(l.predict(&x).is_err(), "one of them goes on");
         l.reset(&[true, true])?;
         l.predict(&x)?;
     }
     Ok(())
+}
+
+#[test]
+fn a_stream_of_padding_alone_is_no_trouble() -> Result<()> {
+    for model in networks() {
+        let mut l = network(&model, recordings(2, 12))?;
+        let x = Tensor::cat(
+            &[normal("recording", &[1, 12, FRAME])?, Tensor::zeros((1, 12, FRAME), DType::F32, &Device::Cpu)?],
+            0,
+        )?;
+        l.predict(&x)?;
+        let label = Tensor::new(&[[1f32, 0.], [0., 0.]], &Device::Cpu)?;
+        let weight = Tensor::cat(
+            &[Tensor::ones((1, 12), DType::F32, &Device::Cpu)?, Tensor::zeros((1, 12), DType::F32, &Device::Cpu)?],
+            0,
+        )?;
+        let update = l.learn(&Targets::Labels { label, weight })?;
+        assert!(update.loss.is_some_and(f64::is_finite) && update.grad_norm.is_finite(), "{model:?}: {update:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn settings_that_do_not_fit_a_transformer_of_recordings_are_errors_that_name_the_key() {
+    let problem = |memory, io: Io| {
+        let config = TransformerConfig { causal: false, memory, ..TransformerConfig::default() };
+        let built = build(&ModelConfig::Transformer(config), io, training(1e-2), 3, &Device::Cpu);
+        built.err().map_or_else(|| "no error".into(), |e: Error| e.to_string())
+    };
+    assert!(problem(None, io(1, 8)).starts_with("causal: false is for whole recordings"));
+    assert!(problem(Some(size(3)), recordings(1, 8)).starts_with("memory: does not apply"));
+    assert_eq!(problem(Some(size(0)), recordings(1, 8)), "no error");
 }
 
 #[test]

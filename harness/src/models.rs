@@ -25,7 +25,7 @@ const WHOLE_RECORDING: usize = 1 << 20;
 pub enum ModelConfig {
     /// Bio-Inspired Mamba, learning online.
     Bim(Box<BimConfig>),
-    /// Pre-norm causal Transformer with carried context, by backpropagation through time.
+    /// Pre-norm Transformer, causal with carried context or over whole recordings, by backpropagation through time.
     Transformer(TransformerConfig),
     /// LSTM, by backpropagation through time.
     Lstm(LstmConfig),

@@ -7,7 +7,7 @@ use learner::operations::{OpCounts, Work};
 use learner::{Init, ParamSource, Params, Result};
 
 use super::*;
-use crate::ops::{AttentionShape, Before, Conv, Edge, Rotary, attention, conv, mlp, rms_norm_slow};
+use crate::ops::{AttentionShape, Before, Conv, Edge, Rotary, Sight, attention, conv, mlp, rms_norm_slow};
 
 /// Standard normal values, of which every `hole`-th is zero; 0 for none.
 fn values(name: &str, dims: &[usize], hole: usize) -> Result<Tensor> {
@@ -67,6 +67,7 @@ fn attention_counts_what_a_query_may_look_at() -> Result<()> {
         rotary: Arc::new(Rotary::new(m + k, d / 2)),
         memory: values("memory", &[streams, m, 2 * d], 0)?,
         valid: vec![0, 5],
+        sight: Sight::Causal,
     };
     let x = values("x", &[streams, k, d], 0)?;
     let (w_qkv, w_o) = (values("qkv", &[d, 3 * d], 0)?, values("o", &[d, d], 0)?);
@@ -79,6 +80,12 @@ fn attention_counts_what_a_query_may_look_at() -> Result<()> {
     assert_eq!(c.forward.weight_macs(), (streams * k) as u64 * weights);
     assert_eq!(c.reverse.weight_macs(), 2 * c.forward.weight_macs());
     assert_eq!(c.forward.state_words, 2 * pairs * d as u64 + 2 * (streams * k * d) as u64);
+    // all three queries see the two or three steps that are there, and those of the second stream five more each
+    let shape = AttentionShape { sight: Sight::Whole(vec![2, 3]), ..shape };
+    let c = counts(|| attention(&x, &w_qkv, &w_o, &shape))?;
+    let (own, pairs) = (6 + 9, 6 + 9 + 3 * 5);
+    assert_eq!(c.forward.activation_macs, 2 * pairs * d as u64);
+    assert_eq!(c.reverse.activation_macs, (3 * pairs + 2 * own) * d as u64);
     Ok(())
 }
 

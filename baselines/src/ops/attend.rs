@@ -1,4 +1,4 @@
-//! Causal attention of one head over one stream's segment, in blocks of queries: no `T × T` matrix is kept, only the log
+//! Attention of one head over one stream's segment, in blocks of queries: no `T × T` matrix is kept, only the log
 //! of each query's normaliser (Dao et al. 2022).
 
 use crate::kernels::{Keep, Panels, View, dot, exp, matmul, max, multiply, sum};
@@ -7,7 +7,7 @@ use crate::scratch::Scratch;
 /// Queries per block.
 const BLOCK: usize = 64;
 
-/// Rotated and scaled operands of one head: query `t` sees keys `0 ..= seen + t`.
+/// Rotated and scaled operands of one head: query `t` sees keys `0 ..= seen + t`, or all there are.
 pub(super) struct Head {
     /// Values per key, `d`.
     pub dim: usize,
@@ -15,6 +15,8 @@ pub(super) struct Head {
     pub steps: usize,
     /// Remembered keys before the segment.
     pub seen: usize,
+    /// Keys that every query sees; none if each sees those up to its own step.
+    pub length: Option<usize>,
     /// `[K, d]`, already divided by `√d`.
     pub q: Scratch,
     /// `[seen + K, d]`.
@@ -26,6 +28,11 @@ pub(super) struct Head {
 impl Head {
     fn keys(&self) -> usize {
         self.seen + self.steps
+    }
+
+    /// Keys that query `t` sees.
+    fn visible(&self, t: usize) -> usize {
+        self.length.unwrap_or(self.seen + t + 1)
     }
 
     /// Rows of keys or values on their side: `[d, seen + K]`.
@@ -46,11 +53,11 @@ impl Head {
         let mut scores = Scratch::of(BLOCK.min(self.steps) * self.keys());
         for start in (0..self.steps).step_by(BLOCK) {
             let end = (start + BLOCK).min(self.steps);
-            let (visible, queries) = (self.seen + end, end - start);
+            let (visible, queries) = (self.visible(end - 1), end - start);
             let p = &mut scores[..queries * visible];
             self.against_keys(&self.q[start * d..end * d], &kt, visible, p);
             for (i, row) in p.chunks_exact_mut(visible).enumerate() {
-                let (own, future) = row.split_at_mut(self.seen + start + i + 1);
+                let (own, future) = row.split_at_mut(self.visible(start + i));
                 let top = max(own);
                 for s in own.iter_mut() {
                     *s = exp(*s - top);
@@ -77,15 +84,15 @@ impl Head {
         let mut d_scores = Scratch::of(scores.len());
         for start in (0..self.steps).step_by(BLOCK) {
             let end = (start + BLOCK).min(self.steps);
-            let (visible, queries) = (self.seen + end, end - start);
+            let (visible, queries) = (self.visible(end - 1), end - start);
             let block = start * d..end * d;
             let (p, ds) = (&mut scores[..queries * visible], &mut d_scores[..queries * visible]);
             self.against_keys(&self.q[block.clone()], &kt, visible, p);
             self.against_keys(&d_out[block.clone()], &vt, visible, ds);
             for (i, (p, ds)) in p.chunks_exact_mut(visible).zip(ds.chunks_exact_mut(visible)).enumerate() {
                 let t = start + i;
-                let (own, future) = p.split_at_mut(self.seen + t + 1);
-                let (d_own, d_future) = ds.split_at_mut(self.seen + t + 1);
+                let (own, future) = p.split_at_mut(self.visible(t));
+                let (d_own, d_future) = ds.split_at_mut(self.visible(t));
                 let mean = dot(&out[t * d..(t + 1) * d], &d_out[t * d..(t + 1) * d]); // Σ_j p_j dp_j
                 let log_sum = log_sums[t];
                 for (p, ds) in own.iter_mut().zip(d_own) {
@@ -98,9 +105,10 @@ impl Head {
             let all = View::new(queries, visible);
             let rows = View::new(queries, d);
             multiply((&mut dq[block.clone()], rows), (ds, all), &k, Keep::Nothing);
-            let (own, sums) = (View::strided(queries, end, visible).t(), View::new(end, d)); // columns of the segment
-            matmul((&mut dv[..end * d], sums), (&p[self.seen..], own), (&d_out[block.clone()], rows), Keep::Sum);
-            matmul((&mut dk[..end * d], sums), (&ds[self.seen..], own), (&self.q[block], rows), Keep::Sum);
+            let keys = visible - self.seen; // of the segment
+            let (own, sums) = (View::strided(queries, keys, visible).t(), View::new(keys, d));
+            matmul((&mut dv[..keys * d], sums), (&p[self.seen..], own), (&d_out[block.clone()], rows), Keep::Sum);
+            matmul((&mut dk[..keys * d], sums), (&ds[self.seen..], own), (&self.q[block], rows), Keep::Sum);
         }
     }
 }

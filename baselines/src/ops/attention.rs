@@ -23,9 +23,36 @@ pub struct AttentionShape {
     pub memory: Tensor,
     /// How many of the last of them belong to each stream's present recording.
     pub valid: Vec<usize>,
+    /// What a step sees of the segment.
+    pub sight: Sight,
 }
 
-/// Causal self-attention with memory and its residual, `x + attend(norm(x) · w_qkv) · w_o`: `x` `[B, K, D]`, `w_qkv`
+/// What a step sees of its segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Itself and the steps before it.
+    Causal,
+    /// All steps of its stream that are there, so many of each stream, and none of the padding behind them. A stream without any
+    /// counts as one of one step.
+    Whole(Vec<usize>),
+}
+
+impl Sight {
+    /// Steps of a stream that all of its queries see; none if each sees those up to its own.
+    fn length(&self, stream: usize) -> Option<usize> {
+        match self {
+            Self::Causal => None,
+            Self::Whole(lengths) => Some(lengths[stream].max(1)),
+        }
+    }
+
+    /// Pairs of a step and one that it sees, over all streams of so many steps.
+    fn pairs(&self, streams: usize, steps: usize) -> usize {
+        (0..streams).map(|s| self.length(s).map_or(steps * (steps + 1) / 2, |length| steps * length)).sum()
+    }
+}
+
+/// Self-attention with memory and its residual, `x + attend(norm(x) · w_qkv) · w_o`: `x` `[B, K, D]`, `w_qkv`
 /// `[D, 3D]`, `w_o` `[D, D]`. Returns the output `[B, K, D]` and the memory for the next segment `[B, M, 2D]`.
 ///
 /// # Errors
@@ -44,6 +71,7 @@ pub fn attention(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShap
         heads: shape.heads,
         rotary: shape.rotary.clone(),
         valid: shape.valid.clone(),
+        sight: shape.sight.clone(),
         memory: with_values(&shape.memory, <[f32]>::to_vec)?,
         dims: Dims { streams, steps, width, remembered, head: width / shape.heads },
         record: x.track_op() || w_qkv.track_op() || w_o.track_op(),
@@ -99,6 +127,11 @@ impl AttentionShape {
                 self.valid
             );
         }
+        if let Sight::Whole(lengths) = &self.sight
+            && (lengths.len() != b || lengths.iter().any(|&n| n > k))
+        {
+            bail!("attention lengths: expected {b} of {k} steps or less, got {lengths:?}");
+        }
         if self.heads == 0 || d % (2 * self.heads) != 0 || self.rotary.dim() != d / self.heads {
             bail!("attention heads: expected heads of an even size in {d} channels, got {} heads", self.heads);
         }
@@ -113,9 +146,11 @@ impl AttentionShape {
         const HIDDEN: f32 = -1e9;
         let (b, m) = (self.valid.len(), self.memory.dim(1)?);
         let mut mask = Vec::with_capacity(b * k * (m + k));
-        for &valid in &self.valid {
+        for (stream, &valid) in self.valid.iter().enumerate() {
+            let length = self.sight.length(stream);
             for t in 0..k {
-                mask.extend((0..m + k).map(|j| if (m - valid..=m + t).contains(&j) { 0.0 } else { HIDDEN }));
+                let end = m + length.unwrap_or(t + 1);
+                mask.extend((0..m + k).map(|j| if (m - valid..end).contains(&j) { 0.0 } else { HIDDEN }));
             }
         }
         Tensor::from_vec(mask, (b, 1, k, m + k), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
@@ -162,6 +197,7 @@ struct Attention {
     heads: usize,
     rotary: Arc<Rotary>,
     valid: Vec<usize>,
+    sight: Sight,
     memory: Vec<f32>,
     dims: Dims,
     record: bool,
@@ -176,7 +212,8 @@ impl Attention {
         let seen = self.valid[stream];
         let keys = (seen + steps) * d;
         let (q, k, v) = (Scratch::of(steps * d), Scratch::of(keys), Scratch::of(keys));
-        let mut h = Head { dim: d, steps, seen, q, k, v };
+        let length = self.sight.length(stream).map(|own| seen + own);
+        let mut h = Head { dim: d, steps, seen, length, q, k, v };
         let scale = 1.0 / (d as f32).sqrt();
         let memory = &self.memory[stream * remembered * 2 * width..(stream + 1) * remembered * 2 * width];
         let memory = memory.chunks_exact(2 * width).skip(remembered - seen);
@@ -251,7 +288,7 @@ impl Attention {
                 multiply((y, thin), (&o, thin), &panels_o, Keep::Sum);
             });
         });
-        count::attention(watches, &self.valid, steps, width, self.heads);
+        count::attention(watches, &self.valid, self.sight.pairs(self.dims.streams, steps), steps, width, self.heads);
         (y, Recorded { qkv, out, log_sums })
     }
 

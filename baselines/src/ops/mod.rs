@@ -17,7 +17,7 @@ mod precision;
 mod rnn;
 mod rotary;
 
-pub use attention::{AttentionShape, attention, attention_slow};
+pub use attention::{AttentionShape, Sight, attention, attention_slow};
 pub use conv::{Before, Conv, Edge, conv, conv_slow};
 pub use lif::{LifState, Neuron, Threshold, lif, lif_slow};
 pub use linear::{Prepare, linear, linear_slow};
