@@ -30,7 +30,9 @@ pub trait SequenceModel: Send + Sized + 'static {
     /// If it cannot be allocated.
     fn initial_state(&self, streams: usize) -> Result<State>;
 
-    /// Maps a segment `[B, K]` or `[B, K, F]` and the state before it to outputs `[B, K, O]` and the state after it.
+    /// Maps a segment and the state before it to outputs and the state after it: `u32` tokens `[B, K]` or frames `[B, K, F]`, `K`
+    /// at most [`Io::segment`], to logits `[B, K, O]` in the parameters' element type. Steps behind a recording's end are
+    /// zeros; outputs before them do not depend on them.
     ///
     /// # Errors
     /// If shapes do not fit.

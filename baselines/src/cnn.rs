@@ -25,8 +25,7 @@ pub enum Family {
 pub struct CnnConfig {
     /// Which network.
     pub family: Family,
-    /// Causal: channels, `D`. Resnet: channels of the first stage inside its blocks, a multiple of 2; every later stage
-    /// has twice those of the one before.
+    /// Causal: channels, `D`. Resnet: channels of the first stage inside its blocks, a multiple of 2.
     pub width: Width,
     /// Steps that a convolution sees; absent means 3 (causal) or 5 (resnet, where it is odd).
     pub kernel: Option<Whole<1, 63>>,
@@ -34,10 +33,14 @@ pub struct CnnConfig {
     pub layers: Option<Layers>,
     /// Causal: the dilation starts over at 1 after so many blocks, each of which doubles it; absent means 10.
     pub dilation_cycle: Option<Whole<1, 16>>,
-    /// Resnet: residual blocks of each stage; absent means 2, 2, 2, 2 (xresnet1d18).
+    /// Resnet: residual blocks of each stage; absent means 2, 2, 2, 2, as many as an xresnet18 has.
     pub stages: Option<Vec<Whole<1, 128>>>,
     /// Resnet: channels between blocks as a multiple of those inside; above 1, blocks are bottlenecks; absent means 1.
     pub expansion: Option<Whole<1, 8>>,
+    /// Resnet: channels inside the blocks of a stage as a multiple of those of the stage before; absent means 2, as in networks
+    /// over images. The xresnet1d of Strodthoff et al. 2021 have as many in all stages, 1.
+    #[serde(skip_serializing_if = "Option::is_none")] // as `causal` of a Transformer
+    pub growth: Option<Whole<1, 4>>,
 }
 
 impl Default for CnnConfig {
@@ -50,13 +53,14 @@ impl Default for CnnConfig {
             dilation_cycle: None,
             stages: None,
             expansion: None,
+            growth: None,
         }
     }
 }
 
 impl CnnConfig {
-    /// The network of the paper's biosignal tables, xresnet1d101 (He et al. 2019 in one dimension, as in Strodthoff et al.
-    /// 2021): 64 channels, 3, 4, 23 and 3 bottlenecks with expansion 4, kernels of 5.
+    /// xresnet1d101 as Strodthoff et al. 2021 train it on PTB-XL (He et al. 2019 in one dimension): 64 channels in every
+    /// stage of 3, 4, 23 and 3 bottlenecks with expansion 4, kernels of 5.
     #[must_use]
     pub fn xresnet1d101() -> Self {
         Self {
@@ -64,16 +68,17 @@ impl CnnConfig {
             width: whole(64),
             stages: Some(vec![whole(3), whole(4), whole(23), whole(3)]),
             expansion: Some(whole(4)),
+            growth: Some(whole(1)),
             ..Self::default()
         }
     }
 
     fn check(&self, io: &Io) -> Result<()> {
         let (layers, cycle) = (self.layers.is_some(), self.dilation_cycle.is_some());
-        let (stages, expansion) = (self.stages.is_some(), self.expansion.is_some());
+        let (stages, expansion, growth) = (self.stages.is_some(), self.expansion.is_some(), self.growth.is_some());
         let foreign = match self.family {
-            Family::Causal => [("stages", stages), ("expansion", expansion)],
-            Family::Resnet => [("layers", layers), ("dilation_cycle", cycle)],
+            Family::Causal => vec![("stages", stages), ("expansion", expansion), ("growth", growth)],
+            Family::Resnet => vec![("layers", layers), ("dilation_cycle", cycle)],
         };
         if let Some((key, _)) = foreign.into_iter().find(|(_, given)| *given) {
             let problem = format!("does not apply to family {:?}; leave it out", self.family).to_lowercase();
@@ -115,7 +120,7 @@ impl CnnConfig {
     }
 }
 
-/// Each halves the steps and doubles the channels.
+/// Each halves the steps and may multiply the channels.
 const MOST_STAGES: usize = 8;
 
 /// Convolutional network, one of two.
@@ -123,8 +128,8 @@ const MOST_STAGES: usize = 8;
 /// *Causal* (Bai et al. 2018, TCN): residual blocks of two dilated causal convolutions; what lies before the segment is
 /// carried over, so that two segments give what one of twice the length gives.
 ///
-/// *Resnet*: the xresnet1d family (He et al. 2019, "bag of tricks": three-convolution stem, maximum pool, mean pool before
-/// the shortcut's map) with the order norm, relu, convolution (He et al. 2016, identity mappings). It sees a recording as
+/// *Resnet*: the xresnet family in one dimension (He et al. 2019, "bag of tricks": three-convolution stem, maximum pool, mean
+/// pool before the shortcut's map) with the order norm, relu, convolution (He et al. 2016, identity mappings). It sees a recording as
 /// a whole, so a recording must be one segment, and a stream that goes on is an error. Steps at the end of a recording
 /// whose values are all exactly zero are padding, of which no output depends. Its one answer per recording, `[B, O]`,
 /// stands at every step.
@@ -359,13 +364,16 @@ impl Resnet {
         }
         let stages = config.stages();
         let share = 1.0 / stages.iter().sum::<usize>() as f64;
-        let mut blocks = Vec::new();
+        let (mut blocks, mut inner) = (Vec::new(), width);
         for (stage, count) in stages.into_iter().enumerate() {
+            if stage > 0 {
+                inner *= config.growth.map_or(2, Whole::get);
+            }
             for i in 0..count {
                 let halves = stage > 0 && i == 0;
                 let name = format!("stages.{stage}.{i}");
-                blocks.push(Block::new(&name, inputs, width << stage, (expansion, kernel), halves, share, source)?);
-                inputs = (width << stage) * expansion;
+                blocks.push(Block::new(&name, inputs, inner, (expansion, kernel), halves, share, source)?);
+                inputs = inner * expansion;
             }
         }
         Ok(Self { stem, blocks, channels: inputs })

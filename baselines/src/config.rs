@@ -121,7 +121,7 @@ pub struct BpttConfig {
 }
 
 impl BpttConfig {
-    /// Settings under which both models of about a million parameters learn bytes well in a few thousand updates: peak
+    /// Settings under which models of about a million parameters learn bytes well in a few thousand updates: peak
     /// 3e-3 after a twentieth of the updates (100 at most), half a cosine to a tenth, clipped at 1.
     #[must_use]
     pub fn recipe(total_updates: u64) -> Self {
@@ -137,6 +137,12 @@ impl BpttConfig {
                 problem: format!("expected a number above 0, got {}", self.clip),
             });
         }
+        for (key, beta) in [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                let problem = format!("expected a number from 0 to less than 1, got {beta}");
+                return Err(Error::Config { key, problem });
+            }
+        }
         Ok(())
     }
 }
@@ -145,7 +151,7 @@ impl BpttConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ModelConfig {
-    /// Decoder-only Transformer.
+    /// Transformer, a decoder or an encoder.
     Transformer(TransformerConfig),
     /// Long short-term memory.
     Lstm(LstmConfig),

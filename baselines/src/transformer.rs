@@ -27,7 +27,14 @@ pub struct TransformerConfig {
     pub memory: Option<Whole<0, 65_536>>,
     /// Whether a step sees only itself and what was before it. If not, it sees all of its recording, which must be one segment of
     /// frames, and so is no model of a stream that is predicted step by step.
+    #[serde(skip_serializing_if = "is_true")]
+    // an identity that is made of the written form stays what it was without the key
     pub causal: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_true(x: &bool) -> bool {
+    *x
 }
 
 impl Default for TransformerConfig {

@@ -7,6 +7,7 @@ use baselines::{
 };
 use candle_core::{DType, Device, IndexOp, Tensor};
 use common::{VOCABULARY, bits, classes, distance, io, learner, models, normal, size, tokens, training, zero_output};
+use learner::ctc::Transcripts;
 use learner::{Error, InputKind, Io, Learner, Predictor, Result, Targets};
 
 #[test]
@@ -92,6 +93,59 @@ fn frames_and_labels_are_learned_too() -> Result<()> {
             last = l.learn(&y)?.loss.unwrap_or(f64::MAX);
         }
         assert!(last < 0.05, "{model:?}: {last}");
+    }
+    Ok(())
+}
+
+/// Transcripts without times, of utterances of which one ends in padding.
+#[test]
+fn transcripts_are_learned_too() -> Result<()> {
+    for model in models() {
+        let io = Io { input: InputKind::Frames { width: 5 }, outputs: 4, streams: 3, segment: 12 };
+        // the steps that make a spiking network remember an order are small and many
+        let (rate, updates) = if matches!(model, ModelConfig::Snn(_)) { (5e-3, 1500) } else { (1e-2, 400) };
+        let mut l = build(&model, io, training(rate), 3, &Device::Cpu)?;
+        let x = normal("utterances", &[3, 12, 5])?;
+        let steps = vec![12, 7, 12];
+        let there = steps.iter().flat_map(|&n| (0..12).map(move |t| f32::from(u8::from(t < n)))).collect();
+        let weight = Tensor::from_vec(there, (3, 12), &Device::Cpu)?;
+        let transcripts = Transcripts { labels: vec![vec![1, 2, 3], vec![2], vec![3, 3, 1, 2]], steps, blank: 0 };
+        let y = Targets::Transcripts { transcripts, weight };
+        let mut best = f64::MAX;
+        for _ in 0..updates {
+            l.reset(&[true; 3])?;
+            l.predict(&x)?;
+            best = best.min(l.learn(&y)?.loss.unwrap_or(f64::MAX));
+        }
+        assert!(best < 0.03, "{model:?}: {best}");
+    }
+    Ok(())
+}
+
+/// What follows a stream's last step, with no weight on it, leaves losses, gradients and outputs as they are without it.
+#[test]
+fn padding_behind_a_stream_changes_nothing() -> Result<()> {
+    for model in models() {
+        let learned = |steps: usize, filler: f64| -> Result<(Tensor, f64, f64)> {
+            let io = Io { input: InputKind::Frames { width: 5 }, outputs: 3, streams: 2, segment: 70 };
+            let mut l = build(&model, io, training(1e-2), 3, &Device::Cpu)?;
+            let there = normal("frames", &[2, 33, 5])?;
+            let behind = normal("behind", &[2, steps - 33, 5])?.affine(filler, 0.0)?;
+            let outputs = l.predict(&Tensor::cat(&[&there, &behind], 1)?)?.narrow(1, 0, 33)?;
+            let weight = (0..2 * steps).map(|i| f32::from(u8::from(i % steps < 33))).collect();
+            let weight = Tensor::from_vec(weight, (2, steps), &Device::Cpu)?;
+            let label = Tensor::new(&[[1f32, 0., 1.], [0., 0., 1.]], &Device::Cpu)?;
+            let update = l.learn(&Targets::Labels { label, weight })?;
+            Ok((outputs, update.loss.unwrap_or(f64::NAN), update.grad_norm))
+        };
+        let want = learned(33, 0.0)?;
+        for (steps, filler) in [(34, 0.0), (70, 0.0), (70, 3.0)] {
+            let got = learned(steps, filler)?;
+            // products over another number of rows may round differently
+            assert!(distance(&want.0, &got.0)? < 1e-5, "{model:?} {steps}");
+            assert!((got.1 / want.1 - 1.0).abs() < 1e-5, "{model:?} {steps}: {} {}", got.1, want.1);
+            assert!((got.2 / want.2 - 1.0).abs() < 1e-4, "{model:?} {steps}: {} {}", got.2, want.2);
+        }
     }
     Ok(())
 }

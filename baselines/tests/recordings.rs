@@ -188,6 +188,7 @@ fn settings_that_do_not_fit_the_family_are_errors_that_name_the_key() {
         (CnnConfig { dilation_cycle: Some(size(2)), ..resnet.clone() }, "dilation_cycle"),
         (CnnConfig { stages: Some(vec![size(2)]), ..CnnConfig::default() }, "stages"),
         (CnnConfig { expansion: Some(size(2)), ..CnnConfig::default() }, "expansion"),
+        (CnnConfig { growth: Some(size(2)), ..CnnConfig::default() }, "growth"),
         (CnnConfig { kernel: Some(size(4)), ..resnet.clone() }, "kernel"),
         (CnnConfig { width: size(7), ..resnet.clone() }, "width"),
         (CnnConfig { stages: Some(Vec::new()), ..resnet.clone() }, "stages"),
@@ -196,6 +197,19 @@ fn settings_that_do_not_fit_the_family_are_errors_that_name_the_key() {
         let got = problem(&config, frames);
         assert!(got.starts_with(&format!("{key}: ")), "{got}");
     }
+}
+
+/// torch.nn modules with the same sizes: stem 12 → 32 → 32 → 64, 33 bottlenecks of 64 channels between 256; no norm has parameters
+/// here.
+#[test]
+fn the_network_for_electrocardiograms_has_its_published_sizes() -> Result<()> {
+    let io = Io { input: InputKind::Frames { width: 12 }, outputs: 5, streams: 1, segment: 64 };
+    let stem = (5 * 12 * 32 + 32) + (5 * 32 * 32 + 32) + (5 * 32 * 64 + 64);
+    let bottleneck = |inputs: u64| (inputs * 64 + 64) + (5 * 64 * 64 + 64) + (64 * 256 + 256);
+    let blocks = bottleneck(64) + (64 * 256 + 256) + 32 * bottleneck(256);
+    let cost = build(&ModelConfig::Cnn(CnnConfig::xresnet1d101()), io, training(1e-2), 3, &Device::Cpu)?.cost();
+    assert_eq!(cost.parameters, stem + blocks + (2 * 256 * 5 + 5));
+    Ok(())
 }
 
 #[test]

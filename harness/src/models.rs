@@ -11,6 +11,7 @@ use candle_core::Device;
 use learner::{Error, Io, Learner};
 use serde::{Deserialize, Serialize};
 
+use crate::tasks::{Segmentation, Task};
 use crate::train::TrainConfig;
 
 /// Kinds that a grid file may name.
@@ -69,10 +70,49 @@ impl ModelConfig {
         match self {
             Self::Bim(c) if c.credit == Credit::Bptt => 256,
             Self::Bim(_) => 32,
-            // sees recordings as a whole; tasks with recordings cut this to the length of theirs
-            Self::Cnn(c) if c.family == Family::Resnet => WHOLE_RECORDING,
+            // tasks with recordings cut this to the length of theirs
+            _ if self.for_streams().is_some() => WHOLE_RECORDING,
             _ => 256,
         }
+    }
+
+    /// Of a model that sees recordings as a whole, the setting that makes it one of streams.
+    fn for_streams(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Cnn(c) if c.family == Family::Resnet => Some(("family", "causal")),
+            Self::Transformer(c) if !c.causal => Some(("causal", "true")),
+            _ => None,
+        }
+    }
+
+    /// Whether the model can have what the task hands out in segments of so many steps.
+    ///
+    /// # Errors
+    /// If it sees recordings as a whole and the task does not give them so, or wants more than one answer of a resnet.
+    pub fn check_task(&self, task: &dyn Task, segment: usize) -> learner::Result<()> {
+        let Some((key, value)) = self.for_streams() else { return Ok(()) };
+        let (key, problem) = match task.segmentation() {
+            Segmentation::Streams => {
+                (key, format!("sees a recording as a whole, which this task reads piece by piece: expected {value}"))
+            }
+            Segmentation::Whole if matches!(self, Self::Cnn(_)) => (
+                key,
+                format!("gives one answer per recording, of which this task wants one at every step: expected {value}"),
+            ),
+            Segmentation::Whole | Segmentation::OneAnswer => {
+                let longest = task.io(1, WHOLE_RECORDING).segment;
+                if segment >= longest {
+                    return Ok(());
+                }
+                (
+                    "segment",
+                    format!(
+                        "expected {longest} or more, the longest recording, for a model that sees it as a whole; got {segment}"
+                    ),
+                )
+            }
+        };
+        Err(Error::Config { key, problem })
     }
 
     /// Builds the learner for `segments` segments with supervised steps.

@@ -214,6 +214,7 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
     // building it finds settings that do not fit together
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
     let cost = build(&config, &*task, io, &*source, total, device).map_err(named)?.cost();
+    config.model.check_task(&*task, io.segment).map_err(named)?;
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
     Ok(PlannedCell {

@@ -81,3 +81,31 @@ fn missing_grid_file() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     has(&stderr(&output), &["grid.yaml"]);
 }
+
+/// What a model that sees recordings as a whole needs is known before anything starts.
+#[test]
+fn models_of_whole_recordings_where_a_task_has_none_for_them() {
+    let grid = |task: &str, model: &str| {
+        format!("experiment: whole\ntask: {task}\nmodels: [{model}]\ntrain: {{streams: 2, epochs: 1}}\n")
+    };
+    let cardio = "{kind: cardio, generate: 40, frame: 20}";
+    let seizure = "{kind: seizure, generate: {patients: 3, recordings: 2, seconds: 60}, train_cases: [chb01], \
+                   valid_cases: [chb02], test_cases: [chb03], stretch_seconds: 20}";
+    let speech = "{kind: speech, generate: 60}";
+    let (resnet, encoder) =
+        ("{kind: cnn, family: resnet, width: 8}", "{kind: transformer, causal: false, width: 8, layers: 1}");
+    for (task, model, expected) in [
+        (seizure, resnet, "family: sees a recording as a whole, which this task reads piece by piece: expected causal"),
+        (seizure, encoder, "causal: sees a recording as a whole, which this task reads piece by piece: expected true"),
+        (speech, resnet, "family: gives one answer per recording, of which this task wants one at every step"),
+        (cardio, "{kind: cnn, family: resnet, width: 8, train: {segment: 20}}", "segment: expected 50 or more"),
+    ] {
+        has(&fails(&grid(task, model), &[], 2), &[expected]);
+    }
+    for (task, model) in [(cardio, resnet), (cardio, encoder), (speech, encoder)] {
+        let folder = Folder::new();
+        folder.grid(&grid(task, model));
+        let output = folder.run("out");
+        assert_eq!(output.status.code(), Some(0), "{task} {model}: {}", stderr(&output));
+    }
+}

@@ -14,7 +14,7 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Metric, Part, Scorer, Scores, Segment, Source, Task};
+use super::{Epoch, Metric, Part, Scorer, Scores, Segment, Segmentation, Source, Task};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use crate::event::PredictionRow;
@@ -370,6 +370,10 @@ impl Task for Cardio {
             streams,
             segment,
         }
+    }
+
+    fn segmentation(&self) -> Segmentation {
+        Segmentation::OneAnswer
     }
 
     fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {

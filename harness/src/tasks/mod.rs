@@ -154,10 +154,25 @@ pub trait Scorer {
     fn finish(self: Box<Self>) -> Scores;
 }
 
+/// How a task hands recordings to a learner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segmentation {
+    /// As streams that go on from segment to segment for as long as they last.
+    Streams,
+    /// So that each fits in one segment, with an answer asked of every step.
+    Whole,
+    /// So that each fits in one segment, with one answer asked of all of it.
+    OneAnswer,
+}
+
 /// A dataset with its question.
 pub trait Task: Send + Sync {
     /// Shapes a learner must have for this task.
     fn io(&self, streams: usize, segment: usize) -> Io;
+    /// How recordings come.
+    fn segmentation(&self) -> Segmentation {
+        Segmentation::Streams
+    }
     /// Steps of the longest segment where the loss needs whole segments, whatever a learner's own length; learners of
     /// shorter ones then take two passes.
     fn longest(&self) -> Option<usize> {

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
-use super::{Epoch, Metric, Part, Scorer, Source, Task};
+use super::{Epoch, Metric, Part, Scorer, Segmentation, Source, Task};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use crate::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
@@ -272,6 +272,10 @@ impl Task for Speech {
     fn io(&self, streams: usize, segment: usize) -> Io {
         let segment = segment.min(self.longest);
         Io { input: InputKind::Frames { width: self.width() }, outputs: self.units.outputs(), streams, segment }
+    }
+
+    fn segmentation(&self) -> Segmentation {
+        Segmentation::Whole
     }
 
     fn longest(&self) -> Option<usize> {
