@@ -265,6 +265,23 @@ fn a_shorter_segment_leaves_the_same_state() -> Result<()> {
     Ok(())
 }
 
+/// A stream that is read step by step, as it arrives: what its segments give. Attention, which sees as many steps before a step
+/// as before a segment, is left out.
+#[test]
+fn steps_of_a_long_stream_give_what_its_segments_give() -> Result<()> {
+    for model in models().into_iter().filter(|m| !matches!(m, ModelConfig::Transformer(_))) {
+        let (x, mut l) = (tokens(1, 2, 320)?, learner(&model, io(2, 80))?);
+        let mut read = |each: usize| -> Result<Tensor> {
+            l.reset(&[true, true])?;
+            let pieces = (0..320).step_by(each).map(|at| l.predict(&x.narrow(1, at, each)?));
+            Ok(Tensor::cat(&pieces.collect::<Result<Vec<_>>>()?, 1)?)
+        };
+        let (segments, steps) = (read(80)?, read(1)?);
+        assert!(distance(&segments, &steps)? < 2e-5, "{model:?}: {}", distance(&segments, &steps)?);
+    }
+    Ok(())
+}
+
 fn train(l: &mut dyn Learner, from: usize, updates: usize) -> Result<Vec<(u64, u64)>> {
     (from..from + updates)
         .map(|i| {

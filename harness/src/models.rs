@@ -2,8 +2,8 @@
 
 use baselines::ops::Precision;
 use baselines::{
-    BpttConfig, BpttLearner, Cnn, CnnConfig, Family, Lstm, LstmConfig, Mamba, MambaConfig, Rnn, RnnConfig, Snn,
-    SnnConfig, Transformer, TransformerConfig, Whole,
+    BpttConfig, CnnConfig, Family, LstmConfig, MambaConfig, ModelConfig as Baseline, RnnConfig, SnnConfig,
+    TransformerConfig, Whole,
 };
 use bim::config::Credit;
 use bim::{Bim, BimConfig, Optimizer};
@@ -141,14 +141,15 @@ impl ModelConfig {
         let updates = (segments / accumulate.get() as u64).max(1);
         let (schedule, adamw, clip) = (train.schedule(updates), train.adamw(), train.clip.0);
         let bptt = BpttConfig { schedule, adamw, clip, accumulate, precision: train.precision };
-        Ok(match self {
-            Self::Bim(c) => Box::new(Bim::new(c, io, Optimizer { schedule, adamw, clip }, seed, device)?),
-            Self::Transformer(c) => Box::new(BpttLearner::<Transformer>::new(c.clone(), io, bptt, seed, device)?),
-            Self::Lstm(c) => Box::new(BpttLearner::<Lstm>::new(c.clone(), io, bptt, seed, device)?),
-            Self::Rnn(c) => Box::new(BpttLearner::<Rnn>::new(c.clone(), io, bptt, seed, device)?),
-            Self::Cnn(c) => Box::new(BpttLearner::<Cnn>::new(c.clone(), io, bptt, seed, device)?),
-            Self::Mamba(c) => Box::new(BpttLearner::<Mamba>::new(c.clone(), io, bptt, seed, device)?),
-            Self::Snn(c) => Box::new(BpttLearner::<Snn>::new(c.clone(), io, bptt, seed, device)?),
-        })
+        let baseline = match self.clone() {
+            Self::Bim(c) => return Ok(Box::new(Bim::new(&c, io, Optimizer { schedule, adamw, clip }, seed, device)?)),
+            Self::Transformer(c) => Baseline::Transformer(c),
+            Self::Lstm(c) => Baseline::Lstm(c),
+            Self::Rnn(c) => Baseline::Rnn(c),
+            Self::Cnn(c) => Baseline::Cnn(c),
+            Self::Mamba(c) => Baseline::Mamba(c),
+            Self::Snn(c) => Baseline::Snn(c),
+        };
+        baselines::build(&baseline, io, bptt, seed, device)
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::attend::Head;
 use super::linear::check_last;
 use super::rotary::Rotary;
-use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, product, rms_norm_slow, slice, with_values};
+use super::{ROWS_PER_TASK, Tape, fused, gradient, matmul_slow, product, rms_norm_slow, slice, values_of, with_values};
 use crate::count::{self, Watch, see};
 use crate::kernels::{Keep, Panels, View, multiply, par_filled, par_matmul, rms_norm, rms_norm_backward};
 use crate::scratch::Scratch;
@@ -72,7 +72,7 @@ pub fn attention(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShap
         rotary: shape.rotary.clone(),
         valid: shape.valid.clone(),
         sight: shape.sight.clone(),
-        memory: with_values(&shape.memory, <[f32]>::to_vec)?,
+        memory: values_of(&shape.memory)?,
         dims: Dims { streams, steps, width, remembered, head: width / shape.heads },
         record: x.track_op() || w_qkv.track_op() || w_o.track_op(),
         next_memory: out.clone(),
@@ -407,11 +407,8 @@ impl CustomOp3 for Attention {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let recorded = self.tape.take()?;
-        let [dx, d_qkv, d_o] = with_values(x, |x| {
-            with_values(w_qkv, |qkv| {
-                with_values(w_o, |o| with_values(dy, |dy| self.backward((x, qkv, o), &recorded, dy)))
-            })
-        })????;
+        let back = |[x, qkv, o, dy]: [&[f32]; 4]| self.backward((x, qkv, o), &recorded, dy);
+        let [dx, d_qkv, d_o] = with_values([x, w_qkv, w_o, dy], back)?;
         Ok((gradient(dx, x)?, gradient(d_qkv, w_qkv)?, gradient(d_o, w_o)?))
     }
 }

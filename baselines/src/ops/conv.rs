@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, 
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, rms_norm_slow, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, rms_norm_slow, slice, sum_in_order, values_of, with_values};
 use crate::count;
 use crate::kernels::{norm_relu, norm_relu_backward};
 use crate::scratch::Scratch;
@@ -66,7 +66,7 @@ pub fn conv(x: &Tensor, w: &Tensor, b: &Tensor, conv: &Conv) -> Result<Tensor> {
         return conv_slow(x, w, b, conv);
     }
     let context = match &conv.edge {
-        Edge::Causal(context) => with_values(context, <[f32]>::to_vec)?,
+        Edge::Causal(context) => values_of(context)?,
         Edge::Centred { .. } => Vec::new(),
     };
     let record = x.track_op() || w.track_op() || b.track_op();
@@ -350,9 +350,8 @@ impl CustomOp3 for FusedConv {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let padded = self.tape.take()?;
         let wanted = x.track_op();
-        let (dx, dw, db) = with_values(x, |x| {
-            with_values(w, |w| with_values(dy, |dy| self.gradients((x, &padded), w, dy, wanted)))
-        })???;
+        let back = |[x, w, dy]: [&[f32]; 3]| self.gradients((x, &padded), w, dy, wanted);
+        let (dx, dw, db) = with_values([x, w, dy], back)?;
         Ok((dx.map_or(Ok(None), |dx| gradient(dx, x))?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

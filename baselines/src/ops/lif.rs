@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, product, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, product, slice, sum_in_order, values_of, with_values};
 use crate::kernels::{Keep, View, fma, matmul, par_matmul, transposed};
 use crate::scratch::Scratch;
 
@@ -71,9 +71,9 @@ pub fn lif(x: &Tensor, w: &Tensor, b: &Tensor, before: &LifState, neuron: Neuron
         return lif_slow(x, w, b, before, neuron);
     }
     let after = Arc::new(OnceLock::new());
-    let membrane = with_values(&before.membrane, <[f32]>::to_vec)?;
+    let membrane = values_of(&before.membrane)?;
     let adaptation = match &before.adaptation {
-        Some(a) => with_values(a, <[f32]>::to_vec)?,
+        Some(a) => values_of(a)?,
         None => vec![0.0; membrane.len()],
     };
     let record = x.track_op() || w.track_op() || b.track_op();
@@ -359,9 +359,8 @@ impl CustomOp3 for Lif {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let excess = self.tape.take()?;
-        let [dx, dw, db] = with_values(x, |x| {
-            with_values(w, |w| with_values(spikes, |s| with_values(dy, |dy| self.gradients(x, w, s, &excess, dy))))
-        })????;
+        let back = |[x, w, spikes, dy]: [&[f32]; 4]| self.gradients(x, w, spikes, &excess, dy);
+        let [dx, dw, db] = with_values([x, w, spikes, dy], back)?;
         Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

@@ -132,14 +132,10 @@ impl CustomOp3 for Linear {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dx, dw, db) = with_values(x, |x| {
-            with_values(w, |w| {
-                with_values(dy, |dy| {
-                    let (dx, dw) = self.backward(x, w, dy);
-                    (dx, dw, column_sums(dy, self.outputs))
-                })
-            })
-        })???;
+        let (dx, dw, db) = with_values([x, w, dy], |[x, w, dy]| {
+            let (dx, dw) = self.backward(x, w, dy);
+            (dx, dw, column_sums(dy, self.outputs))
+        })?;
         Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, product, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
 use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
@@ -29,8 +29,8 @@ pub fn lstm(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: &Tensor) 
     let last_cell = Arc::new(OnceLock::new());
     let op = Lstm {
         dims,
-        hidden: with_values(hidden, <[f32]>::to_vec)?,
-        cell: with_values(cell, <[f32]>::to_vec)?,
+        hidden: values_of(hidden)?,
+        cell: values_of(cell)?,
         record: x.track_op() || w.track_op() || b.track_op(),
         last_cell: last_cell.clone(),
         tape: Tape::new(),
@@ -52,9 +52,8 @@ pub fn lstm_slow(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: &Ten
         let xh = Tensor::cat(&[&x.narrow(1, t, 1)?.squeeze(1)?, &h], 1)?; // [B, I + H]
         let gates = product(&xh, w)?.broadcast_add(b)?.chunk(4, D::Minus1)?;
         let [i, f, g, o] = gates.as_slice() else { bail!("lstm gates: expected 4, got {}", gates.len()) };
-        let sigmoid = |z: &Tensor| z.neg()?.exp()?.affine(1.0, 1.0)?.recip();
-        c = ((sigmoid(f)? * &c)? + (sigmoid(i)? * g.tanh()?)?)?;
-        h = (sigmoid(o)? * c.tanh()?)?;
+        c = ((sigmoid_slow(f)? * &c)? + (sigmoid_slow(i)? * g.tanh()?)?)?;
+        h = (sigmoid_slow(o)? * c.tanh()?)?;
         out.push(h.clone());
     }
     Ok((Tensor::stack(&out, 1)?, c.detach()))
@@ -346,9 +345,7 @@ impl CustomOp3 for Lstm {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let recorded = self.tape.take()?;
-        let [dx, dw, db] = with_values(x, |x| {
-            with_values(w, |w| with_values(y, |y| with_values(dy, |dy| self.gradients(x, w, y, &recorded, dy))))
-        })????;
+        let [dx, dw, db] = with_values([x, w, y, dy], |[x, w, y, dy]| self.gradients(x, w, y, &recorded, dy))?;
         Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

@@ -104,9 +104,7 @@ impl CustomOp3 for Mlp {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let h = self.tape.take()?;
-        let [dx, d_w1, d_w2] = with_values(x, |x| {
-            with_values(w1, |w1| with_values(w2, |w2| with_values(dy, |dy| self.backward((x, w1, w2), h, dy))))
-        })????;
+        let [dx, d_w1, d_w2] = with_values([x, w1, w2, dy], |[x, w1, w2, dy]| self.backward((x, w1, w2), h, dy))?;
         Ok((gradient(dx, x)?, gradient(d_w1, w1)?, gradient(d_w2, w2)?))
     }
 }

@@ -36,7 +36,7 @@ pub(crate) use precision::with_products_in;
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, D, DType, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::kernels::NORM_EPSILON;
@@ -57,10 +57,26 @@ fn slice<'a>(storage: &'a CpuStorage, layout: &Layout, operand: &str) -> Result<
     }
 }
 
-/// Calls `f` with the elements of an `f32` tensor in host memory.
-fn with_values<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let t = t.contiguous()?;
-    learner::with_f32(&t, f).map_err(candle_core::Error::wrap)
+/// Calls `f` with the elements of `f32` tensors in host memory.
+fn with_values<const N: usize, R>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> R) -> Result<R> {
+    let tensors: Vec<Tensor> = tensors.into_iter().map(Tensor::contiguous).collect::<Result<_>>()?;
+    let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut values = [&[][..]; N];
+    for (values, (storage, layout)) in values.iter_mut().zip(&storages) {
+        let Storage::Cpu(storage) = &**storage else { bail!("expected a tensor in host memory") };
+        *values = slice(storage, layout, "operand")?;
+    }
+    Ok(f(values))
+}
+
+/// A copy of the elements.
+fn values_of(t: &Tensor) -> Result<Vec<f32>> {
+    with_values([t], |[values]| values.to_vec())
+}
+
+/// `1 / (1 + e^{-z})` in tensor operations.
+fn sigmoid_slow(z: &Tensor) -> Result<Tensor> {
+    z.neg()?.exp()?.affine(1.0, 1.0)?.recip()
 }
 
 /// What the forward pass keeps for the backward pass, once.

@@ -158,7 +158,7 @@ impl CustomOp1 for FusedPool {
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dx = with_values(x, |x| with_values(y, |y| with_values(dy, |dy| self.backward(x, y, dy))))???;
+        let dx = with_values([x, y, dy], |[x, y, dy]| self.backward(x, y, dy))?;
         Ok(Some(Tensor::from_vec(dx, x.dims(), x.device())?))
     }
 }

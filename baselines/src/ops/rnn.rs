@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::linear::check_last;
 use super::lstm::{LANES, STREAMS_PER_TASK, each, load};
-use super::{Tape, add, fused, gradient, product, slice, sum_in_order, with_values};
+use super::{Tape, add, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
 use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
@@ -61,7 +61,7 @@ pub fn rnn(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: Cell) -> R
         return rnn_slow(x, w, b, hidden, cell);
     }
     let record = x.track_op() || w.track_op() || b.track_op();
-    let op = Rnn { dims, cell, hidden: with_values(hidden, <[f32]>::to_vec)?, record, tape: Tape::new() };
+    let op = Rnn { dims, cell, hidden: values_of(hidden)?, record, tape: Tape::new() };
     x.contiguous()?.apply_op3(&w.contiguous()?, &b.contiguous()?, op)
 }
 
@@ -80,10 +80,9 @@ pub fn rnn_slow(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: Cell)
         h = match cell {
             Cell::Vanilla => (from_x + from_h)?.broadcast_add(b)?.tanh()?,
             Cell::Gru => {
-                let sigmoid = |z: &Tensor| z.neg()?.exp()?.affine(1.0, 1.0)?.recip();
                 let block = |t: &Tensor, i: usize| t.narrow(D::Minus1, i * width, width);
-                let r = sigmoid(&(block(&from_x, 1)? + block(&from_h, 0)?)?.broadcast_add(&block(b, 1)?)?)?;
-                let z = sigmoid(&(block(&from_x, 2)? + block(&from_h, 1)?)?.broadcast_add(&block(b, 2)?)?)?;
+                let r = sigmoid_slow(&(block(&from_x, 1)? + block(&from_h, 0)?)?.broadcast_add(&block(b, 1)?)?)?;
+                let z = sigmoid_slow(&(block(&from_x, 2)? + block(&from_h, 1)?)?.broadcast_add(&block(b, 2)?)?)?;
                 let u = block(&from_h, 2)?.broadcast_add(&block(b, 3)?)?;
                 let n = (block(&from_x, 0)?.broadcast_add(&block(b, 0)?)? + (r * u)?)?.tanh()?;
                 (&n + (z * (&h - &n)?)?)?
@@ -388,9 +387,7 @@ impl CustomOp3 for Rnn {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let sums = self.tape.take()?;
-        let [dx, dw, db] = with_values(x, |x| {
-            with_values(w, |w| with_values(y, |y| with_values(dy, |dy| self.gradients(x, w, y, &sums, dy))))
-        })????;
+        let [dx, dw, db] = with_values([x, w, y, dy], |[x, w, y, dy]| self.gradients(x, w, y, &sums, dy))?;
         Ok((gradient(dx, x)?, gradient(dw, w)?, gradient(db, b)?))
     }
 }

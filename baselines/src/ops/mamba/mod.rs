@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use self::block::{Block, Recorded};
 use super::linear::check_last;
-use super::{Tape, fused, gradient, matmul_slow, rms_norm_slow, slice, with_values};
+use super::{Tape, fused, gradient, matmul_slow, rms_norm_slow, sigmoid_slow, slice, values_of, with_values};
 use crate::count;
 
 /// Sizes of a Mamba block.
@@ -119,12 +119,7 @@ pub fn mamba(x: &Tensor, w: &MambaWeights, before: &MambaState, shape: MambaShap
     }
     let rest = w.packed()?;
     let after = Arc::new(OnceLock::new());
-    let block = Block {
-        shape,
-        steps,
-        inputs: with_values(&before.inputs, <[f32]>::to_vec)?,
-        hidden: with_values(&before.hidden, <[f32]>::to_vec)?,
-    };
+    let block = Block { shape, steps, inputs: values_of(&before.inputs)?, hidden: values_of(&before.hidden)? };
     let record = x.track_op() || w.input.track_op() || rest.track_op();
     let op = Mamba { block, record, after: after.clone(), tape: Tape::new() };
     let y = x.contiguous()?.apply_op3(&w.input.contiguous()?, &rest, op)?;
@@ -146,8 +141,7 @@ pub fn mamba_slow(
 ) -> Result<(Tensor, MambaState)> {
     let (_, steps) = check(x, w, before, shape)?;
     let MambaShape { channels, states, rank, taps, .. } = shape;
-    let sigmoid = |z: &Tensor| z.neg()?.exp()?.affine(1.0, 1.0)?.recip();
-    let silu = |z: &Tensor| z * sigmoid(z)?;
+    let silu = |z: &Tensor| z * sigmoid_slow(z)?;
     let vz = matmul_slow(&rms_norm_slow(x)?, &w.input)?; // [B, K, 2H]
     let (v, z) = (vz.narrow(2, 0, channels)?, vz.narrow(2, channels, channels)?);
     let v = Tensor::cat(&[&before.inputs.to_dtype(x.dtype())?.detach(), &v], 1)?; // [B, W - 1 + K, H]
@@ -247,11 +241,8 @@ impl CustomOp3 for Mamba {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let recorded = self.tape.take()?;
-        let [dx, d_input, d_rest] = with_values(x, |x| {
-            with_values(input, |input| {
-                with_values(rest, |rest| with_values(dy, |dy| self.block.backward(x, input, rest, &recorded, dy)))
-            })
-        })????;
+        let back = |[x, input, rest, dy]: [&[f32]; 4]| self.block.backward(x, input, rest, &recorded, dy);
+        let [dx, d_input, d_rest] = with_values([x, input, rest, dy], back)?;
         Ok((gradient(dx, x)?, gradient(d_input, input)?, gradient(d_rest, rest)?))
     }
 }
