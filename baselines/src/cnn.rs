@@ -1,12 +1,16 @@
-use candle_core::{D, DType, Device, Tensor};
-use learner::{Error, Init, InputKind, Io, ParamSource, Result};
+mod causal;
+mod resnet;
+
+use candle_core::{DType, Device, Tensor};
+use learner::{Error, InputKind, Io, ParamSource, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
-use crate::count;
-use crate::input::{Input, Output};
-use crate::ops::{Before, Conv, Edge, Pool, Prepare, conv, pool, rms_norm_slow};
+use crate::input::Output;
+use crate::ops::Prepare;
 use crate::{SequenceModel, State, recording};
+use causal::Causal;
+use resnet::Resnet;
 
 /// Which convolutional network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,8 +150,8 @@ pub struct Cnn {
 }
 
 enum Body {
-    Causal { input: Input, width: usize, layers: Vec<CausalBlock> },
-    Resnet(Box<Resnet>),
+    Causal(Causal),
+    Resnet(Resnet),
 }
 
 impl SequenceModel for Cnn {
@@ -155,22 +159,15 @@ impl SequenceModel for Cnn {
 
     fn new(config: &CnnConfig, io: &Io, source: &mut dyn ParamSource) -> Result<Self> {
         config.check(io)?;
-        let width = config.width.get();
         let (body, output) = match config.family {
             Family::Causal => {
-                let (layers, cycle) =
-                    (config.layers.map_or(6, Whole::get), config.dilation_cycle.map_or(10, Whole::get));
-                let input = Input::new(io, width, EMBEDDING_STD, source)?;
-                let blocks = (0..layers)
-                    .map(|i| CausalBlock::new(i, (width, config.kernel()), 1 << (i % cycle), layers, source))
-                    .collect::<Result<_>>()?;
-                let output = Output::new(io, width, Prepare::Norm, source)?;
-                (Body::Causal { input, width, layers: blocks }, output)
+                let body = Body::Causal(Causal::new(config, io, source)?);
+                (body, Output::new(io, config.width.get(), Prepare::Norm, source)?)
             }
             Family::Resnet => {
                 let resnet = Resnet::new(config, io, source)?;
-                let output = Output::new(io, 2 * resnet.channels, Prepare::Nothing, source)?;
-                (Body::Resnet(Box::new(resnet)), output)
+                let output = Output::new(io, resnet.outputs(), Prepare::Nothing, source)?;
+                (Body::Resnet(resnet), output)
             }
         };
         Ok(Self { body, output, device: source.device().clone(), dtype: source.dtype() })
@@ -178,27 +175,16 @@ impl SequenceModel for Cnn {
 
     fn initial_state(&self, streams: usize) -> Result<State> {
         match &self.body {
-            Body::Causal { width, layers, .. } => {
-                layers.iter().flat_map(CausalBlock::convolutions).try_fold(State::new(), |state, c| {
-                    state.zeros(c.name.clone(), &[streams, c.reach(), *width], self.dtype, &self.device)
-                })
-            }
+            Body::Causal(causal) => causal.initial_state(streams, self.dtype, &self.device),
             Body::Resnet(_) => recording::initial_state(streams, &self.device),
         }
     }
 
     fn forward(&self, x: &Tensor, state: &State) -> Result<(Tensor, State)> {
         match &self.body {
-            Body::Causal { input, layers, .. } => {
-                let mut next = State::new();
-                let mut x = input.forward(x)?; // [B, K, D]
-                for (i, block) in layers.iter().enumerate() {
-                    count::layer(&format!("layers.{i}"));
-                    count::residual(&x);
-                    let inner = block.first.forward(&x, state, &mut next)?;
-                    x = (block.second.forward(&inner, state, &mut next)? + x)?;
-                }
-                Ok((self.output.forward(&x)?, next))
+            Body::Causal(causal) => {
+                let (y, next) = causal.forward(x, state)?;
+                Ok((self.output.forward(&y)?, next))
             }
             Body::Resnet(resnet) => {
                 let (b, k, _) = x.dims3()?;
@@ -208,251 +194,5 @@ impl SequenceModel for Cnn {
                 Ok((answer.unsqueeze(1)?.broadcast_as((b, k, outputs))?.contiguous()?, next))
             }
         }
-    }
-}
-
-/// Per value of what is left of a recording: norm (3), relu, sum of its mean, comparison of its maximum; back their
-/// gradients.
-const POOLED_ELEMENTWISE: (u64, u64) = (6, 9);
-
-/// Standard deviation of the input's channels.
-const EMBEDDING_STD: f64 = 0.5;
-
-/// `x + conv(conv(x))`, each convolution after norm and relu.
-struct CausalBlock {
-    first: CausalConv,
-    second: CausalConv,
-}
-
-struct CausalConv {
-    /// `[taps · D, D]`: the first rows belong to the earliest step.
-    weight: Tensor,
-    /// `[D]`.
-    bias: Tensor,
-    taps: usize,
-    dilation: usize,
-    /// Name in the state of the steps before the segment, `[B, (taps − 1) · dilation, D]`.
-    name: String,
-}
-
-impl CausalBlock {
-    fn new(
-        index: usize,
-        (width, taps): (usize, usize),
-        dilation: usize,
-        layers: usize,
-        source: &mut dyn ParamSource,
-    ) -> Result<Self> {
-        // the relu halves the mean square (He et al. 2015); every block adds once to the residual stream, whose variance
-        // stays near that of the input
-        let fan_in = (taps * width) as f64;
-        let mut new = |part: &str, variance: f64| -> Result<CausalConv> {
-            let name = |what: &str| format!("layers.{index}.{part}.{what}");
-            Ok(CausalConv {
-                weight: source.get(&name("weight"), &[taps * width, width], Init::Normal(variance.sqrt()))?,
-                bias: source.get(&name("bias"), &[width], Init::Constant(0.0))?,
-                taps,
-                dilation,
-                name: name("before"),
-            })
-        };
-        Ok(Self { first: new("first", 2.0 / fan_in)?, second: new("second", 2.0 / (fan_in * layers as f64))? })
-    }
-
-    fn convolutions(&self) -> [&CausalConv; 2] {
-        [&self.first, &self.second]
-    }
-}
-
-impl CausalConv {
-    /// Steps before the segment that it sees.
-    fn reach(&self) -> usize {
-        (self.taps - 1) * self.dilation
-    }
-
-    fn forward(&self, x: &Tensor, state: &State, next: &mut State) -> Result<Tensor> {
-        let before = state.get(&self.name)?;
-        let (steps, reach) = (x.dim(1)?, self.reach());
-        let last = if steps >= reach {
-            x.detach().narrow(1, steps - reach, reach)?
-        } else {
-            Tensor::cat(&[&before.narrow(1, steps, reach - steps)?, &x.detach()], 1)?
-        };
-        next.set(self.name.clone(), &last.force_contiguous()?); // not a view, which would keep the whole segment
-        let (taps, dilation, edge) = (self.taps, self.dilation, Edge::Causal(before.clone()));
-        Ok(conv(x, &self.weight, &self.bias, &Conv { taps, dilation, edge, before: Before::NormRelu })?)
-    }
-}
-
-/// Stem, stages of blocks, and what is left of a recording: mean and maximum of every channel.
-struct Resnet {
-    stem: Vec<CentredConv>,
-    blocks: Vec<Block>,
-    /// Channels after the last block.
-    channels: usize,
-}
-
-/// `shortcut(x) + branch(x)`.
-struct Block {
-    branch: Vec<CentredConv>,
-    /// Whether the shortcut halves the steps.
-    halves: bool,
-    /// The shortcut's map where the number of channels changes.
-    shortcut: Option<CentredConv>,
-}
-
-struct CentredConv {
-    /// `[taps · I, O]`.
-    weight: Tensor,
-    /// `[O]`.
-    bias: Tensor,
-    taps: usize,
-    stride: usize,
-    before: Before,
-}
-
-/// Shape of a [`CentredConv`].
-#[derive(Clone, Copy)]
-struct Sizes {
-    inputs: usize,
-    outputs: usize,
-    taps: usize,
-    stride: usize,
-}
-
-impl CentredConv {
-    /// `share` is this convolution's part of the variance that its block adds.
-    fn new(name: &str, sizes: Sizes, before: Before, share: f64, source: &mut dyn ParamSource) -> Result<Self> {
-        let Sizes { inputs, outputs, taps, stride } = sizes;
-        let gain = match before {
-            Before::Nothing => 1.0,
-            Before::NormRelu => 2.0, // He et al. 2015
-        };
-        let std = (gain * share / (taps * inputs) as f64).sqrt();
-        Ok(Self {
-            weight: source.get(&format!("{name}.weight"), &[taps * inputs, outputs], Init::Normal(std))?,
-            bias: source.get(&format!("{name}.bias"), &[outputs], Init::Constant(0.0))?,
-            taps,
-            stride,
-            before,
-        })
-    }
-
-    /// Output `[B, ⌈K / stride⌉, O]`; `lengths` become those of the output.
-    fn forward(&self, x: &Tensor, lengths: &mut Vec<usize>) -> Result<Tensor> {
-        let edge = Edge::Centred { lengths: lengths.clone(), stride: self.stride };
-        let shape = Conv { taps: self.taps, dilation: 1, edge, before: self.before };
-        *lengths = lengths.iter().map(|n| n.div_ceil(self.stride)).collect();
-        Ok(conv(x, &self.weight, &self.bias, &shape)?)
-    }
-}
-
-impl Resnet {
-    fn new(config: &CnnConfig, io: &Io, source: &mut dyn ParamSource) -> Result<Self> {
-        let (kernel, width) = (config.kernel(), config.width.get());
-        let expansion = config.expansion.map_or(1, Whole::get);
-        let InputKind::Frames { width: frame } = io.input else {
-            return Err(Error::Config { key: "family", problem: "resnet reads frames".into() });
-        };
-        let mut stem = Vec::new();
-        let mut inputs = frame;
-        for (i, outputs) in [width / 2, width / 2, width].into_iter().enumerate() {
-            let (stride, before) = if i == 0 { (2, Before::Nothing) } else { (1, Before::NormRelu) };
-            let sizes = Sizes { inputs, outputs, taps: kernel, stride };
-            stem.push(CentredConv::new(&format!("stem.{i}"), sizes, before, 1.0, source)?);
-            inputs = outputs;
-        }
-        let stages = config.stages();
-        let share = 1.0 / stages.iter().sum::<usize>() as f64;
-        let (mut blocks, mut inner) = (Vec::new(), width);
-        for (stage, count) in stages.into_iter().enumerate() {
-            if stage > 0 {
-                inner *= config.growth.map_or(2, Whole::get);
-            }
-            for i in 0..count {
-                let halves = stage > 0 && i == 0;
-                let name = format!("stages.{stage}.{i}");
-                blocks.push(Block::new(&name, inputs, inner, (expansion, kernel), halves, share, source)?);
-                inputs = inner * expansion;
-            }
-        }
-        Ok(Self { stem, blocks, channels: inputs })
-    }
-
-    /// `[B, K, F]` → `[B, 2C]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut lengths = recording::lengths(x)?;
-        let mut x = x.clone();
-        count::layer("stem");
-        for c in &self.stem {
-            x = c.forward(&x, &mut lengths)?;
-        }
-        count::elementwise(&x, 1, 1);
-        x = pool(&x, &lengths, Pool::Max)?;
-        lengths = lengths.iter().map(|n| n.div_ceil(2)).collect();
-        for (i, block) in self.blocks.iter().enumerate() {
-            count::layer(&format!("blocks.{i}"));
-            x = block.forward(&x, &mut lengths)?;
-        }
-        count::elementwise(&x, POOLED_ELEMENTWISE.0, POOLED_ELEMENTWISE.1);
-        // what is not there is zero, which neither adds to a sum nor is above a maximum of what a relu left
-        let x = rms_norm_slow(&x)?.relu()?; // [B, K', C]
-        let share: Vec<f32> = lengths.iter().map(|&n| 1.0 / n.max(1) as f32).collect();
-        let share = Tensor::from_vec(share, (lengths.len(), 1), x.device())?.to_dtype(x.dtype())?;
-        let mean = x.sum(1)?.broadcast_mul(&share)?;
-        Ok(Tensor::cat(&[mean, x.max(1)?], D::Minus1)?)
-    }
-}
-
-impl Block {
-    fn new(
-        name: &str,
-        inputs: usize,
-        inner: usize,
-        (expansion, kernel): (usize, usize),
-        halves: bool,
-        share: f64,
-        source: &mut dyn ParamSource,
-    ) -> Result<Self> {
-        let (outputs, stride) = (inner * expansion, if halves { 2 } else { 1 });
-        let sizes = |inputs, outputs, taps, stride| Sizes { inputs, outputs, taps, stride };
-        let shapes = if expansion == 1 {
-            vec![sizes(inputs, inner, kernel, stride), sizes(inner, outputs, kernel, 1)]
-        } else {
-            vec![sizes(inputs, inner, 1, 1), sizes(inner, inner, kernel, stride), sizes(inner, outputs, 1, 1)]
-        };
-        let last = shapes.len() - 1;
-        let branch = shapes.into_iter().enumerate().map(|(i, sizes)| {
-            let share = if i == last { share } else { 1.0 };
-            CentredConv::new(&format!("{name}.branch.{i}"), sizes, Before::NormRelu, share, source)
-        });
-        let branch = branch.collect::<Result<_>>()?;
-        let shortcut = if inputs == outputs {
-            None
-        } else {
-            let name = format!("{name}.shortcut");
-            Some(CentredConv::new(&name, sizes(inputs, outputs, 1, 1), Before::Nothing, 1.0, source)?)
-        };
-        Ok(Self { branch, halves, shortcut })
-    }
-
-    /// Output; `lengths` become those of the output.
-    fn forward(&self, x: &Tensor, lengths: &mut Vec<usize>) -> Result<Tensor> {
-        let mut beside = x.clone();
-        let mut beside_lengths = lengths.clone();
-        if self.halves {
-            count::elementwise(x, 1, 1);
-            beside = pool(x, lengths, Pool::Mean)?;
-            beside_lengths = lengths.iter().map(|n| n.div_ceil(2)).collect();
-        }
-        if let Some(map) = &self.shortcut {
-            beside = map.forward(&beside, &mut beside_lengths)?;
-        }
-        let mut x = x.clone();
-        for c in &self.branch {
-            x = c.forward(&x, lengths)?;
-        }
-        count::residual(&x);
-        Ok((x + beside)?)
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::linear::check_last;
 use super::{Tape, add, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
-use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
+use crate::kernels::{Keep, Panels, STEP_LANES, View, each, load, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
 /// Streams that one task steps through side by side: enough rows for the product kernel, few enough for every core to
@@ -208,27 +208,6 @@ impl Lstm {
     }
 }
 
-/// Elements handled at once in registers: with arrays of a fixed length the compiler need not prove that the many slices
-/// do not overlap.
-pub(super) const LANES: usize = 16;
-
-/// `f(0) … f(N - 1)`; `std::array::from_fn` is not inlined reliably.
-#[inline(always)]
-pub(super) fn each<const N: usize>(f: impl Fn(usize) -> f32) -> [f32; N] {
-    let mut out = [0.0; N];
-    for (k, o) in out.iter_mut().enumerate() {
-        *o = f(k);
-    }
-    out
-}
-
-/// `N` elements of `s` from `at`.
-#[inline(always)]
-pub(super) fn load<const N: usize>(s: &[f32], at: usize) -> [f32; N] {
-    let s = &s[at..at + N];
-    each(|k| s[k])
-}
-
 /// `N` elements of each of the four gates from `at`.
 #[inline(always)]
 fn load_gates<const N: usize>(gates: &[f32], width: usize, at: usize) -> [[f32; N]; 4] {
@@ -238,8 +217,8 @@ fn load_gates<const N: usize>(gates: &[f32], width: usize, at: usize) -> [[f32; 
 /// `c = f c₋₁ + i g`, `h = o tanh c`; `gates` arrive before their nonlinearities and leave after them.
 fn step(gates: &mut [f32], c_before: &[f32], c: &mut [f32], h: &mut [f32]) {
     let width = c.len();
-    let whole = width / LANES * LANES;
-    (0..whole).step_by(LANES).for_each(|at| step_at::<LANES>(at, gates, c_before, c, h));
+    let whole = width / STEP_LANES * STEP_LANES;
+    (0..whole).step_by(STEP_LANES).for_each(|at| step_at::<STEP_LANES>(at, gates, c_before, c, h));
     (whole..width).for_each(|at| step_at::<1>(at, gates, c_before, c, h));
 }
 
@@ -266,8 +245,8 @@ type Step<'a> = (&'a [f32], &'a [f32], &'a [f32]);
 /// that of the cell before.
 fn step_backward(forward: Step, dh: &[f32], dc: &mut [f32], d_gates: &mut [f32]) {
     let width = dh.len();
-    let whole = width / LANES * LANES;
-    (0..whole).step_by(LANES).for_each(|at| step_backward_at::<LANES>(at, forward, dh, dc, d_gates));
+    let whole = width / STEP_LANES * STEP_LANES;
+    (0..whole).step_by(STEP_LANES).for_each(|at| step_backward_at::<STEP_LANES>(at, forward, dh, dc, d_gates));
     (whole..width).for_each(|at| step_backward_at::<1>(at, forward, dh, dc, d_gates));
 }
 

@@ -5,9 +5,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::linear::check_last;
-use super::lstm::{LANES, STREAMS_PER_TASK, each, load};
+use super::lstm::STREAMS_PER_TASK;
 use super::{Tape, add, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
-use crate::kernels::{Keep, Panels, View, multiply, par_matmul, sigmoid, tanh};
+use crate::kernels::{Keep, Panels, STEP_LANES, View, each, load, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
 /// The recurrence of an RNN.
@@ -255,8 +255,8 @@ trait Lanes {
 }
 
 fn in_lanes(width: usize, mut work: impl Lanes) {
-    let whole = width / LANES * LANES;
-    (0..whole).step_by(LANES).for_each(|at| work.at::<LANES>(at));
+    let whole = width / STEP_LANES * STEP_LANES;
+    (0..whole).step_by(STEP_LANES).for_each(|at| work.at::<STEP_LANES>(at));
     (whole..width).for_each(|at| work.at::<1>(at));
 }
 

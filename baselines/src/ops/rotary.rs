@@ -2,7 +2,7 @@
 
 use candle_core::{D, Device, Result, Tensor};
 
-use super::lstm::load;
+use crate::kernels::load;
 
 /// Rotary positions (Su et al. 2021): channel `i < d/2` of a head turns against channel `i + d/2` by the angle
 /// `position · 10000^{-2i/d}`.
