@@ -63,8 +63,8 @@ impl Default for CnnConfig {
 }
 
 impl CnnConfig {
-    /// xresnet1d101 as Strodthoff et al. 2021 train it on PTB-XL (He et al. 2019 in one dimension): 64 channels in every
-    /// stage of 3, 4, 23 and 3 bottlenecks with expansion 4, kernels of 5.
+    /// Channels and blocks of xresnet1d101, which Strodthoff et al. 2021 train on PTB-XL: 64 channels in every stage of 3, 4, 23
+    /// and 3 bottlenecks with expansion 4, kernels of 5. Norms and their order are those of [`Cnn`].
     #[must_use]
     pub fn xresnet1d101() -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Operation counts of the models here: what each fused operation computes, forward and backward.
 //!
 //! A tally belongs to the thread that runs a model, while it runs one for training; where there is none, as in evaluation,
-//! nothing is looked at. The numbers per value below are those of the formulas in `kernels.rs` and `ops/`, an operation for
+//! nothing is looked at. The numbers per value below are those of the formulas in `kernels/` and `ops/`, an operation for
 //! every addition, multiplication, comparison, quotient or function evaluation; fused multiply–adds are two.
 
 use std::cell::RefCell;

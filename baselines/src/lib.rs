@@ -16,8 +16,8 @@
 //! | model | paper | file |
 //! |---|---|---|
 //! | [`Transformer`] | Vaswani et al. 2017, *Attention is all you need*; norms before: Xiong et al. 2020; rotary positions: Su et al. 2021; memory: Dai et al. 2019, *Transformer-XL* | `transformer.rs` |
-//! | [`Cnn`], causal | Bai et al. 2018, *An empirical evaluation of generic convolutional and recurrent networks* (TCN) | `cnn.rs` |
-//! | [`Cnn`], resnet | He et al. 2019, *Bag of tricks* (xresnet), in one dimension after Strodthoff et al. 2021, *Deep learning for ECG analysis* | `cnn.rs` |
+//! | [`Cnn`], causal | Bai et al. 2018, *An empirical evaluation of generic convolutional and recurrent networks* (TCN) | `cnn/causal.rs` |
+//! | [`Cnn`], resnet | He et al. 2019, *Bag of tricks* (xresnet), in one dimension after Strodthoff et al. 2021, *Deep learning for ECG analysis* | `cnn/resnet.rs` |
 //! | [`Lstm`] | Hochreiter & Schmidhuber 1997, *Long short-term memory*; forget gates: Gers et al. 2000 | `lstm.rs` |
 //! | [`Rnn`] | GRU: Cho et al. 2014, *Learning phrase representations*; vanilla: Elman 1990, *Finding structure in time* | `rnn.rs` |
 //! | [`Mamba`] | Gu & Dao 2023, *Mamba: linear-time sequence modeling with selective state spaces* | `mamba.rs` |

@@ -116,6 +116,19 @@ fn attention_equals_its_twin_for_every_amount_of_memory() -> Result<()> {
 }
 
 #[test]
+fn lengths_that_do_not_fit_the_streams_are_an_error() -> Result<()> {
+    let (x, w_qkv, w_o) = (normal("x", &[2, 5, 8])?, normal("w_qkv", &[8, 24])?, normal("w_o", &[8, 8])?);
+    for lengths in [vec![5], vec![5, 6], vec![1, 2, 3]] {
+        let (rotary, memory) = (Arc::new(Rotary::new(5, 4)), normal("memory", &[2, 0, 16])?);
+        let sight = Sight::Whole(lengths.clone());
+        let shape = AttentionShape { heads: 2, rotary, memory, valid: vec![0, 0], sight };
+        let error = attention(&x, &w_qkv, &w_o, &shape).expect_err("does not fit").to_string();
+        assert!(error.contains("attention lengths: expected 2 of 5 steps or less"), "{lengths:?}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn lstm_equals_its_twin() -> Result<()> {
     let (inputs_per_step, width) = (10, 12);
     // fewer streams than a task takes, a task and a part

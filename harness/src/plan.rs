@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn shipped_grids_are_right_at_every_scale() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../experiments");
-        let mut read = 0;
+        let (mut read, mut published) = (0, 0);
         for entry in std::fs::read_dir(&folder).expect("experiments") {
             let file = entry.expect("entry").path();
             if file.extension().is_none_or(|e| e != "yaml") {
@@ -254,11 +254,17 @@ mod tests {
                 let energy = right(&file, cost_model(&grid, &file, &selection, &sources));
                 let cells = right(&file, grid.cells(&selection, &mut sources));
                 for raw in &cells {
-                    right(&file, typed(raw, &energy, &sources));
+                    let cell = right(&file, typed(raw, &energy, &sources));
                     read += 1;
+                    if let ("table3_biomedical", Some("paper"), "cardio", ModelConfig::Cnn(cnn)) =
+                        (cell.experiment.as_str(), scale.map(String::as_str), cell.task_name.as_str(), &cell.model)
+                    {
+                        assert_eq!(*cnn, baselines::CnnConfig::xresnet1d101());
+                        published += 1;
+                    }
                 }
             }
         }
-        assert!(read > 500, "{read}");
+        assert!(read > 500 && published > 0, "{read}, {published}");
     }
 }

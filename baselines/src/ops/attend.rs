@@ -7,7 +7,8 @@ use crate::scratch::Scratch;
 /// Queries per block.
 const BLOCK: usize = 64;
 
-/// Rotated and scaled operands of one head: query `t` sees keys `0 ..= seen + t`, or all there are.
+/// Rotated and scaled operands of one head: query `t` sees keys `0 ..= seen + t`, or the first
+/// `length`.
 pub(super) struct Head {
     /// Values per key, `d`.
     pub dim: usize,
@@ -15,7 +16,8 @@ pub(super) struct Head {
     pub steps: usize,
     /// Remembered keys before the segment.
     pub seen: usize,
-    /// Keys that every query sees; none if each sees those up to its own step.
+    /// Keys that every query sees, the remembered ones among them: more than `seen`, at most `seen + K`. None if each sees
+    /// those up to its own step.
     pub length: Option<usize>,
     /// `[K, d]`, already divided by `√d`.
     pub q: Scratch,

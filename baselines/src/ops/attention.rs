@@ -32,8 +32,8 @@ pub struct AttentionShape {
 pub enum Sight {
     /// Itself and the steps before it.
     Causal,
-    /// All steps of its stream that are there, so many of each stream, and none of the padding behind them. A stream without any
-    /// counts as one of one step.
+    /// All steps of its stream that are there, so many of each stream, and none of the padding behind them. A stream without
+    /// any counts as one of one step.
     Whole(Vec<usize>),
 }
 
@@ -56,7 +56,7 @@ impl Sight {
 /// `[D, 3D]`, `w_o` `[D, D]`. Returns the output `[B, K, D]` and the memory for the next segment `[B, M, 2D]`.
 ///
 /// # Errors
-/// If shapes do not fit.
+/// If shapes do not fit, or `valid` or `sight` not the streams.
 pub fn attention(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShape) -> Result<(Tensor, Tensor)> {
     shape.check(x, w_qkv, w_o)?;
     if !fused(x) {
@@ -86,7 +86,7 @@ pub fn attention(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShap
 /// [`attention`] in tensor operations.
 ///
 /// # Errors
-/// If shapes do not fit.
+/// As [`attention`].
 pub fn attention_slow(x: &Tensor, w_qkv: &Tensor, w_o: &Tensor, shape: &AttentionShape) -> Result<(Tensor, Tensor)> {
     shape.check(x, w_qkv, w_o)?;
     let (b, k, width) = x.dims3()?;
@@ -141,19 +141,21 @@ impl AttentionShape {
         Ok(())
     }
 
-    /// `[B, 1, K, M+K]`: 0 where a step may look, far below any score elsewhere.
+    /// `[B, 1, K, M+K]`, or 1 for `K` if all steps of a stream see the same: 0 where a step may look, far below any score
+    /// elsewhere.
     fn mask(&self, k: usize, x: &Tensor) -> Result<Tensor> {
         const HIDDEN: f32 = -1e9;
         let (b, m) = (self.valid.len(), self.memory.dim(1)?);
-        let mut mask = Vec::with_capacity(b * k * (m + k));
+        let rows = if self.sight == Sight::Causal { k } else { 1 };
+        let mut mask = Vec::with_capacity(b * rows * (m + k));
         for (stream, &valid) in self.valid.iter().enumerate() {
             let length = self.sight.length(stream);
-            for t in 0..k {
+            for t in 0..rows {
                 let end = m + length.unwrap_or(t + 1);
                 mask.extend((0..m + k).map(|j| if (m - valid..end).contains(&j) { 0.0 } else { HIDDEN }));
             }
         }
-        Tensor::from_vec(mask, (b, 1, k, m + k), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
+        Tensor::from_vec(mask, (b, 1, rows, m + k), &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
     }
 }
 

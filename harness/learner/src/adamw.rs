@@ -200,8 +200,14 @@ impl AdamW {
     /// Fresh moments for these parameters.
     ///
     /// # Errors
-    /// If the moments cannot be allocated.
+    /// If a moment's decay is not from 0 to less than 1, or the moments cannot be allocated.
     pub fn new(config: AdamWConfig, params: impl IntoIterator<Item = (String, Var, Group)>) -> Result<Self> {
+        for (key, beta) in [("beta1", config.beta1), ("beta2", config.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                let problem = format!("expected a number from 0 to less than 1, got {beta}");
+                return Err(Error::Config { key, problem });
+            }
+        }
         let slots = params
             .into_iter()
             .map(|(name, var, group)| {
@@ -409,6 +415,15 @@ impl AdamW {
 mod tests {
     use super::*;
     use candle_core::Device;
+
+    #[test]
+    fn a_moment_that_never_forgets_is_an_error() {
+        for (beta1, beta2, key) in [(1.0, 0.99, "beta1: "), (0.9, 1.0, "beta2: "), (f64::NAN, 0.9, "beta1: ")] {
+            let config = AdamWConfig { beta1, beta2, ..AdamWConfig::default() };
+            let error = AdamW::new(config, []).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(error.starts_with(key) && error.contains("less than 1"), "{error}");
+        }
+    }
 
     /// Three steps on scalar problems, against torch.optim.AdamW (torch 2.x):
     /// ```python
