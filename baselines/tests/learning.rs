@@ -277,6 +277,7 @@ fn steps_of_a_long_stream_give_what_its_segments_give() -> Result<()> {
             Ok(Tensor::cat(&pieces.collect::<Result<Vec<_>>>()?, 1)?)
         };
         let (segments, steps) = (read(80)?, read(1)?);
+        // products over another number of rows may round differently, and states carry that on
         assert!(distance(&segments, &steps)? < 2e-5, "{model:?}: {}", distance(&segments, &steps)?);
     }
     Ok(())
