@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use bim::block::{Block, Spec};
 use bim::config::{Count, Credit, Share};
-use bim::kernels::matmul::{View, matmul};
 use bim::kernels::scan::{Dynamics, Span};
 use bim::kernels::trace;
 use bim::rule::Membrane;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::{DType, Device, Tensor};
+use learner::product::{View, matmul};
 use learner::{InputKind, Io, Learner, Predictor, Targets};
 
 #[global_allocator]

@@ -6,13 +6,13 @@
 
 use crate::config::{BimConfig, DecayForm, DeltaInput};
 use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span};
 use crate::kernels::trace::{self, CreditGrads, StepCredit, Traces};
 use crate::kernels::{Decay, Dims, Real, dot, row};
 use crate::params::BlockParams;
 use crate::rule::{Membrane, Rule};
+use learner::product::{View, matmul};
 
 /// Everything about a block but its numbers.
 #[derive(Clone, Copy, Debug)]

@@ -12,12 +12,12 @@ use rayon::prelude::*;
 
 use crate::block::{Block, Shared, Spec};
 use crate::config::{BimConfig, DecayForm, DeltaInput};
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::scan::DynamicsGrads;
 use crate::kernels::trace::CreditGrads;
 use crate::kernels::{Real, add, row};
 use crate::params::{BlockParams, NetworkParams};
 use crate::rule::Membrane;
+use learner::product::{View, matmul};
 
 /// Rows of a group's matrices: enough to keep the matrix product busy, few enough to leave work for all cores.
 const GROUP_ROWS: usize = 128;

@@ -9,10 +9,10 @@ mod membrane;
 mod per_head;
 mod per_state;
 
-use super::matmul::{View, matmul};
 use super::neuron::Neuron;
 use super::scan::{Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span};
 use super::{Decay, Dims, Real, axpy};
+use learner::product::{View, matmul};
 pub(super) use per_head::Sources;
 
 /// Traces of one stream and layer. `J'` is `delta_inputs`; rows of `[N, D]` run over states, then channels.

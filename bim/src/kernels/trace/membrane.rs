@@ -1,10 +1,10 @@
 //! Traces through `LIF_out`: `∂V/∂θ`.
 
 use super::{Traces, scale};
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{Dynamics, ScanTape, Span, decay_slow, rate_slow, states_slow};
 use crate::kernels::{Decay, Dims, Real, axpy};
+use learner::product::{View, matmul};
 
 pub(super) fn advance<T: Real>(
     dims: &Dims,

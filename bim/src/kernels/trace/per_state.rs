@@ -2,9 +2,9 @@
 
 use super::{Traces, scale};
 use crate::kernels::lanes::LANES;
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::scan::{Dynamics, ScanTape, Scratch, Span};
 use crate::kernels::{Dims, Real};
+use learner::product::{View, matmul};
 
 /// A decay per channel and state: nothing is shared, every trace has a row per state.
 pub(super) fn advance<T: Real>(
