@@ -483,6 +483,10 @@ fn bound(bounds: Bounds, limit: f64, w: &[f32], omega: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Count, PruneConfig, Share, StdpConfig};
+    use crate::rule::Membrane;
+    use candle_core::{DType, Device};
+    use learner::{InputKind, Io};
 
     #[test]
     fn bounds_stop_growth_at_the_limit() {
@@ -500,6 +504,89 @@ mod tests {
                     assert!((got - want).abs() < 1e-6, "{bounds:?}: {omega:?}"); // f32 rounding
                 }
             }
+        }
+    }
+
+    fn network(c: &BimConfig, segment: usize) -> Result<Network<f32>> {
+        let io = Io { input: InputKind::Frames { width: 3 }, outputs: 2, streams: 8, segment };
+        let mut params = learner::Params::new(5, DType::F32, &Device::Cpu);
+        Network::new(c, &io, Membrane::choose(c, 24), &mut params)
+    }
+
+    fn config() -> BimConfig {
+        let stdp = StdpConfig { bounds: Bounds::None, ..StdpConfig::default() };
+        let prune = PruneConfig { target: Share(0.5), ..PruneConfig::default() };
+        let (width, channels, heads, layers) = (Count(8), Count(16), Count(2), Count(2));
+        BimConfig { width, channels, heads, layers, lambda: Share(0.9), stdp, prune, ..BimConfig::default() }
+    }
+
+    /// STDP's share is a share among the synapses that are there: what spikes did at the others does not count, in the mix,
+    /// in the running means or in the diagnostics.
+    #[test]
+    fn the_share_of_stdp_is_one_among_living_synapses() -> Result<()> {
+        let c = config();
+        let network = network(&c, 16)?;
+        let mut plasticity = Plasticity::new(&c, &network, 1);
+        let sign = |i: usize| if (i * 7 + i / 5).is_multiple_of(3) { 1.0f32 } else { -1.0 };
+        for path in &mut plasticity.pathways {
+            for i in 0..path.mask.len() {
+                let alive = i % 4 == 0;
+                path.mask[i] = f32::from(u8::from(alive));
+                path.omega[i] = if alive { 3.0 * sign(i + 1) } else { 100.0 };
+            }
+            path.count_pruned();
+        }
+        let mut directions: Vec<Vec<f32>> =
+            network.params.iter().map(|t| (0..t.elem_count()).map(|i| 0.2 * sign(i)).collect()).collect();
+        plasticity.mask(directions.iter_mut());
+        let grads: Vec<Vec<f32>> = directions.clone();
+        let grads: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+        let rows = plasticity.mix(&network, &grads, &mut directions, 1_000, true)?;
+        let path = &plasticity.pathways[0];
+        let n = path.mask.len();
+        for (i, got) in directions[path.parameter][..n].iter().enumerate() {
+            let want = if i % 4 == 0 { 0.9 * 0.2 * sign(i) - 0.1 * 0.2 * sign(i + 1) } else { 0.0 };
+            assert!((got - want).abs() < 1e-6, "{i}: {got} for {want}"); // f32 rounding
+        }
+        let row = |quantity: &str| {
+            rows.iter().find(|r| r.layer == "layers.0.input" && r.quantity == quantity).map_or(f64::NAN, |r| r.value)
+        };
+        let alive = (n as f64 / 4.0).sqrt();
+        assert!((row("norm_stdp") - 3.0 * alive).abs() < 1e-4, "{rows:?}");
+        assert!((row("norm_direction") - 0.2 * alive).abs() < 1e-4, "{rows:?}");
+        let [rms_direction, rms_stdp] = path.mean_square.map(|m| (m / (1.0 - RMS_DECAY)).sqrt());
+        assert!((rms_direction - 0.2).abs() < 1e-6 && (rms_stdp - 3.0).abs() < 1e-6, "{rms_direction} {rms_stdp}");
+        Ok(())
+    }
+
+    /// The control of shuffled spikes is another draw for every stream, not for every group of streams.
+    #[test]
+    fn shuffled_pairs_do_not_depend_on_the_grouping() -> Result<()> {
+        let mut c = config();
+        c.stdp.shuffled = true;
+        let omega = |segment: usize| -> Result<(usize, Vec<f32>)> {
+            let mut network = network(&c, segment)?;
+            let x: Vec<f32> = (0..8 * 16 * 3).map(|i| ((i * 37 % 101) as f32 - 50.0) / 20.0).collect();
+            network.forward(&Tensor::from_vec(x, (8, 16, 3), &Device::Cpu)?)?;
+            let mut plasticity = Plasticity::new(&c, &network, 1);
+            plasticity.observe(&network, 0);
+            Ok((network.groups.len(), plasticity.pathways[0].omega.clone()))
+        };
+        let ((one, want), (eight, got)) = (omega(16)?, omega(128)?);
+        assert_eq!((one, eight), (1, 8));
+        assert!(want.iter().any(|o| *o != 0.0), "silent: the test would be empty");
+        let close = |(x, y): (&f32, &f32)| (x - y).abs() < 1e-4 * (1.0 + y.abs()); // other sums of f32
+        assert!(got.iter().zip(&want).all(close));
+        Ok(())
+    }
+
+    /// A pathway without a weight has no scale: bounds leave its term as it is.
+    #[test]
+    fn bounds_of_nothing_are_finite() {
+        for bounds in [Bounds::None, Bounds::Hard, Bounds::Soft, Bounds::Symmetric] {
+            let mut omega = [1.0, -1.0];
+            bound(bounds, 4.0, &[0.0, 0.0], &mut omega);
+            assert!(omega.iter().all(|o| o.is_finite()), "{bounds:?}: {omega:?}");
         }
     }
 }

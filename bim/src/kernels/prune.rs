@@ -102,6 +102,56 @@ mod tests {
         assert!(thetas.windows(2).all(|t| t[1] > t[0] + 30.0), "θ grows without end: {thetas:?}");
     }
 
+    /// One event that wants far more synapses than the budget leaves, over equal weights; returns which went.
+    fn limited(seed: u64, mask: &mut [f64], target: f64, regrow: f64) -> Vec<usize> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let before = mask.to_vec();
+        let mut w: Vec<f64> = before.clone();
+        let c = PruneConfig {
+            target: Share(target),
+            hazard: Share(1.0),
+            regrow: Share(regrow),
+            ..PruneConfig::default()
+        };
+        event(&c, &mut w, mask, &mut 10.0, &mut rng);
+        assert!(w.iter().zip(mask.iter()).all(|(w, m)| *m == 1.0 || *w == 0.0), "a pruned weight is zero");
+        (0..mask.len()).filter(|&i| before[i] == 1.0 && mask[i] == 0.0).collect()
+    }
+
+    /// Mean and standard deviation of positions, as shares of all.
+    fn spread(at: &[usize], all: usize) -> (f64, f64) {
+        let share = |i: &usize| *i as f64 / all as f64;
+        let mean = at.iter().map(share).sum::<f64>() / at.len() as f64;
+        (mean, (at.iter().map(|i| (share(i) - mean).powi(2)).sum::<f64>() / at.len() as f64).sqrt())
+    }
+
+    /// Which synapses a budget is spent on is drawn, not counted off from the first.
+    #[test]
+    fn a_budget_is_drawn_from_all_candidates() {
+        const ALL: usize = 10_000;
+        let run = |seed| limited(seed, &mut [1.0; ALL], 0.1, 0.0);
+        let gone = run(1);
+        assert_eq!(gone.len(), ALL / 10);
+        let (mean, deviation) = spread(&gone, ALL);
+        // uniform: 1/2 and 1/√12, within five standard errors of 1000 draws
+        assert!((mean - 0.5).abs() < 0.046 && (deviation - 12f64.sqrt().recip()).abs() < 0.03, "{mean} {deviation}");
+        assert_eq!(gone, run(1), "the seed decides");
+        assert_ne!(gone, run(2));
+    }
+
+    /// What grows back is drawn from those that were gone before the event; what the event takes stays gone for now.
+    #[test]
+    fn regrowth_is_drawn_from_those_gone_before() {
+        const ALL: usize = 10_000;
+        let mut mask: Vec<f64> = (0..ALL).map(|i| f64::from(u8::from(i % 2 == 0))).collect();
+        let gone = limited(1, &mut mask, 0.6, 0.2);
+        assert_eq!(gone.len(), ALL / 10, "each of them is still gone");
+        let back: Vec<usize> = (1..ALL).step_by(2).filter(|&i| mask[i] == 1.0).collect();
+        assert!((back.len() as f64 - 1000.0).abs() < 5.0 * 28.0, "{} of 5000 with a chance of 0.2", back.len());
+        let (mean, deviation) = spread(&back, ALL);
+        assert!((mean - 0.5).abs() < 0.046 && (deviation - 12f64.sqrt().recip()).abs() < 0.03, "{mean} {deviation}");
+    }
+
     #[test]
     fn printed_rule_removes_the_large_weights() {
         let (_, kept, removed) = run(PruneRule::AsPrinted);
