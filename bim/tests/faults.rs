@@ -133,7 +133,9 @@ fn price_is_of_the_mean_count() -> Result<()> {
         let blocks = network.groups.iter().flat_map(|g| &g.blocks);
         Ok(blocks.map(|b| 0.3 * mean(b.spikes_in(16), 6) + 0.7 * mean(b.spikes_out(16), 9)).sum())
     };
-    for (name, at) in [("embedding", 3), ("layers.0.projection", 7), ("layers.1.norm.gain", 2), ("layers.1.post.current", 4)] {
+    for (name, at) in
+        [("embedding", 3), ("layers.0.projection", 7), ("layers.1.norm.gain", 2), ("layers.1.post.current", 4)]
+    {
         let by = 1e-6;
         let want = (price(name, at, by)? - price(name, at, -by)?) / (2.0 * by);
         let got = grads[name][at];
@@ -174,7 +176,8 @@ fn small_delta() -> Result<()> {
         for membrane in [Membrane::Lag(7), Membrane::Traces] {
             let c = BimConfig { decay, ..config(1, smooth) };
             for delta in [4e-8, 1e-4] {
-                let (got, want) = (at_step_size::<f32>(&c, membrane, delta)?, at_step_size::<f64>(&c, membrane, delta)?);
+                let (got, want) =
+                    (at_step_size::<f32>(&c, membrane, delta)?, at_step_size::<f64>(&c, membrane, delta)?);
                 for name in ["layers.0.delta.bias", "layers.0.delta.weight"] {
                     let error = error(&got[name], &want[name]);
                     assert!(error < 1e-5, "{decay:?}, {membrane:?}, Δ = {delta}: {name} is off by {error:.1e}");
@@ -248,8 +251,8 @@ fn small() -> BimConfig {
 /// Every synapse gone, in every pathway: what is left still learns, in finite numbers.
 #[test]
 fn fully_pruned() -> Result<()> {
-    for bounds in [Bounds::None, Bounds::Hard, Bounds::Soft, Bounds::Symmetric] {
-        for regrow in [0.0, 0.2] {
+    for regrow in [0.0, 0.2] {
+        for bounds in [Bounds::Symmetric, Bounds::Soft, Bounds::Hard, Bounds::None] {
             let prune = PruneConfig {
                 target: Share(1.0),
                 rate: Positive(10.0),
@@ -313,5 +316,28 @@ fn reference_pays_for_the_last_chunk_only() -> Result<()> {
     let found = diagnosed(price, 0.0)?;
     assert!((found["norm_ratio_gradient_bptt"] - 1.0).abs() < 0.05, "{found:?}");
     assert!(found["cosine_gradient_bptt"] > 0.99, "{found:?}");
+    Ok(())
+}
+
+/// Three causes, told apart: weights that stand still leave neither staleness nor drift; without traces there is none to be
+/// stale; and with fresh traces what is left is what the rule leaves out, more of it where no credit is carried.
+#[test]
+fn causes_are_told_apart() -> Result<()> {
+    let of = |credit: Credit, rate: f64| diagnosed(|c| c.credit = credit, rate);
+    let (still, moving) = (of(Credit::Hybrid, 0.0)?, of(Credit::Hybrid, 3e-3)?);
+    let (tbptt, spatial) = (of(Credit::Tbptt, 3e-3)?, of(Credit::Spatial, 3e-3)?);
+    for quantity in ["trace_staleness", "state_drift"] {
+        // rounding of f32, and steps behind the lag that end in other chunks
+        assert!(still[quantity] < 1e-4, "{still:?}");
+        assert!(moving[quantity] > 1e-3 && moving[quantity] < 0.5, "{moving:?}");
+    }
+    let same = (still["cosine_fresh_bptt"] - still["cosine_gradient_bptt"]).abs();
+    assert!(same < 1e-6, "{still:?}");
+    assert!(moving["cosine_fresh_bptt"] > moving["cosine_gradient_bptt"], "{moving:?}");
+    for none in [&tbptt, &spatial] {
+        assert!(none["trace_staleness"].abs() < f64::EPSILON && none["state_drift"] > 1e-3, "{none:?}");
+    }
+    let fresh = |m: &BTreeMap<&str, f64>| m["cosine_fresh_bptt"];
+    assert!(fresh(&moving) > 0.99 && fresh(&moving) > fresh(&tbptt) && fresh(&tbptt) > fresh(&spatial), "{tbptt:?}");
     Ok(())
 }
