@@ -42,6 +42,7 @@ pub mod online;
 mod operations;
 pub mod params;
 pub mod plasticity;
+mod reach;
 pub mod rule;
 pub mod time_differences;
 

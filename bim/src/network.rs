@@ -432,6 +432,22 @@ impl<T: Real> Network<T> {
         all
     }
 
+    /// A copy of what is carried, by name.
+    pub(crate) fn carried_state(&mut self) -> BTreeMap<String, Vec<T>> {
+        Self::carried(&mut self.groups).into_iter().map(|(name, values)| (name, values.to_vec())).collect()
+    }
+
+    /// Puts back what [`Network::carried_state`] copied, of a network of the same shape.
+    pub(crate) fn restore_state(&mut self, state: &BTreeMap<String, Vec<T>>) -> Result<()> {
+        for (name, values) in Self::carried(&mut self.groups) {
+            match state.get(&name) {
+                Some(saved) if saved.len() == values.len() => values.copy_from_slice(saved),
+                saved => return Err(Error::shape(name, values.len(), saved.map_or(0, Vec::len))),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what is carried into a snapshot.
     ///
     /// # Errors

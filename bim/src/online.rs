@@ -13,6 +13,7 @@ use crate::network::Network;
 use crate::operations;
 use crate::params::NetworkParams;
 use crate::plasticity::Plasticity;
+use crate::reach::Reach;
 use crate::rule::Membrane;
 use crate::time_differences::Quantity;
 
@@ -52,6 +53,7 @@ pub struct Bim {
     adamw: AdamW,
     plasticity: Plasticity,
     diagnoser: Diagnoser,
+    reach: Option<Reach>,
     starts: Vec<bool>,
     counting: bool,
     pending: Option<Tensor>,
@@ -93,8 +95,10 @@ impl Bim {
         let plasticity = Plasticity::new(config, &network, seed);
         let grads = network.zero_grads();
         let directions = vec![Vec::new(); params.vars().len()];
+        let reach = Reach::new(config, io.segment, &network, &params.bound())?;
         let traces = network.trace_numbers() + plasticity.carried_numbers();
-        let numbers = network.carried_numbers() + plasticity.carried_numbers();
+        let kept = reach.as_ref().map_or(0, Reach::carried_numbers);
+        let numbers = network.carried_numbers() + plasticity.carried_numbers() + kept;
         Ok(Self {
             config: config.clone(),
             io,
@@ -103,6 +107,7 @@ impl Bim {
             adamw,
             plasticity,
             diagnoser: Diagnoser::new(config, io.segment),
+            reach,
             starts: vec![false; io.streams],
             counting: true,
             pending: None,
@@ -156,6 +161,9 @@ impl Predictor for Bim {
         check_length(x, self.io.segment)?;
         let update = self.adamw.updates();
         self.diagnoser.before(&mut self.network, &self.params.bound(), &self.starts, x, update)?;
+        if let Some(reach) = &mut self.reach {
+            reach.before(&mut self.network, &self.starts, x);
+        }
         self.starts.fill(false);
         let logits = self.network.forward(x)?;
         self.pending = Some(logits.clone());
@@ -208,7 +216,6 @@ impl Learner for Bim {
             return Ok(Update { activity, learning_rate, operations, ..Update::default() });
         };
         finite("loss", loss, update)?;
-        self.network.reverse(Some(&self.d_logits), false)?;
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
         let mut layers = Vec::new();
         if update.is_multiple_of(DIAGNOSE_EVERY) {
@@ -216,9 +223,18 @@ impl Learner for Bim {
             layers.extend(tally.iter().flat_map(|t| t.layer_values(rows)));
             layers.extend(self.firing());
         }
-        let bound = self.params.bound();
-        layers.extend(self.diagnoser.diagnose(&self.network, &self.plasticity, &bound, &self.d_logits, update)?);
-        self.network.add_grads_and_finish(&mut self.grads)?;
+        if let Some(reach) = &mut self.reach {
+            let work = reach.add_grads(&self.d_logits, &mut self.grads, self.counting)?;
+            if let (Some(tally), Some(work)) = (&mut tally, work) {
+                tally.counts.reverse = work;
+            }
+            self.network.finish()?;
+        } else {
+            self.network.reverse(Some(&self.d_logits), false)?;
+            let bound = self.params.bound();
+            layers.extend(self.diagnoser.diagnose(&self.network, &self.plasticity, &bound, &self.d_logits, update)?);
+            self.network.add_grads_and_finish(&mut self.grads)?;
+        }
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
         let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
@@ -265,6 +281,9 @@ impl Learner for Bim {
         self.plasticity.save(&mut snapshot)?;
         self.network.save(&mut snapshot)?;
         self.diagnoser.save(&mut snapshot)?;
+        if let Some(reach) = &self.reach {
+            reach.save(&mut snapshot)?;
+        }
         Ok(snapshot)
     }
 
@@ -274,6 +293,9 @@ impl Learner for Bim {
         self.plasticity.load(snapshot)?;
         self.network.load(snapshot)?;
         self.diagnoser.load(&self.network, &self.params.bound(), snapshot)?;
+        if let Some(reach) = &mut self.reach {
+            reach.load(&mut self.network, snapshot)?;
+        }
         self.pending = None;
         Ok(())
     }

@@ -12,7 +12,7 @@
 
 // Kernels call `mul_add` in their innermost loops. Without FMA at compile time each becomes a call into the C library, tens of times
 // slower: better no program than that one.
-#[cfg(all(target_arch = "x86_64", not(target_feature = "fma")))]
+#[cfg(all(target_arch = "x86_64", not(target_feature = "fma"), not(doc)))] // rustdoc takes other flags
 compile_error!(
     "compiled without FMA: RUSTFLAGS from the environment replace those in .cargo/config.toml; add `-C target-cpu=x86-64-v3` (or `native`) to them"
 );
