@@ -143,13 +143,14 @@ pub struct EvalRow {
 /// One item of the final evaluation: a row of `predictions.parquet`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionRow {
-    /// Item, such as an ECG id or the byte offset of a block of text.
+    /// Item, such as an ECG id or the title of an article with the tokens that it is.
     pub item: String,
     /// Split.
     pub split: String,
     /// Target: class names joined by `+`, a transcript, or null.
     pub target: Option<String>,
-    /// One score per output, in the order of the file's `outputs` metadata; empty where there are none.
+    /// One score per output, in the order of the file's `outputs` metadata; empty where there are none. Of a text, where
+    /// outputs would be whole distributions: the tokens, bytes and words of the article.
     pub scores: Vec<f64>,
     /// Decoded hypothesis, where there is one.
     pub hypothesis: Option<String>,

@@ -157,9 +157,11 @@ pub fn run_loop(
     }
     // what follows is made again after a kill, so its rows must lie behind the checkpoint
     checkpoint(job, learner, sink, at)?;
-    let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
-    let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
-    push_evals(sink, at, Part::Test, scores.metrics.clone())?;
+    let scored = job.config.task.selection().scored();
+    let calibration = job.task.calibration_part().filter(|part| *part != scored);
+    let calibrated = calibration.map(|part| evaluate(job, learner, part, None, None)).transpose()?;
+    let mut scores = evaluate(job, learner, scored, None, calibrated.as_ref())?;
+    push_evals(sink, at, scored, scores.metrics.clone())?;
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
@@ -203,7 +205,9 @@ fn train(
         recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
-        if is_curve_point(at.segment, total, job.config.train.curve_points) {
+        // the end of training is no point of its own where the same part is scored whole right after
+        let last = at.segment == total && job.config.task.selection().scored() == job.task.curve_part();
+        if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
             let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
             push_evals(sink, at, job.task.curve_part(), scores.metrics)?;
         }

@@ -208,7 +208,7 @@ pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
         outcome: Outcome::Skipped,
         reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
         metrics: Vec::new(),
-        split: "test".into(),
+        split: cell.config.task.selection().scored().name().into(),
         parameters: Some(cell.parameters),
         state_bytes: None,
         seen: 0,

@@ -145,6 +145,36 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
     assert!(resumed > 0, "no kill fell into training: the test did not test");
 }
 
+/// Where the grid itself chooses, the test part is not scored; where nothing is chosen, nothing is scored during training.
+#[test]
+fn what_is_scored_follows_from_what_is_chosen() {
+    let splits = |selection: &str| {
+        let folder = Folder::new();
+        folder
+            .grid(&GRID.replace("  - kind: language\n", &format!("  - kind: language\n    selection: {selection}\n")));
+        let output = folder.command("runs").args(["--only", "task=language,model=lstm"]).output().expect("starts");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let rows = folder.results("runs");
+        let row = rows.iter().find(|r| r.metric.as_deref() == Some("bits_per_byte")).expect("a row");
+        let cell = folder.path().join("runs/small/cells").join(&row.cell);
+        let evals = read_evals(&cell.join("evals.parquet")).expect("evals");
+        let predictions = read_predictions(&cell.join("predictions.parquet")).expect("predictions");
+        assert!(predictions.iter().all(|p| Some(&p.split) == row.split.as_ref()), "{selection}");
+        let of = |split: &str| {
+            let rows = evals.iter().filter(|e| e.split == split && e.metric == "bits_per_byte");
+            rows.map(|e| e.n).collect::<Vec<_>>()
+        };
+        (row.split.clone().expect("a split"), of("valid"), of("test"))
+    };
+    let (split, valid, test) = splits("valid");
+    assert_eq!((split.as_str(), valid, test.len()), ("test", vec![1_000, 1_000], 1));
+    let (split, valid, test) = splits("here");
+    assert_eq!((split.as_str(), valid.len(), valid[0], test), ("valid", 2, 1_000, vec![]));
+    assert!(valid[1] >= 3_000, "all of the validation part: {valid:?}");
+    let (split, valid, test) = splits("none");
+    assert_eq!((split.as_str(), valid, test.len()), ("test", vec![], 1));
+}
+
 #[test]
 fn set_and_only_work_together() {
     let folder = Folder::new();
