@@ -7,7 +7,7 @@
 //! it. Its gradient, its direction and its weight are zero from then on.
 
 use candle_core::Tensor;
-use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
+use learner::{LayerValue, Result, Snapshot, performed, seeded_rng, with_f32, with_f32_mut};
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
@@ -167,7 +167,7 @@ impl Plasticity {
                     let rows: Vec<&[f32]> = pre.chunks_exact(pre.len() / steps).collect();
                     pre = Spikes::Owned(order.iter().flat_map(|&t| rows[t].iter().copied()).collect());
                 }
-                accumulate(window, &pre, &post, pairs, &mut path.omega);
+                performed::during(&network.performed, || accumulate(window, &pre, &post, pairs, &mut path.omega));
             }
         });
     }

@@ -1,5 +1,7 @@
 //! The one place that calls the matrix product.
 
+use learner::performed;
+
 use super::Real;
 
 /// A strided matrix view: element `(i, j)` is at `i * row_stride + j * column_stride`.
@@ -64,6 +66,7 @@ pub fn matmul<T: Real>(dst: (&mut [T], View), a: (&[T], View), b: (&[T], View), 
     let ((dst, dv), (a, av), (b, bv)) = (dst, a, b);
     assert!(av.columns == bv.rows && dv.rows == av.rows && dv.columns == bv.columns, "{dv:?} = {av:?} · {bv:?}");
     assert!(dst.len() >= dv.extent() && a.len() >= av.extent() && b.len() >= bv.extent(), "view exceeds its slice");
+    performed::note(dv.rows * dv.columns * av.columns);
     let s = |x: usize| x as isize;
     // SAFETY: the three views lie within their slices (asserted above), and `dst` is borrowed mutably, so it overlaps
     // neither operand.

@@ -14,6 +14,10 @@
 //! an adjoint of every row: adjoints are taken as dense, no kernel here skips a zero one. The weight's gradient adds an
 //! adjoint for every input that is not zero, pruned weights included: an accumulate where the input is a spike, else a
 //! multiply–accumulate. A look-up in a table is no operation, but reads its row.
+//!
+//! Every pass is paid for. Where learning reads a recording twice, as [`crate::TwoPass`] does, the forward pass is the one
+//! that a prediction takes, and the other belongs to learning: a network in use never makes it. So does the alignment of
+//! transcripts, in one pass or two.
 
 mod fan;
 mod tally;
@@ -143,6 +147,8 @@ pub struct OpCounts {
     pub pruning: Work,
     /// Learning: the optimiser.
     pub optimizer: Work,
+    /// Learning: passes over the data that prediction does not need, and the alignment of transcripts.
+    pub passes: Work,
     /// (neuron, step) pairs of the forward pass whose neuron spikes.
     pub neuron_updates: u64,
     /// Multiply–accumulates of the forward pass if nothing were zero.
@@ -158,7 +164,7 @@ impl OpCounts {
     #[must_use]
     pub fn learning(&self) -> Work {
         let mut sum = self.reverse;
-        for part in [self.traces, self.stdp, self.pruning, self.optimizer] {
+        for part in [self.traces, self.stdp, self.pruning, self.optimizer, self.passes] {
             sum += part;
         }
         sum
@@ -175,7 +181,7 @@ impl OpCounts {
     #[must_use]
     pub fn without_learning(self) -> Self {
         let none = Work::default();
-        Self { reverse: none, traces: none, stdp: none, pruning: none, optimizer: none, ..self }
+        Self { reverse: none, traces: none, stdp: none, pruning: none, optimizer: none, passes: none, ..self }
     }
 
     /// Adds one update of `AdamW` over so many parameters.
@@ -193,6 +199,7 @@ impl AddAssign for OpCounts {
         self.stdp += other.stdp;
         self.pruning += other.pruning;
         self.optimizer += other.optimizer;
+        self.passes += other.passes;
         self.neuron_updates += other.neuron_updates;
         self.macs_dense += other.macs_dense;
         self.unknown += other.unknown;
