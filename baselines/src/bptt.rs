@@ -4,7 +4,7 @@ use learner::{
     Snapshot, Targets, Update, global_norm, loss,
 };
 
-use learner::operations::LOSS_ELEMENTWISE;
+use learner::operations::{ACCUMULATE_ELEMENTWISE, ACCUMULATE_WORDS, LOSS_ELEMENTWISE};
 
 use crate::accumulate::Accumulator;
 use crate::count::Counted;
@@ -192,6 +192,10 @@ impl<M: SequenceModel> BpttLearner<M> {
             let mut operations = tally.counts;
             operations.reverse.elementwise += LOSS_ELEMENTWISE * outputs.elem_count() as u64;
             operations.passes += y.alignment(self.runner.io.outputs);
+            if accumulate > 1 {
+                operations.optimizer.elementwise += ACCUMULATE_ELEMENTWISE * self.params.count();
+                operations.optimizer.weight_words += ACCUMULATE_WORDS * self.params.count();
+            }
             if updates {
                 operations.add_adamw(self.params.count());
             }

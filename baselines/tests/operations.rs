@@ -118,6 +118,28 @@ fn updates(model: &ModelConfig) -> Result<(Box<dyn Learner>, [Update; 2])> {
     Ok((learner, both))
 }
 
+/// A predictor counts the forward pass alone, as learning counts it, and only if it is asked to.
+#[test]
+fn predictions_are_counted_as_the_forward_pass() -> Result<()> {
+    for model in [ModelConfig::Lstm(LstmConfig::default()), ModelConfig::Snn(SnnConfig::default())] {
+        let mut learner = build(&model, io(B, K), training(1e-2), 3, &Device::Cpu)?;
+        let mut predictor = learner.evaluator(B)?;
+        predictor.predict(&tokens(1, B, K)?)?;
+        assert_eq!(predictor.predicted(), None);
+        predictor.count_predictions(true);
+        predictor.reset(&[true; B])?;
+        predictor.predict(&tokens(1, B, K)?)?;
+        learner.predict(&tokens(1, B, K)?)?;
+        let update = learner.learn(&classes(&tokens(2, B, K)?)?)?;
+        let predicted = predictor.predicted().expect("counted");
+        assert!(predicted.forward.operations() > 0, "{model:?}");
+        assert_eq!(predicted, counts(&update).without_learning());
+        assert_eq!(update.updates, 1);
+        assert_eq!(predictor.predicted(), Some(OpCounts::default()), "what was counted is taken");
+    }
+    Ok(())
+}
+
 fn counts(update: &Update) -> OpCounts {
     update.operations.expect("counted")
 }

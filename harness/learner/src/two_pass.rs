@@ -150,7 +150,8 @@ fn first_pass(counts: &OpCounts, transcripts: &Transcripts, logits: &Tensor) -> 
     passes += transcripts.work(logits.dim(2)?);
     // the logits, written and read
     passes += Work { state_words: 2 * logits.elem_count() as u64, ..Work::default() };
-    Ok(OpCounts { passes, unknown: counts.unknown, ..OpCounts::default() })
+    let passes_neuron_updates = counts.neuron_updates;
+    Ok(OpCounts { passes, passes_neuron_updates, unknown: counts.unknown, ..OpCounts::default() })
 }
 
 /// The updates of an utterance's chunks as one. The gradient norm is the largest, the way of the weights and the counts are
@@ -275,6 +276,7 @@ mod tests {
             if let Some(counted) = &mut self.counted {
                 counted.forward.acs += 10 * k as u64;
                 counted.macs_dense += 1;
+                counted.neuron_updates += 100 * k as u64;
             }
             let mut logits = Vec::new();
             for (sum, row) in self.sums.iter_mut().zip(&x) {
@@ -397,6 +399,7 @@ mod tests {
         // five steps of 10, in three chunks
         assert_eq!((c.forward.acs, c.macs_dense), (50, 15));
         assert_eq!((c.passes.acs, c.learning().acs), (50, 50));
+        assert_eq!((c.neuron_updates, c.passes_neuron_updates), (0, 500));
         let mut aligned = crate::ctc::alignment_work(5, OUTPUTS, &[1, 2]);
         aligned += crate::ctc::alignment_work(2, OUTPUTS, &[2]);
         assert!(aligned.elementwise > 0);

@@ -85,7 +85,6 @@ impl Counts {
 }
 
 /// mimalloc, with live and peak bytes counted.
-#[derive(Debug)]
 pub struct Counting {
     heap: MiMalloc,
     counts: &'static Counts,
