@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use learner::operations::Tally;
 use learner::{
-    Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, Params, Predictor, Result, Schedule,
-    Snapshot, Targets, Update, norm_of,
+    Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, OpCounts, Params, Predictor, Result,
+    Schedule, Snapshot, Targets, Update, norm_of,
 };
 
 use crate::config::BimConfig;
@@ -165,6 +165,7 @@ impl Predictor for Bim {
             reach.before(&mut self.network, &self.starts, x);
         }
         self.starts.fill(false);
+        self.network.take_performed(); // of a chunk that nothing was learned from
         let logits = self.network.forward(x)?;
         self.pending = Some(logits.clone());
         Ok(logits)
@@ -172,6 +173,24 @@ impl Predictor for Bim {
 }
 
 impl Bim {
+    /// The counts of a chunk that is over: products and loops that were carried out without being declared are unknown.
+    fn reconciled(&self, mut tally: Tally) -> OpCounts {
+        tally.reconcile(self.network.take_performed());
+        tally.counts
+    }
+
+    /// Carries out a product of so many multiplications that nothing declares.
+    #[cfg(test)]
+    pub(crate) fn carry_out(&self, multiplications: u64) {
+        use crate::kernels::matmul::{View, matmul};
+        let n = multiplications as usize;
+        let product = || {
+            let (row, column) = ((&*vec![1f32; n], View::new(1, n)), (&*vec![1f32; n], View::new(n, 1)));
+            matmul((&mut [0.0], View::new(1, 1)), row, column, 0.0);
+        };
+        learner::performed::during(&self.network.performed, product);
+    }
+
     /// Pairs the spikes of the chunk last run, and counts its operations if they are counted: side by side, as neither keeps
     /// every core.
     fn observe(&mut self, update: u64, learns: bool) -> Result<Option<Tally>> {
@@ -212,7 +231,7 @@ impl Learner for Bim {
         let learning_rate = self.train.schedule.at(update);
         let Some(loss) = loss else {
             self.network.finish()?;
-            let operations = tally.map(|t| t.counts);
+            let operations = tally.map(|t| self.reconciled(t));
             return Ok(Update { activity, learning_rate, operations, ..Update::default() });
         };
         finite("loss", loss, update)?;
@@ -253,9 +272,10 @@ impl Learner for Bim {
         let due = self.plasticity.prune_due(updates);
         if let Some(tally) = &mut tally {
             operations::count_update(tally, &self.plasticity, due, self.params.count());
+            tally.counts.passes += y.alignment(self.io.outputs);
         }
-        let operations = tally.map(|t| t.counts);
-        Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations, layers })
+        let operations = tally.map(|t| self.reconciled(t));
+        Ok(Update { loss: Some(loss), updates: 1, learning_rate, grad_norm, update_norm, activity, operations, layers })
     }
 
     fn set_counting(&mut self, on: bool) {
@@ -267,7 +287,7 @@ impl Learner for Bim {
         // nothing is learned there: no traces, no history
         let config = BimConfig { credit: crate::config::Credit::Tbptt, ..self.config.clone() };
         let network = Network::new(&config, &io, Membrane::Lag(0), &mut self.params.bound())?;
-        Ok(Box::new(Evaluator { network, segment: io.segment, started: false }))
+        Ok(Box::new(Evaluator { config, network, segment: io.segment, started: false, counted: None }))
     }
 
     fn cost(&self) -> Cost {
@@ -307,9 +327,12 @@ fn finite(quantity: &'static str, value: f64, update: u64) -> Result<f64> {
 
 /// Prediction alone, over the weights of a learner.
 struct Evaluator {
+    config: BimConfig,
     network: Network<f32>,
     segment: usize,
     started: bool,
+    /// Operations so far, if they are counted.
+    counted: Option<OpCounts>,
 }
 
 impl Predictor for Evaluator {
@@ -326,7 +349,22 @@ impl Predictor for Evaluator {
         check_length(x, self.segment)?;
         self.finish()?;
         self.started = true;
-        self.network.forward(x)
+        self.network.take_performed();
+        let logits = self.network.forward(x)?;
+        if let Some(sum) = &mut self.counted {
+            let mut tally = operations::count(&self.config, &self.network, &[], false)?;
+            tally.reconcile(self.network.take_performed());
+            *sum += tally.counts;
+        }
+        Ok(logits)
+    }
+
+    fn count_predictions(&mut self, on: bool) {
+        self.counted = on.then(OpCounts::default);
+    }
+
+    fn predicted(&mut self) -> Option<OpCounts> {
+        self.counted.as_mut().map(std::mem::take)
     }
 }
 

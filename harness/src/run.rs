@@ -94,11 +94,12 @@ pub fn run_cell(
 ) -> Result<Finished> {
     let config = job.config;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
+    learner::product::warm_up();
+    baselines::release_scratch(); // an earlier cell's, in a process that runs several
+    allocator::begin_cell(); // data that several cells share, and what belongs to threads, is there by now
     let io = job.task.io(config.train.streams.0, segment);
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
-    learner::product::warm_up();
-    baselines::release_scratch(); // an earlier cell's, in a process that runs several
     let mut learner = build(config, job.task, io, &*source, total, job.device)?;
     if let Some(snapshot) = start {
         learner.load(snapshot)?;

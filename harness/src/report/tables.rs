@@ -109,7 +109,7 @@ pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
     let unit = provenance::unit(part);
     let caption = format!(
         "Means over completed seeds, on {}. Training time leaves out evaluation and writing. Peak memory is the \
-         allocator's highest within a step; state is recurrent state and traces.",
+         allocator's highest within a step, without what the process held before; state is recurrent state and traces.",
         provenance::machine(part)
     );
     let mut table = Table::empty(format!("{id}-costs"), "Costs", caption);
