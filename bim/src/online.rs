@@ -182,7 +182,7 @@ impl Bim {
     /// Carries out a product of so many multiplications that nothing declares.
     #[cfg(test)]
     pub(crate) fn carry_out(&self, multiplications: u64) {
-        use crate::kernels::matmul::{View, matmul};
+        use learner::product::{View, matmul};
         let n = multiplications as usize;
         let product = || {
             let (row, column) = ((&*vec![1f32; n], View::new(1, n)), (&*vec![1f32; n], View::new(n, 1)));
@@ -243,10 +243,7 @@ impl Learner for Bim {
             layers.extend(self.firing());
         }
         if let Some(reach) = &mut self.reach {
-            let work = reach.add_grads(&self.d_logits, &mut self.grads, self.counting)?;
-            if let (Some(tally), Some(work)) = (&mut tally, work) {
-                tally.counts.reverse = work;
-            }
+            reach.add_grads(&self.d_logits, &mut self.grads, tally.as_mut())?;
             self.network.finish()?;
         } else {
             self.network.reverse(Some(&self.d_logits), false)?;

@@ -17,7 +17,7 @@ use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
 
 /// Raise when the loop would give other numbers for the same cell, or rows with other columns.
-pub const CODE_VERSION: u32 = 3;
+pub const CODE_VERSION: u32 = 4;
 
 /// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
