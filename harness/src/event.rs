@@ -34,7 +34,8 @@ pub struct StepRow {
     pub activation_sparsity: Option<f64>,
     /// Share of weights exactly zero; biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
-    /// Multiply–accumulates of the forward pass.
+    /// Multiply–accumulates of the forward pass, at whatever precision: `activation_macs_forward` and `code_macs_forward` are
+    /// parts of them.
     pub macs_forward: Option<u64>,
     /// Accumulates of the forward pass.
     pub acs_forward: Option<u64>,
@@ -104,6 +105,21 @@ pub struct StepRow {
     pub peak_bytes_forward: Option<u64>,
     /// Highest live bytes of learning; the larger of the two is `peak_bytes`.
     pub peak_bytes_learning: Option<u64>,
+    /// The accumulates of the forward pass, a burst of spikes counted once.
+    pub events_forward: Option<u64>,
+    /// The same of learning.
+    pub events_learning: Option<u64>,
+    /// (step, weight that is not zero) pairs of the forward weight products that spikes enter.
+    pub spike_synapses: Option<u64>,
+    /// Of `neuron_updates`, those with a spike.
+    pub neurons_fired: Option<u64>,
+    /// Spikes of these neurons, each of a burst counted.
+    pub spikes: Option<u64>,
+    /// Of `macs_forward`, products of weights with activations of n bits, by n from 1 on; ends with the last that is not zero,
+    /// so empty where there are none.
+    pub code_macs_forward: Vec<u64>,
+    /// The same of `macs_learning`.
+    pub code_macs_learning: Vec<u64>,
 }
 
 /// One diagnostic value: a row of `layers.parquet`.
