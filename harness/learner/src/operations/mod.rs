@@ -258,8 +258,8 @@ impl OpCounts {
     /// The forward pass alone: nothing was learned from it.
     #[must_use]
     pub fn without_learning(self) -> Self {
-        let Self { forward, neuron_updates, macs_dense, unknown, conventions, .. } = self;
-        Self { forward, neuron_updates, macs_dense, unknown, conventions, ..Self::default() }
+        let [reverse, traces, stdp, pruning, optimizer, passes] = [Work::default(); 6];
+        Self { reverse, traces, stdp, pruning, optimizer, passes, passes_neuron_updates: 0, ..self }
     }
 
     /// Adds one update of `AdamW` over so many parameters.
