@@ -54,6 +54,9 @@ pub struct Plan {
     pub description: Option<String>,
     /// Scale.
     pub scale: String,
+    /// Model that the report holds the others against, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// All cells, in order.
     pub cells: Vec<PlannedCell>,
 }
@@ -91,6 +94,7 @@ impl Plan {
         let file = grid;
         let grid = Grid::load(file, &mut sources)?;
         let energy = cost_model(&grid, file, selection, &sources)?;
+        let reference = reference(&grid, &sources)?;
         let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
         // by name, not by node: each expansion registers its `--set` texts as sources of their own
         let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
@@ -104,7 +108,8 @@ impl Plan {
             cells.push(cell);
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
-        Ok(Self { schema: SCHEMA, experiment: grid.experiment, description: grid.description, scale, cells })
+        let Grid { experiment, description, .. } = grid;
+        Ok(Self { schema: SCHEMA, experiment, description, scale, reference, cells })
     }
 
     /// What tells each cell from the others of its task and model: the settings that differ among them, as
@@ -163,6 +168,20 @@ fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources
         Error::Usage(problem) => sources.error(node.origin, problem).into(),
         other => other,
     })
+}
+
+/// The model that `report: {reference: …}` names.
+fn reference(grid: &Grid, sources: &Sources) -> Result<Option<String>> {
+    let Some(node) = grid.report.as_ref().and_then(|report| report.get("reference")) else { return Ok(None) };
+    let known: Vec<&str> = grid.model_names().collect();
+    match node.scalar() {
+        Some(name) if known.contains(&name) => Ok(Some(name.to_owned())),
+        _ => {
+            let message = format!("`report.reference`: expected the name of a model, got {}", node.describe());
+            let error = sources.error(node.origin, message);
+            Err(error.expected_one_of(node.scalar().unwrap_or_default(), &known).into())
+        }
+    }
 }
 
 /// Typed configuration of a cell, every value checked.

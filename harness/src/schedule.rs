@@ -196,6 +196,8 @@ fn is_of_training(name: &str) -> bool {
     name == SPIKE_SPARSITY || counts.iter().any(|m| m.name == name)
 }
 
+/// Configuration path of the model that the report holds the others against.
+pub const REFERENCE: &str = "report.reference";
 /// Mean over training, not over the evaluated split.
 const SPIKE_SPARSITY: &str = "spike_sparsity";
 /// At the end of training.
@@ -291,7 +293,7 @@ pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathB
             peak_bytes: status.peak_bytes,
             device: status.provenance.device.clone(),
             threads: status.provenance.threads,
-            config: c.flat(),
+            config: plan.reference.iter().map(|name| (REFERENCE.to_owned(), name.clone())).chain(c.flat()).collect(),
             ..ResultRow::default()
         };
         if status.metrics.is_empty() {
