@@ -25,6 +25,19 @@ train: {streams: 4, segment: 25, seen: 1_000, curve_points: 0, eval_streams: 4}
 /// Picojoules of a product with an activation of 1 to 4 bits, from the file.
 const BY_BITS: [f64; 4] = [0.4, 0.4, 0.46875, 0.503_125];
 
+type Column = (&'static str, fn(&StepRow) -> Option<u64>);
+
+/// Columns of the steps that are metrics of the results.
+const COLUMNS: [Column; 7] = [
+    ("macs_forward", |s| s.macs_forward),
+    ("acs_forward", |s| s.acs_forward),
+    ("activation_macs_forward", |s| s.activation_macs_forward),
+    ("elementwise_forward", |s| s.elementwise_forward),
+    ("macs_dense", |s| s.macs_dense),
+    ("neurobench_macs", |s| s.neurobench_macs),
+    ("syops_acs", |s| s.syops_acs),
+];
+
 fn whole(row: &StepRow) -> Option<()> {
     let learning = row.macs_learning? + row.acs_learning? + row.elementwise_learning?;
     let parts = row.operations_reverse? + row.operations_traces? + row.operations_stdp?;
@@ -80,23 +93,13 @@ fn every_model_is_counted_whole_and_the_prices_are_named() {
         let seen = steps.last().expect("steps").seen - before;
         // and what has the name of a column means what the column means
         let count = |n: Option<u64>| n.map(|n| n as f64);
-        type Column<'a> = (&'a str, fn(&StepRow) -> Option<u64>);
-        let columns: [Column<'_>; 7] = [
-            ("macs_forward", |s| s.macs_forward),
-            ("acs_forward", |s| s.acs_forward),
-            ("activation_macs_forward", |s| s.activation_macs_forward),
-            ("elementwise_forward", |s| s.elementwise_forward),
-            ("macs_dense", |s| s.macs_dense),
-            ("neurobench_macs", |s| s.neurobench_macs),
-            ("syops_acs", |s| s.syops_acs),
-        ];
         let weights = |s: &StepRow| Some((s.macs_forward? - s.activation_macs_forward?) as f64);
         let mut sums = vec![
             ("energy_forward_pj", tail.iter().filter_map(|s| s.energy_forward_pj).sum::<f64>()),
             ("energy_learning_pj", tail.iter().filter_map(|s| s.energy_learning_pj).sum::<f64>()),
             ("weight_macs_forward", tail.iter().filter_map(weights).sum::<f64>()),
         ];
-        sums.extend(columns.map(|(name, of)| (name, tail.iter().filter_map(|s| count(of(s))).sum::<f64>())));
+        sums.extend(COLUMNS.map(|(name, of)| (name, tail.iter().filter_map(|s| count(of(s))).sum::<f64>())));
         for (name, sum) in sums {
             let stored = of_kind.iter().find(|r| r.metric.as_deref() == Some(name)).expect(name);
             assert_eq!(stored.split.as_deref(), Some("train"));
