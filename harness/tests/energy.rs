@@ -124,7 +124,7 @@ fn the_quantised_twin_is_priced_from_stored_counts() {
     assert!(text.contains("training in all: with traffic") && text.contains("Dampfhoffer"), "{text}");
     let run = folder.path().join("out/small");
     let rows = read_results(&run.join("results.parquet")).expect("results");
-    let of = |name: &str| rows.iter().filter(|r| r.model == "twin" && r.metric.as_deref() == Some(name));
+    let of = |name: &'static str| rows.iter().filter(move |r| r.model == "twin" && r.metric.as_deref() == Some(name));
     assert!(of("acs_forward").all(|r| r.value == Some(0.0)) && of("spikes_per_synapse").all(|r| r.value.is_none()));
     assert!(of("spikes_per_synapse").all(|r| r.split.as_deref() == Some("train")));
     let cell = run.join("cells").join(&of("acs_forward").next().expect("planned").cell);
