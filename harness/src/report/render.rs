@@ -279,7 +279,10 @@ not comparable at this scale |
         );
         assert_has(&text, "- Mean with its 95 % t interval over 2 seeds.\n- 1 seed, no interval.\n");
         assert_has(&text, "- Learning rates: as this grid gives them; it names no grid that chose them.\n");
-        assert_has(&text, "Intervals here are 95 % bootstrap intervals over the 60 articles of the evaluation, not over seeds");
+        assert_has(
+            &text,
+            "Intervals here are 95 % bootstrap intervals over the 60 articles of the evaluation, not over seeds",
+        );
         assert_has(&text, "Intervals here are 95 % bootstrap intervals over the 5,000 recordings of the evaluation");
         assert_has(&text, "| lstm | -0.060 [-0.060, -0.060] | 2 |\n");
         assert_has(&text, "| rnn | 123,456 | 100,000 | 12.6 s | 7,921 | not measured | 64.0 KiB |\n");
