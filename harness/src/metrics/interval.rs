@@ -52,19 +52,6 @@ pub fn macro_intervals(classes: &[Ranking], resamples: usize, seed: u64) -> Inte
     }
 }
 
-/// 95 % interval of the mean of `values` by `resamples` resamples. `None` with fewer than two values.
-pub fn mean_interval(values: &[f64], resamples: usize, seed: u64) -> Option<(f64, f64)> {
-    let n = values.len();
-    if n < 2 {
-        return None;
-    }
-    let mut rng = stream(seed, 0);
-    let means = (0..resamples)
-        .map(|_| (0..n).filter_map(|_| values.get(rng.random_range(0..n))).sum::<f64>() / n as f64)
-        .collect();
-    interval(means, resamples)
-}
-
 /// 95 % interval of Σ `parts` / Σ `wholes` over items, each drawn with both its numbers. A resample whose wholes are all
 /// zero has no ratio. `None` with fewer than two items.
 pub fn ratio_interval(parts: &[f64], wholes: &[f64], resamples: usize, seed: u64) -> Option<(f64, f64)> {
@@ -138,12 +125,11 @@ mod tests {
     #[test]
     fn interval_of_a_mean_is_two_standard_errors() {
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 20)).collect();
-        let (low, high) = mean_interval(&values, 4000, 1).unwrap();
+        let (low, high) = ratio_interval(&values, &[1.0; 400], 4000, 1).unwrap();
         // uniform on 0..20: variance (20² − 1) / 12, standard error of 400 values 0.2883
         let half = 1.96 * (399f64 / 12.0 / 400.0).sqrt();
         // 4000 resamples place an end within about 5 % of the standard error; twice that is allowed
         assert!((low - (9.5 - half)).abs() < 0.03 && (high - (9.5 + half)).abs() < 0.03, "{low} {high}");
-        assert_eq!(mean_interval(&[3.0], 100, 1), None);
     }
 
     #[test]

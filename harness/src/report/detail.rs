@@ -185,3 +185,32 @@ pub(super) fn runs(part: &Part, id: &str) -> Table {
     add(Column::text("cell"), &|row| row.cell.clone());
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{cell, config};
+    use super::super::group::parts;
+    use super::*;
+
+    #[test]
+    fn the_reference_is_the_one_that_the_grid_names() {
+        let row = |model: &str, named: Option<&str>, value: f64| {
+            let mut row = cell(model, 1);
+            row.kind = "bim".into();
+            if let Some(named) = named {
+                row = config(row, &[("report.reference", named)]);
+            }
+            (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(value));
+            row
+        };
+        let named = [row("rich", Some("base"), 2.5), row("base", Some("base"), 2.0)];
+        let table = differences(&parts(&named)[0], "x").unwrap();
+        assert_eq!(table.title, "Difference to base, paired by seed");
+        assert_eq!(
+            table.rows[0].iter().map(|cell| cell.text.as_str()).collect::<Vec<_>>()[..2],
+            ["rich", "+0.500 (1 seed)"]
+        );
+        let unnamed = [row("rich", None, 2.5), row("base", None, 2.0)];
+        assert!(differences(&parts(&unnamed)[0], "x").is_none(), "two BIMs and no word which is meant");
+    }
+}

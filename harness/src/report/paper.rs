@@ -38,6 +38,11 @@ pub struct PaperMetric {
     pub better: Better,
     /// Digits after the point in the paper's table.
     pub digits: usize,
+    /// How much worse than the published value still counts as equal, as a share of it.
+    pub margin: f64,
+    /// Whether the share is of the published value's bits (of a perplexity: its binary logarithm).
+    #[serde(default)]
+    pub margin_in_bits: bool,
 }
 
 /// One of the paper's tables.
@@ -93,6 +98,13 @@ pub(super) struct Published<'a> {
 }
 
 impl PaperMetric {
+    /// The worst value that counts as equal to a published one.
+    pub(super) fn worst_equal(&self, published: f64) -> f64 {
+        let sign = if self.better == Better::Lower { 1.0 } else { -1.0 };
+        let factor = 1.0 + sign * self.margin;
+        if self.margin_in_bits { (published.log2() * factor).exp2() } else { published * factor }
+    }
+
     /// A value with at least the paper's digits.
     pub(super) fn text(&self, value: f64) -> String {
         let exact = value.to_string();
