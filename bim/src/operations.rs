@@ -45,8 +45,8 @@ const SCAN_CHANNEL: (u64, u64) = (3, 10);
 const SCAN_HEAD: (u64, u64) = (1 + SOFTPLUS_ELEMENTWISE + 2, 6);
 /// Sources of the traces per step and state: of `Δ` (4), `b_Δ` (1), `A_log` (2), and the state anew (3).
 const SOURCES_HEAD: u64 = 10;
-/// The same where decays are per state: with two exponentials, and each of three sources times the decays after it.
-const SOURCES_STATE: u64 = 20;
+/// The same where decays are per state: with an exponential, and each of three sources times the decays after it.
+const SOURCES_STATE: u64 = 19;
 /// Sources of the membrane's traces per step and state, beside three multiply–accumulates.
 const SOURCES_MEMBRANE: u64 = 12;
 /// Decaying sum of spikes per neuron and step: sum, decay, weight.
@@ -160,6 +160,9 @@ pub(crate) fn count_update(tally: &mut Tally, plasticity: &Plasticity, due: bool
     if plasticity.mixes() {
         counts.stdp.elementwise += MIX * plasticity.paired();
         counts.stdp.state_words += plasticity.paired();
+        if plasticity.prunes() {
+            counts.stdp.elementwise += plasticity.paired(); // its mask
+        }
     }
     counts.add_adamw(parameters);
 }
