@@ -6,13 +6,13 @@
 
 use crate::config::{BimConfig, DecayForm, DeltaInput};
 use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span};
 use crate::kernels::trace::{self, CreditGrads, StepCredit, Traces};
 use crate::kernels::{Decay, Dims, Real, dot, row};
 use crate::params::BlockParams;
 use crate::rule::{Membrane, Rule};
+use learner::product::{View, matmul};
 
 /// Everything about a block but its numbers.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +33,12 @@ pub struct Spec<T> {
     pub membrane: Membrane,
     /// Weights of the mean spike counts in the loss.
     pub penalty: [f64; 2],
+    /// Streams of all groups: the mean is over them all, since gradients are summed over groups.
+    pub all_streams: usize,
 }
 
 impl<T: Real> Spec<T> {
-    /// From a checked configuration, for a group of `streams`.
+    /// From a checked configuration, for a group of `streams` that is alone.
     #[must_use]
     pub fn new(c: &BimConfig, membrane: Membrane, streams: usize) -> Self {
         let inputs = c.neurons();
@@ -64,11 +66,19 @@ impl<T: Real> Spec<T> {
             rule: c.credit.into(),
             membrane,
             penalty: [c.pre.penalty.0, c.post.penalty.0],
+            all_streams: streams,
         }
     }
 
     fn streams(&self) -> usize {
         self.encode.streams
+    }
+
+    /// What a spike at the block's input and one at its output add to the loss, over `steps` steps.
+    fn prices(&self, steps: usize) -> [T; 2] {
+        let [input, output] = self.penalty;
+        let rows = (steps * self.all_streams) as f64;
+        [input / (rows * self.dims.inputs as f64), output / (rows * self.dims.channels as f64)].map(T::of)
     }
 
     fn span(&self, steps: usize) -> Span {
@@ -152,6 +162,8 @@ impl<T: Real> Block<T> {
                 a: zeros(if dims.decay == Decay::Head { window * dims.heads } else { 0 }),
                 v: zeros((window + g) * dims.channels),
                 h0: zeros(g * dims.states()),
+                rates: zeros((spec.membrane.lag() + 1) * dims.decays()),
+                skips: zeros((spec.membrane.lag() + 1) * dims.channels),
             },
             s: zeros(rows * dims.channels),
             adjoint: Adjoint { h: zeros(g * dims.states()), v: zeros(g * dims.channels) },
@@ -268,13 +280,13 @@ impl<T: Real> Block<T> {
     }
 
     /// Reverse mode over the window: `dx` `[K, streams, width]` enters as the gradient of the block's output and leaves as
-    /// that of its input. Unless `chained`, no credit comes from later chunks.
+    /// that of its input. Unless `chained`, no credit comes from later chunks; unless `priced`, spikes cost nothing.
     pub fn reverse(
         &mut self,
         params: &BlockParams<&[T]>,
         steps: usize,
         dx: &mut [T],
-        chained: bool,
+        (chained, priced): (bool, bool),
         shared: &mut Shared<T>,
     ) {
         let Spec { dims, encode: encoder, rule, .. } = self.spec;
@@ -311,9 +323,8 @@ impl<T: Real> Block<T> {
         }
         let dy = (&self.dy[..], View::new(rows, width));
         matmul((&mut shared.ds, View::new(rows, d)), dy, (params.out, View::new(width, d)), zero);
-        let [penalty_in, penalty_out] = self.spec.penalty;
-        if penalty_out > 0.0 {
-            let weight = T::of(penalty_out / (rows * d) as f64);
+        let [price_in, weight] = if priced { self.spec.prices(steps) } else { [zero; 2] };
+        if weight > zero {
             for (ds, &s) in shared.ds.iter_mut().zip(&self.s) {
                 *ds += if s > zero {
                     weight
@@ -324,7 +335,6 @@ impl<T: Real> Block<T> {
                 };
             }
         }
-        let dynamics = dynamics(params);
         let post = self.spec.post;
         let (own_dp, own_dz);
         if rule.across == rule.own {
@@ -337,12 +347,12 @@ impl<T: Real> Block<T> {
             let mut none = Adjoint { h: vec![zero; self.adjoint.h.len()], v: vec![zero; self.adjoint.v.len()] };
             let mut grads = ScanGrads { p: &mut shared.dp, z: &mut shared.dz, dynamics: unused };
             let (tape, scratch) = (&self.tape, &mut self.scratch);
-            scan::reverse(&dims, &post, &dynamics, span, tape, &shared.ds, rule.across, &mut none, &mut grads, scratch);
+            scan::reverse(&dims, &post, span, tape, &shared.ds, rule.across, &mut none, &mut grads, scratch);
             (own_dp, own_dz) = (&mut self.dp, &mut self.dz);
         }
         let mut grads = ScanGrads { p: own_dp, z: own_dz, dynamics: &mut self.dynamics_grads };
         let (tape, scratch, adjoint) = (&self.tape, &mut self.scratch, &mut self.adjoint);
-        scan::reverse(&dims, &post, &dynamics, span, tape, &shared.ds, rule.own, adjoint, &mut grads, scratch);
+        scan::reverse(&dims, &post, span, tape, &shared.ds, rule.own, adjoint, &mut grads, scratch);
         let (dp, dz) = if rule.across == rule.own { (&self.dp, &self.dz) } else { (&shared.dp, &shared.dz) };
         let (dp, dz) = (&dp[lag * projected..], &dz[lag * heads..]);
         let d_psi = &mut shared.d_psi;
@@ -361,7 +371,6 @@ impl<T: Real> Block<T> {
             }
         }
         let encode_params = self.encode_params(params);
-        let penalty = T::of(penalty_in / (rows * j) as f64);
         encode::reverse(
             &encoder,
             &self.spec.pre,
@@ -369,7 +378,7 @@ impl<T: Real> Block<T> {
             steps,
             &self.encode,
             d_psi,
-            (rule.across.state, penalty),
+            (rule.across.state, price_in),
             &mut self.encode_adjoint,
             &mut self.encode_grads,
             &mut shared.dx,
@@ -426,17 +435,16 @@ impl<T: Real> Block<T> {
 
     /// Ends the chunk: traces advance if credit is carried, and what the next chunk needs moves to the front. With
     /// `with_credit`, [`Block::step_credit`] is afterwards the credit that [`Block::synapse_grads`] left out.
-    pub fn finish(&mut self, params: &BlockParams<&[T]>, steps: usize, with_credit: bool) {
+    pub fn finish(&mut self, steps: usize, with_credit: bool) {
         let dims = self.spec.dims;
         let span = self.spec.span(steps);
-        let dynamics = dynamics(params);
         self.step_credit.fill(T::zero());
         for (b, traces) in self.traces.iter_mut().enumerate() {
             let (tape, scratch) = (&mut self.tape, &mut self.scratch);
             let states = dims.states();
             let adjoint = &self.adjoint.h[b * states..][..states];
             let credit = with_credit.then_some(StepCredit { adjoint, delta: &mut self.step_credit });
-            trace::advance(&dims, &self.spec.post, &dynamics, span, tape, &self.psi, b, traces, credit, scratch);
+            trace::advance(&dims, &self.spec.post, span, tape, &self.psi, b, traces, credit, scratch);
         }
         let g = span.streams;
         let new = &self.psi[span.lag * g * dims.inputs..];
@@ -451,9 +459,11 @@ impl<T: Real> Block<T> {
             shift(&mut self.tape.a, dims.heads, span.lag);
         }
         shift(&mut self.tape.v, dims.channels, span.lag + 1);
+        self.tape.shift_in_force(&dims, span.lag, steps);
     }
 
-    /// Everything that is carried from chunk to chunk, by name; a whole number of rows of all streams each.
+    /// Everything that is carried from chunk to chunk, by name; a whole number of rows of all streams each, but for `rates` and
+    /// `skips`, which all streams share.
     pub fn carried(&mut self) -> Vec<(String, &mut [T])> {
         let dims = self.spec.dims;
         let (g, lag) = (self.spec.streams(), self.spec.membrane.lag());
@@ -469,6 +479,8 @@ impl<T: Real> Block<T> {
             if dims.decay == Decay::Head {
                 all.push(("a".into(), &mut self.tape.a[..lag * g * dims.heads]));
             }
+            all.push(("rates".into(), &mut self.tape.rates[..lag * dims.decays()]));
+            all.push(("skips".into(), &mut self.tape.skips[..lag * dims.channels]));
         }
         let encode = self.encode.carried(&self.spec.encode);
         all.extend(encode.into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (format!("pre.{n}"), v)));
@@ -510,7 +522,7 @@ impl<T: Real> Block<T> {
                 "delta" | "a" => spec.dims.heads,
                 "pre.x" => spec.encode.channels,
                 "psi" | "pre.v" | "pre.s" | "pre.psi" => spec.dims.inputs,
-                _ => continue, // traces, above
+                _ => continue, // traces, above, and what is not a stream's
             };
             for row in values.chunks_exact_mut(spec.streams() * columns) {
                 row[stream * columns..][..columns].fill(T::zero());

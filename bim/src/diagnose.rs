@@ -1,8 +1,26 @@
-//! How far the online gradient is from full backpropagation through time, and how much old weights in the traces matter.
+//! How far the online gradient is from full backpropagation through time, and for which of three reasons.
 //!
 //! Some chunks before a diagnosis is due, the state is copied and the inputs from there on are kept. When it is due, two
-//! shadows of the network, on the present weights, run over the same inputs: one backpropagates the chunk's loss through the
-//! whole window; one uses the online rule with traces that no weight has changed under.
+//! shadows of the network, on the present weights, run over the same inputs, so that four gradients of the last chunk's loss
+//! (with the price of its own spikes and of no earlier ones) lie side by side:
+//!
+//! | gradient | states | traces |
+//! |---|---|---|
+//! | *online*, what is learned from | as they came about, under weights that moved | carried along, under the same |
+//! | *renewed* | as they came about | of the rerun |
+//! | *fresh* | rerun under the present weights | of the rerun |
+//! | *reference* | rerun | none: backpropagation through the whole window |
+//!
+//! Rows of `layers.parquet`, layer `layers.<l>`, over all parameters of the block, living synapses alone:
+//!
+//! | quantity | is |
+//! |---|---|
+//! | `cosine_gradient_bptt`, `norm_ratio_gradient_bptt` | *online* against *reference*: all reasons together |
+//! | `cosine_fresh_bptt`, `norm_ratio_fresh_bptt` | *fresh* against *reference*, at the same states: what the rule leaves out |
+//! | `trace_staleness` | norm of *online* − *renewed*, in units of *renewed*: what old weights in the traces do |
+//! | `state_drift` | norm of *renewed* − *fresh*, in units of *fresh*: what old weights in the states do |
+//!
+//! Credit from before the window is in the carried traces alone and counts as staleness.
 
 use candle_core::Tensor;
 use learner::{Bound, LayerValue, Result, Snapshot};
@@ -10,6 +28,7 @@ use learner::{Bound, LayerValue, Result, Snapshot};
 use crate::config::{BimConfig, Credit};
 use crate::network::{Group, Network};
 use crate::params::NetworkParams;
+use crate::plasticity::Plasticity;
 use crate::rule::Membrane;
 
 /// Names in a snapshot: the shadow's state, and the chunks since.
@@ -114,16 +133,17 @@ impl Diagnoser {
         Ok(())
     }
 
-    /// If a diagnosis is due: compares `grads`, the online gradient of the chunk last run, with the references.
+    /// If a diagnosis is due: compares the online gradient of the chunk last run with the references. `network` stands between
+    /// [`Network::reverse`] of that chunk and the end of it.
     ///
     /// # Errors
     /// If a shadow cannot run.
     pub fn diagnose(
         &mut self,
-        membrane: Membrane,
+        network: &Network<f32>,
+        plasticity: &Plasticity,
         bound: &Bound,
         d_logits: &[f32],
-        grads: &NetworkParams<Vec<f32>>,
         update: u64,
     ) -> Result<Vec<LayerValue>> {
         if self.due_in(update) != Some(0) {
@@ -131,38 +151,64 @@ impl Diagnoser {
         }
         let Some(recording) = self.recording.take() else { return Ok(Vec::new()) };
         let Recording { mut shadow, chunks } = recording;
-        let mut fresh = Network::new(&self.config, &shadow.io(), membrane, &mut bound.clone())?;
-        fresh.copy_state(&mut shadow);
-        let full = through_time(&mut shadow, &chunks, d_logits)?;
+        let membrane = network.groups.first().and_then(|g| g.blocks.first()).map(|b| b.spec.membrane);
+        let membrane = membrane.unwrap_or(Membrane::Lag(0)); // nothing to run where there is no block
+        let mut rerun = Network::new(&self.config, &shadow.io(), membrane, &mut bound.clone())?;
+        rerun.copy_state(&mut shadow);
+        let gradients = |network: &Network<f32>| {
+            let mut grads = network.zero_grads();
+            network.add_grads(&mut grads);
+            grads
+        };
+        let online = gradients(network);
+        let reference = through_time(&mut shadow, &chunks, d_logits)?;
         let last = chunks.len() - 1;
         for (i, (starts, x)) in chunks.iter().enumerate() {
-            fresh.reset(starts)?;
-            fresh.forward(x)?;
+            rerun.reset(starts)?;
+            rerun.forward(x)?;
             if i < last {
-                fresh.finish()?;
+                rerun.finish()?;
             }
         }
-        fresh.reverse(Some(d_logits), false)?;
-        let mut fresh_grads = fresh.zero_grads();
-        fresh.add_grads(&mut fresh_grads);
+        rerun.reverse(Some(d_logits), false)?;
+        let fresh = gradients(&rerun);
+        // the states as they came about, the traces of the rerun
+        let groups = std::mem::replace(&mut rerun.groups, network.groups.clone());
+        rerun.set_steps(network.steps());
+        rerun.take_traces(&groups);
+        let renewed = gradients(&rerun);
+        let mut all = [online, renewed, fresh, reference];
+        for grads in &mut all {
+            plasticity.mask(grads.iter_mut());
+        }
         let mut values = Vec::new();
-        for l in 0..grads.blocks.len() {
+        for l in 0..self.config.layers.0 {
             let layer = format!("layers.{l}");
-            let [online, bptt, fresh] =
-                [grads, &full, &fresh_grads].map(|g| g.blocks[l].iter().flatten().copied().collect::<Vec<f32>>());
-            let (a, b, f) = (norm(&online), norm(&bptt), norm(&fresh));
-            let product: f64 = online.iter().zip(&bptt).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-            let stale: Vec<f32> = online.iter().zip(&fresh).map(|(x, y)| x - y).collect();
+            let [online, renewed, fresh, reference] =
+                all.each_ref().map(|g| g.blocks[l].iter().flatten().copied().collect::<Vec<f32>>());
+            let ratio = |a: &[f32], b: &[f32]| norm(a) / norm(b).max(f64::MIN_POSITIVE);
             for (quantity, value) in [
-                ("cosine_gradient_bptt", product / (a * b).max(f64::MIN_POSITIVE)),
-                ("norm_ratio_gradient_bptt", a / b.max(f64::MIN_POSITIVE)),
-                ("staleness", norm(&stale) / f.max(f64::MIN_POSITIVE)),
+                ("cosine_gradient_bptt", cosine(&online, &reference)),
+                ("norm_ratio_gradient_bptt", ratio(&online, &reference)),
+                ("cosine_fresh_bptt", cosine(&fresh, &reference)),
+                ("norm_ratio_fresh_bptt", ratio(&fresh, &reference)),
+                ("trace_staleness", ratio(&difference(&online, &renewed), &renewed)),
+                ("state_drift", ratio(&difference(&renewed, &fresh), &fresh)),
             ] {
                 values.push(LayerValue { layer: layer.clone(), quantity, value });
             }
         }
         Ok(values)
     }
+}
+
+fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(x, y)| x - y).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let product: f64 = a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+    product / (norm(a) * norm(b)).max(f64::MIN_POSITIVE)
 }
 
 fn norm(v: &[f32]) -> f64 {

@@ -12,12 +12,12 @@ use rayon::prelude::*;
 
 use crate::block::{Block, Shared, Spec};
 use crate::config::{BimConfig, DecayForm, DeltaInput};
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::scan::DynamicsGrads;
 use crate::kernels::trace::CreditGrads;
 use crate::kernels::{Real, add, row};
 use crate::params::{BlockParams, NetworkParams};
 use crate::rule::Membrane;
+use learner::product::{View, matmul};
 
 /// Rows of a group's matrices: enough to keep the matrix product busy, few enough to leave work for all cores.
 const GROUP_ROWS: usize = 128;
@@ -152,7 +152,7 @@ impl<T: Real> Network<T> {
             .step_by(per_group)
             .map(|first| {
                 let streams = per_group.min(io.streams - first);
-                let spec = Spec::new(c, membrane, streams);
+                let spec = Spec { all_streams: io.streams, ..Spec::new(c, membrane, streams) };
                 Group::new(spec, c.layers.0, io, first)
             })
             .collect();
@@ -263,7 +263,7 @@ impl<T: Real> Network<T> {
     }
 
     /// Reverse mode through the chunk last run, from `∂L/∂logits` `[B, K, O]`. Unless `chained`, no credit comes from later
-    /// chunks. Without `d_logits` there was no loss: all adjoints are zero.
+    /// chunks. Without `d_logits` there was no loss: all adjoints are zero, and spikes have no price.
     ///
     /// # Errors
     /// If a parameter cannot be read.
@@ -279,8 +279,10 @@ impl<T: Real> Network<T> {
                 }
             }
         }
-        let groups = &mut self.groups;
-        with_params(&self.params, |params| groups.par_iter_mut().for_each(|g| g.reverse(params, steps, chained)))
+        let (groups, priced) = (&mut self.groups, d_logits.is_some());
+        with_params(&self.params, |params| {
+            groups.par_iter_mut().for_each(|g| g.reverse(params, steps, chained, priced));
+        })
     }
 
     /// Adds the gradients of all parameters that the last reverse pass and the traces give.
@@ -291,10 +293,10 @@ impl<T: Real> Network<T> {
     /// [`Network::add_grads`] and [`Network::finish`] in one: the largest traces are read once for both.
     ///
     /// # Errors
-    /// If a parameter cannot be read.
+    /// None at present, as for [`Network::finish`].
     pub fn add_grads_and_finish(&mut self, grads: &mut NetworkParams<Vec<T>>) -> Result<()> {
         self.add_grads_but(false, grads);
-        self.end_chunk(true)?;
+        self.end_chunk(true);
         for (l, grads) in grads.blocks.iter_mut().enumerate() {
             for group in &self.groups {
                 add(&group.blocks[l].step_credit, &mut grads.delta);
@@ -360,18 +362,24 @@ impl<T: Real> Network<T> {
     /// Ends the chunk: traces advance, histories move on.
     ///
     /// # Errors
-    /// If a parameter cannot be read.
+    /// None at present: what is needed of the weights is kept since the forward pass.
     pub fn finish(&mut self) -> Result<()> {
-        self.end_chunk(false)
+        self.end_chunk(false);
+        Ok(())
     }
 
-    fn end_chunk(&mut self, with_credit: bool) -> Result<()> {
+    fn end_chunk(&mut self, with_credit: bool) {
         let (groups, steps) = (&mut self.groups, self.steps);
-        with_params(&self.params, |params| {
-            groups.par_iter_mut().for_each(|g| {
-                g.blocks.par_iter_mut().zip(&params.blocks).for_each(|(block, p)| block.finish(p, steps, with_credit));
-            });
-        })
+        groups.par_iter_mut().for_each(|g| g.blocks.par_iter_mut().for_each(|block| block.finish(steps, with_credit)));
+    }
+
+    /// Takes over the traces, and nothing else, of groups of the same shape.
+    pub(crate) fn take_traces(&mut self, from: &[Group<T>]) {
+        for (group, from) in self.groups.iter_mut().zip(from) {
+            for (block, from) in group.blocks.iter_mut().zip(&from.blocks) {
+                block.traces.clone_from(&from.traces);
+            }
+        }
     }
 
     /// Takes over state and histories, but no credit, from a network of the same shape.
@@ -525,7 +533,7 @@ impl<T: Real> Group<T> {
         matmul((logits, View::new(rows, outputs)), (x, View::new(rows, width)), head, T::one());
     }
 
-    fn reverse(&mut self, params: &NetworkParams<&[T]>, steps: usize, chained: bool) {
+    fn reverse(&mut self, params: &NetworkParams<&[T]>, steps: usize, chained: bool, priced: bool) {
         let (width, outputs) = (params.gain.len(), params.head_bias.len());
         let rows = steps * self.streams;
         self.dx.clear();
@@ -544,7 +552,7 @@ impl<T: Real> Group<T> {
         }
         row::normalize_reverse(width, &self.normed[..rows * width], &self.inverse_rms, &self.d_scaled, &mut self.dx);
         for (block, params) in self.blocks.iter_mut().zip(&params.blocks).rev() {
-            block.reverse(params, steps, &mut self.dx, chained, &mut self.shared);
+            block.reverse(params, steps, &mut self.dx, (chained, priced), &mut self.shared);
         }
     }
 

@@ -60,7 +60,6 @@ pub struct Bim {
     directions: Vec<Vec<f32>>,
     state_bytes: u64,
     trace_bytes: u64,
-    membrane: Membrane,
 }
 
 /// Learning rate and weight decay of a parameter, by its name.
@@ -112,7 +111,6 @@ impl Bim {
             directions,
             state_bytes: (numbers * size_of::<f32>()) as u64,
             trace_bytes: (traces * size_of::<f32>()) as u64,
-            membrane,
             network,
         })
     }
@@ -218,19 +216,19 @@ impl Learner for Bim {
             layers.extend(tally.iter().flat_map(|t| t.layer_values(rows)));
             layers.extend(self.firing());
         }
-        self.network.add_grads_and_finish(&mut self.grads)?;
         let bound = self.params.bound();
-        layers.extend(self.diagnoser.diagnose(self.membrane, &bound, &self.d_logits, &self.grads, update)?);
+        layers.extend(self.diagnoser.diagnose(&self.network, &self.plasticity, &bound, &self.d_logits, update)?);
+        self.network.add_grads_and_finish(&mut self.grads)?;
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
         let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
         let scale = if grad_norm > self.train.clip { self.train.clip / grad_norm } else { 1.0 };
         self.adamw.directions_into(&grads, scale, &mut self.directions)?;
+        self.plasticity.mask(self.directions.iter_mut());
         self.plasticity.measure(Quantity::Gradient, &grads);
         self.plasticity.measure(Quantity::Direction, &self.directions);
         let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
         layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
-        self.plasticity.mask(self.directions.iter_mut());
         layers.extend(self.plasticity.measured(&self.directions));
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;

@@ -1,13 +1,15 @@
 //! What acts on single synapses beside the gradient: STDP mixed in by λ (eq. 4, sign corrected), and pruning (eqs. 9, 10).
 //!
 //! `Δw = −η [λ ĝ − (1−λ) Ω̂]`. `ĝ` is the optimiser's direction; `Ω̂` is the STDP term scaled by running root mean squares to
-//! the size of `ĝ`, per pathway: without that λ would mean nothing, since the two differ by orders of magnitude.
+//! the size of `ĝ`, per pathway: without that λ would mean nothing, since the two differ by orders of magnitude. Both are root
+//! mean squares over the living synapses, so that λ means the same however many are pruned.
 //!
 //! With a decay per head an eligibility trace belongs to a head, not to a synapse: a pruned synapse simply no longer reads
 //! it. Its gradient, its direction and its weight are zero from then on.
 
 use candle_core::Tensor;
 use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
+use rand::Rng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
@@ -159,13 +161,12 @@ impl Plasticity {
         let plastic = self.pathways.par_iter_mut().filter(|p| p.pairs(config));
         plastic.for_each(|path| {
             let (layer, site) = (path.layer, path.site);
-            for (i, (pairs, group)) in path.pairs.iter_mut().zip(&network.groups).enumerate() {
+            for (pairs, group) in path.pairs.iter_mut().zip(&network.groups) {
                 let (mut pre, post) = spikes(layer, site, group, config, steps);
                 if config.stdp.shuffled {
-                    let mut order: Vec<usize> = (0..steps).collect();
-                    order.shuffle(&mut seeded_rng(seed, &format!("shuffle.{}.{i}.{update}", path.name)));
-                    let rows: Vec<&[f32]> = pre.chunks_exact(pre.len() / steps).collect();
-                    pre = Spikes::Owned(order.iter().flat_map(|&t| rows[t].iter().copied()).collect());
+                    pre = Spikes::Owned(shuffled(&pre, steps, group, |stream| {
+                        seeded_rng(seed, &format!("shuffle.{}.{stream}.{update}", path.name))
+                    }));
                 }
                 accumulate(window, &pre, &post, pairs, &mut path.omega);
             }
@@ -212,7 +213,8 @@ impl Plasticity {
     }
 
     /// Mixes STDP into the optimiser's directions (eq. 4) and returns diagnostics if asked. `grads` are the raw gradients,
-    /// which the rule as printed uses.
+    /// which the rule as printed uses. Both come with zeros at pruned synapses ([`Plasticity::mask`]); STDP's term gets them
+    /// here, so that root mean squares, norms and cosine are those of the living synapses.
     ///
     /// # Errors
     /// If a tensor is not in host memory.
@@ -229,12 +231,15 @@ impl Plasticity {
             return Ok(values);
         }
         let lambda = self.lambda(update);
-        let (mixing, stdp) = (self.config.mixing, self.config.stdp);
+        let (mixing, stdp, prunes) = (self.config.mixing, self.config.stdp, self.prunes());
         let config = &self.config;
         for (i, path) in self.pathways.iter_mut().filter(|p| p.pairs(config)).enumerate() {
-            path.updates += 1;
+            let Pathway { omega, mask, .. } = path;
+            if prunes {
+                // what spikes did where no synapse is left says nothing about those that are
+                omega.iter_mut().zip(&*mask).for_each(|(o, m)| *o *= m);
+            }
             if !matches!(stdp.bounds, Bounds::None | Bounds::Hard) {
-                let omega = &mut path.omega;
                 let weights = if path.site == Site::Input {
                     &network.params.blocks[path.layer].projection
                 } else {
@@ -246,11 +251,14 @@ impl Plasticity {
             // the pathway's synapses are the first rows of the parameter
             let direction = &mut directions[path.parameter][..path.omega.len()];
             let [g2, o2, go] = moments(direction, &path.omega);
-            let n = path.omega.len() as f64;
-            let corrected = 1.0 - RMS_DECAY.powf(path.updates as f64);
-            for (mean, sum) in path.mean_square.iter_mut().zip([g2, o2]) {
-                *mean = RMS_DECAY * *mean + (1.0 - RMS_DECAY) * sum / n;
+            let living = path.mask.len() - path.pruned;
+            if living > 0 {
+                path.updates += 1;
+                for (mean, sum) in path.mean_square.iter_mut().zip([g2, o2]) {
+                    *mean = RMS_DECAY * *mean + (1.0 - RMS_DECAY) * sum / living as f64;
+                }
             }
+            let corrected = 1.0 - RMS_DECAY.powf(path.updates as f64);
             match mixing {
                 Mixing::Normalised => {
                     let rms = path.mean_square.map(|m| (m / corrected).sqrt());
@@ -437,6 +445,23 @@ fn spikes<'a>(
     }
 }
 
+/// A chunk's spikes `[K, streams, J]` with the steps of each stream in an order of its own, which follows from the stream's
+/// number among all: how streams are grouped does not matter.
+fn shuffled<R: Rng>(spikes: &[f32], steps: usize, group: &Group<f32>, rng: impl Fn(usize) -> R) -> Vec<f32> {
+    let row = spikes.len() / steps;
+    let width = row / group.streams;
+    let mut out = vec![0.0; spikes.len()];
+    for b in 0..group.streams {
+        let mut order: Vec<usize> = (0..steps).collect();
+        order.shuffle(&mut rng(group.first + b));
+        for (to, from) in order.into_iter().enumerate() {
+            let [to, from] = [to, from].map(|t| t * row + b * width);
+            out[to..to + width].copy_from_slice(&spikes[from..from + width]);
+        }
+    }
+    out
+}
+
 /// Spikes of a population of neurons per channel as one signed count per channel: OFF cells count negative.
 fn onto_channels<'a>(spikes: &'a [f32], c: &BimConfig) -> Spikes<'a> {
     if c.population.0 == 1 {
@@ -466,9 +491,11 @@ fn rms(w: &[f32]) -> f64 {
     (w.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>() / alive as f64).sqrt()
 }
 
-/// Scales STDP's changes by how far each weight is from its bounds.
+/// Scales STDP's changes by how far each weight is from its bounds. Weights that are all zero have no bound: they are far
+/// from any.
 fn bound(bounds: Bounds, limit: f64, w: &[f32], omega: &mut [f32]) {
-    let inverse = (1.0 / (limit * rms(w)).max(f64::MIN_POSITIVE)) as f32;
+    let largest = limit * rms(w);
+    let inverse = if largest > 0.0 { (1.0 / largest).min(f64::from(f32::MAX)) as f32 } else { 0.0 };
     for (&w, o) in w.iter().zip(omega) {
         let x = (w * inverse).clamp(-1.0, 1.0);
         *o *= match bounds {
@@ -483,6 +510,10 @@ fn bound(bounds: Bounds, limit: f64, w: &[f32], omega: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Count, PruneConfig, Share, StdpConfig};
+    use crate::rule::Membrane;
+    use candle_core::{DType, Device};
+    use learner::{InputKind, Io};
 
     #[test]
     fn bounds_stop_growth_at_the_limit() {
@@ -500,6 +531,89 @@ mod tests {
                     assert!((got - want).abs() < 1e-6, "{bounds:?}: {omega:?}"); // f32 rounding
                 }
             }
+        }
+    }
+
+    fn network(c: &BimConfig, segment: usize) -> Result<Network<f32>> {
+        let io = Io { input: InputKind::Frames { width: 3 }, outputs: 2, streams: 8, segment };
+        let mut params = learner::Params::new(5, DType::F32, &Device::Cpu);
+        Network::new(c, &io, Membrane::choose(c, 24), &mut params)
+    }
+
+    fn config() -> BimConfig {
+        let stdp = StdpConfig { bounds: Bounds::None, ..StdpConfig::default() };
+        let prune = PruneConfig { target: Share(0.5), ..PruneConfig::default() };
+        let (width, channels, heads, layers) = (Count(8), Count(16), Count(2), Count(2));
+        BimConfig { width, channels, heads, layers, lambda: Share(0.9), stdp, prune, ..BimConfig::default() }
+    }
+
+    /// STDP's share is a share among the synapses that are there: what spikes did at the others does not count, in the mix,
+    /// in the running means or in the diagnostics.
+    #[test]
+    fn the_share_of_stdp_is_one_among_living_synapses() -> Result<()> {
+        let c = config();
+        let network = network(&c, 16)?;
+        let mut plasticity = Plasticity::new(&c, &network, 1);
+        let sign = |i: usize| if (i * 7 + i / 5).is_multiple_of(3) { 1.0f32 } else { -1.0 };
+        for path in &mut plasticity.pathways {
+            for i in 0..path.mask.len() {
+                let alive = i % 4 == 0;
+                path.mask[i] = f32::from(u8::from(alive));
+                path.omega[i] = if alive { 3.0 * sign(i + 1) } else { 100.0 };
+            }
+            path.count_pruned();
+        }
+        let mut directions: Vec<Vec<f32>> =
+            network.params.iter().map(|t| (0..t.elem_count()).map(|i| 0.2 * sign(i)).collect()).collect();
+        plasticity.mask(directions.iter_mut());
+        let grads: Vec<Vec<f32>> = directions.clone();
+        let grads: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+        let rows = plasticity.mix(&network, &grads, &mut directions, 1_000, true)?;
+        let path = &plasticity.pathways[0];
+        let n = path.mask.len();
+        for (i, got) in directions[path.parameter][..n].iter().enumerate() {
+            let want = if i % 4 == 0 { 0.9 * 0.2 * sign(i) - 0.1 * 0.2 * sign(i + 1) } else { 0.0 };
+            assert!((got - want).abs() < 1e-6, "{i}: {got} for {want}"); // f32 rounding
+        }
+        let row = |quantity: &str| {
+            rows.iter().find(|r| r.layer == "layers.0.input" && r.quantity == quantity).map_or(f64::NAN, |r| r.value)
+        };
+        let alive = (n as f64 / 4.0).sqrt();
+        assert!((row("norm_stdp") - 3.0 * alive).abs() < 1e-4, "{rows:?}");
+        assert!((row("norm_direction") - 0.2 * alive).abs() < 1e-4, "{rows:?}");
+        let [rms_direction, rms_stdp] = path.mean_square.map(|m| (m / (1.0 - RMS_DECAY)).sqrt());
+        assert!((rms_direction - 0.2).abs() < 1e-6 && (rms_stdp - 3.0).abs() < 1e-6, "{rms_direction} {rms_stdp}");
+        Ok(())
+    }
+
+    /// The control of shuffled spikes is another draw for every stream, not for every group of streams.
+    #[test]
+    fn shuffled_pairs_do_not_depend_on_the_grouping() -> Result<()> {
+        let mut c = config();
+        c.stdp.shuffled = true;
+        let omega = |segment: usize| -> Result<(usize, Vec<f32>)> {
+            let mut network = network(&c, segment)?;
+            let x: Vec<f32> = (0..8 * 16 * 3).map(|i| ((i * 37 % 101) as f32 - 50.0) / 20.0).collect();
+            network.forward(&Tensor::from_vec(x, (8, 16, 3), &Device::Cpu)?)?;
+            let mut plasticity = Plasticity::new(&c, &network, 1);
+            plasticity.observe(&network, 0);
+            Ok((network.groups.len(), plasticity.pathways[0].omega.clone()))
+        };
+        let ((one, want), (eight, got)) = (omega(16)?, omega(128)?);
+        assert_eq!((one, eight), (1, 8));
+        assert!(want.iter().any(|o| *o != 0.0), "silent: the test would be empty");
+        let close = |(x, y): (&f32, &f32)| (x - y).abs() < 1e-4 * (1.0 + y.abs()); // other sums of f32
+        assert!(got.iter().zip(&want).all(close));
+        Ok(())
+    }
+
+    /// A pathway without a weight has no scale: bounds leave its term as it is.
+    #[test]
+    fn bounds_of_nothing_are_finite() {
+        for bounds in [Bounds::None, Bounds::Hard, Bounds::Soft, Bounds::Symmetric] {
+            let mut omega = [1.0, -1.0];
+            bound(bounds, 4.0, &[0.0, 0.0], &mut omega);
+            assert!(omega.iter().all(|o| o.is_finite()), "{bounds:?}: {omega:?}");
         }
     }
 }

@@ -30,7 +30,7 @@ use learner::{Error, LayerValue, Result, Snapshot};
 
 use crate::config::{DiagnoseConfig, FURTHEST};
 use crate::kernels::Real;
-use crate::kernels::matmul::{View, matmul};
+use learner::product::{View, matmul};
 
 /// What is measured at each difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use learner::product::InstructionSet;
 
 use crate::error::{Error, Result, exit};
 use crate::grid::Selection;
@@ -199,7 +200,9 @@ impl Select {
     }
 }
 
+/// The device of `--device`; checks that matrix products run where `HARNESS_ISA` says, if it does.
 fn parse_device(text: &str) -> Result<Device> {
+    InstructionSet::choose().map_err(Error::Usage)?;
     let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
     match text {
         "auto" if candle_core::utils::cuda_is_available() => cuda(0),

@@ -97,7 +97,7 @@ pub fn run_cell(
     let io = job.task.io(config.train.streams.0, segment);
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
-    bim::kernels::matmul::warm_up();
+    learner::product::warm_up();
     baselines::release_scratch(); // an earlier cell's, in a process that runs several
     let mut learner = build(config, job.task, io, &*source, total, job.device)?;
     if let Some(snapshot) = start {

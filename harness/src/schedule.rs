@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candle_core::Device;
+use learner::product::InstructionSet;
 
 use crate::datasets::wikitext::sha256_hex;
 use crate::error::{Error, Result};
@@ -226,6 +227,7 @@ fn provenance(cell: &PlannedCell, device: &Device) -> Provenance {
         git_dirty: option_env!("HARNESS_GIT_DIRTY").map(|d| d == "true"),
         lock_sha256: sha256_hex(include_bytes!("../../Cargo.lock")),
         device: device_name(device),
+        instruction_set: Some(InstructionSet::in_use().name().to_owned()),
         threads: rayon::current_num_threads() as u64,
         data: cell.data.clone(),
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
@@ -257,6 +259,9 @@ fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {
         ("threads".to_owned(), p.threads.to_string()),
         ("started_unix_s".to_owned(), p.started_unix_s.to_string()),
     ]);
+    if let Some(set) = &p.instruction_set {
+        meta.insert("instruction_set".to_owned(), set.clone());
+    }
     if let Some(commit) = &p.git_commit {
         meta.insert("git_commit".to_owned(), commit.clone());
         meta.insert("git_dirty".to_owned(), p.git_dirty.unwrap_or_default().to_string());
@@ -291,6 +296,7 @@ pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathB
             peak_bytes: status.peak_bytes,
             device: status.provenance.device.clone(),
             threads: status.provenance.threads,
+            instruction_set: status.provenance.instruction_set.clone(),
             config: c.flat(),
             ..ResultRow::default()
         };

@@ -69,6 +69,9 @@ pub struct Provenance {
     pub lock_sha256: String,
     /// Device.
     pub device: String,
+    /// Vector instructions of the matrix products, such as `avx512`; unknown in files of versions before it was recorded.
+    #[serde(default)]
+    pub instruction_set: Option<String>,
     /// Threads.
     pub threads: u64,
     /// Digest of the data used.

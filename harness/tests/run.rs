@@ -55,7 +55,7 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
         assert!(!read_predictions(&dir.join("predictions.parquet")).expect("predictions").is_empty());
         let layers = read_layers(&dir.join("layers.parquet")).expect("layers");
         let config = std::fs::read_to_string(dir.join("config.yaml")).expect("configuration");
-        for quantity in ["cosine_gradient_bptt", "norm_ratio_gradient_bptt", "staleness", "cosine_descent_stdp"] {
+        for quantity in ["cosine_gradient_bptt", "norm_ratio_gradient_bptt", "trace_staleness", "cosine_descent_stdp"] {
             let diagnosed = layers.iter().any(|l| l.quantity == quantity && l.layer.starts_with("layers.1"));
             assert_eq!(diagnosed, config.contains("kind: bim"), "{quantity}: {layers:?}");
         }

@@ -6,7 +6,6 @@
 
 pub mod encode;
 pub mod lanes;
-pub mod matmul;
 pub mod neuron;
 pub mod prune;
 pub mod row;
@@ -18,7 +17,7 @@ use num_traits::{Float, FloatConst, NumAssign};
 
 /// Element type of the kernels.
 pub trait Real:
-    Float + FloatConst + NumAssign + candle_core::WithDType + std::iter::Sum + Default + Send + Sync + 'static
+    Float + FloatConst + NumAssign + candle_core::WithDType + learner::product::Element + std::iter::Sum + Default + 'static
 {
     /// Conversion from a configuration value.
     fn of(x: f64) -> Self {

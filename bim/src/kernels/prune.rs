@@ -1,6 +1,7 @@
 //! Adaptive synaptic pruning (paper eqs. 9, 10), corrected.
 
 use rand::Rng;
+use rand::seq::SliceRandom;
 
 use super::Real;
 use crate::config::{PruneConfig, PruneRule};
@@ -16,26 +17,31 @@ pub fn probability(c: &PruneConfig, magnitude: f64, theta: f64) -> f64 {
 }
 
 /// One pruning event: draws for every remaining synapse, clears `mask` and the weight where it goes, and moves the
-/// threshold (eq. 10: `θ += γ (ρ − sparsity)`). No synapse goes once the target share is reached.
+/// threshold (eq. 10: `θ += γ (ρ − sparsity)`). No synapse goes once the target share is reached: where more are candidates
+/// than may go, which of them do is drawn too, all equally likely. Growing back is drawn for each synapse that was gone
+/// before the event; what the event itself takes stays gone at least until the next one.
 pub fn event<T: Real>(c: &PruneConfig, w: &mut [T], mask: &mut [T], theta: &mut f64, rng: &mut impl Rng) {
-    let alive = mask.iter().filter(|&&m| m != T::zero()).count();
+    let gone: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] == T::zero()).collect();
+    let alive = w.len() - gone.len();
     let squares: f64 = w.iter().map(|x| x.wide() * x.wide()).sum();
     let rms = (squares / alive.max(1) as f64).sqrt().max(f64::MIN_POSITIVE);
-    let mut budget = ((c.target.0 * w.len() as f64) as usize).saturating_sub(w.len() - alive);
-    for (w, m) in w.iter_mut().zip(mask.iter_mut()) {
-        if *m == T::zero() {
-            continue;
-        }
+    let budget = ((c.target.0 * w.len() as f64) as usize).saturating_sub(gone.len());
+    let mut candidates = Vec::new();
+    for (i, w) in w.iter().enumerate().filter(|(i, _)| mask[*i] != T::zero()) {
         let p = c.hazard.0 * probability(c, w.wide().abs() / rms, *theta);
-        if rng.random::<f64>() < p && budget > 0 {
-            (*w, *m) = (T::zero(), T::zero());
-            budget -= 1;
+        if rng.random::<f64>() < p {
+            candidates.push(i);
         }
     }
+    let chosen =
+        if candidates.len() > budget { candidates.partial_shuffle(rng, budget).0 } else { &mut candidates[..] };
+    for &mut i in chosen {
+        (w[i], mask[i]) = (T::zero(), T::zero());
+    }
     if c.regrow.0 > 0.0 {
-        for m in mask.iter_mut().filter(|m| **m == T::zero()) {
+        for i in gone {
             if rng.random::<f64>() < c.regrow.0 {
-                *m = T::one(); // its weight starts again from zero
+                mask[i] = T::one(); // its weight starts again from zero
             }
         }
     }
@@ -100,6 +106,52 @@ mod tests {
         let (sparsity, thetas) = settle(PruneRule::AsPrinted, 5.0);
         assert!(sparsity < 0.01, "{sparsity}");
         assert!(thetas.windows(2).all(|t| t[1] > t[0] + 30.0), "θ grows without end: {thetas:?}");
+    }
+
+    /// One event that wants far more synapses than the budget leaves, over equal weights; returns which went.
+    fn limited(seed: u64, mask: &mut [f64], target: f64, regrow: f64) -> Vec<usize> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        let before = mask.to_vec();
+        let mut w: Vec<f64> = before.clone();
+        let c =
+            PruneConfig { target: Share(target), hazard: Share(1.0), regrow: Share(regrow), ..PruneConfig::default() };
+        event(&c, &mut w, mask, &mut 10.0, &mut rng);
+        assert!(w.iter().zip(mask.iter()).all(|(w, m)| *m > 0.0 || *w == 0.0), "a pruned weight is zero");
+        (0..mask.len()).filter(|&i| before[i] > 0.0 && mask[i] == 0.0).collect()
+    }
+
+    /// Mean and standard deviation of positions, as shares of all.
+    fn spread(at: &[usize], all: usize) -> (f64, f64) {
+        let share = |i: &usize| *i as f64 / all as f64;
+        let mean = at.iter().map(share).sum::<f64>() / at.len() as f64;
+        (mean, (at.iter().map(|i| (share(i) - mean).powi(2)).sum::<f64>() / at.len() as f64).sqrt())
+    }
+
+    /// Which synapses a budget is spent on is drawn, not counted off from the first.
+    #[test]
+    fn a_budget_is_drawn_from_all_candidates() {
+        const ALL: usize = 10_000;
+        let run = |seed| limited(seed, &mut vec![1.0; ALL], 0.1, 0.0);
+        let gone = run(1);
+        assert_eq!(gone.len(), ALL / 10);
+        let (mean, deviation) = spread(&gone, ALL);
+        // uniform: 1/2 and 1/√12, within five standard errors of 1000 draws
+        assert!((mean - 0.5).abs() < 0.046 && (deviation - 12f64.sqrt().recip()).abs() < 0.03, "{mean} {deviation}");
+        assert_eq!(gone, run(1), "the seed decides");
+        assert_ne!(gone, run(2));
+    }
+
+    /// What grows back is drawn from those that were gone before the event; what the event takes stays gone for now.
+    #[test]
+    fn regrowth_is_drawn_from_those_gone_before() {
+        const ALL: usize = 10_000;
+        let mut mask: Vec<f64> = (0..ALL).map(|i| f64::from(u8::from(i % 2 == 0))).collect();
+        let gone = limited(1, &mut mask, 0.6, 0.2);
+        assert_eq!(gone.len(), ALL / 10, "each of them is still gone");
+        let back: Vec<usize> = (1..ALL).step_by(2).filter(|&i| mask[i] > 0.0).collect();
+        assert!((back.len() as f64 - 1000.0).abs() < 5.0 * 28.0, "{} of 5000 with a chance of 0.2", back.len());
+        let (mean, deviation) = spread(&back, ALL);
+        assert!((mean - 0.5).abs() < 0.046 && (deviation - 12f64.sqrt().recip()).abs() < 0.03, "{mean} {deviation}");
     }
 
     #[test]

@@ -89,6 +89,41 @@ pub struct ScanTape<T> {
     pub v: Vec<T>,
     /// State before the window: `[streams, N, D]`.
     pub h0: Vec<T>,
+    /// Rates `e^{A_log}` in force at each step of the history, then in the chunk: `[lag + 1, H]` or `[lag + 1, N, D]`. Weights
+    /// change between chunks, but what a history holds came about under those of its time.
+    pub rates: Vec<T>,
+    /// Skips `D`, likewise: `[lag + 1, D]`.
+    pub skips: Vec<T>,
+}
+
+/// The row of a [`ScanTape`]'s rates or skips, each of `len`, that was in force at step `t` of the window.
+pub(super) fn in_force<T>(rows: &[T], len: usize, lag: usize, t: usize) -> &[T] {
+    &rows[t.min(lag) * len..][..len]
+}
+
+impl<T: Real> ScanTape<T> {
+    /// Rates at step `t` of a window behind `lag` steps of history: `[H]` or `[N, D]`.
+    #[must_use]
+    pub fn rates_at(&self, dims: &Dims, lag: usize, t: usize) -> &[T] {
+        in_force(&self.rates, dims.decays(), lag, t)
+    }
+
+    /// Skips at step `t` of a window behind `lag` steps of history: `[D]`.
+    #[must_use]
+    pub fn skips_at(&self, dims: &Dims, lag: usize, t: usize) -> &[T] {
+        in_force(&self.skips, dims.channels, lag, t)
+    }
+
+    /// The chunk's last steps become history: what was in force in them moves to the front.
+    pub fn shift_in_force(&mut self, dims: &Dims, lag: usize, steps: usize) {
+        for (rows, len) in [(&mut self.rates, dims.decays()), (&mut self.skips, dims.channels)] {
+            let kept = lag.saturating_sub(steps);
+            rows.copy_within(steps.min(lag) * len..lag * len, 0);
+            for row in kept..lag {
+                rows.copy_within(lag * len..(lag + 1) * len, row * len);
+            }
+        }
+    }
 }
 
 /// Adjoints of the state of a group: `∂L/∂h` `[streams, N, D]` and `∂L/∂V` `[streams, D]`.
@@ -124,7 +159,6 @@ pub struct Scratch<T> {
     adjoint: Vec<Lane<T>>,
     d_b: Vec<Lane<T>>,
     d_c: Vec<Lane<T>>,
-    rate: Vec<T>,
     /// Rows of sources for the traces, with a decay per channel and state.
     pub(super) source: Vec<T>,
     /// The same with a decay per head.
@@ -148,7 +182,7 @@ fn grow<X: Clone>(v: &mut Vec<X>, len: usize, x: X) {
     }
 }
 
-/// `Δ` and `a` of the chunk's rows, from `z` `[K, streams, H]`.
+/// `Δ` and `a` of the chunk's rows, from `z` `[K, streams, H]`, and the rates and skips that are in force in it.
 pub fn step_sizes<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, span: Span, z: &[T], tape: &mut ScanTape<T>) {
     let heads = dims.heads;
     let start = span.lag * span.streams * heads;
@@ -156,14 +190,25 @@ pub fn step_sizes<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, span: Span, z: &
     for (i, (z, delta)) in z[..len].iter().zip(&mut tape.delta[start..][..len]).enumerate() {
         *delta = softplus(*z + dynamics.bias[i % heads]);
     }
-    if dims.decay == Decay::Head {
-        for h in 0..heads {
-            let rate = dynamics.a_log[h].exp();
-            for i in (h..len).step_by(heads) {
-                tape.a[start + i] = (-tape.delta[start + i] * rate).exp();
+    tape.skips[span.lag * dims.channels..].copy_from_slice(dynamics.skip);
+    let rates = &mut tape.rates[span.lag * dims.decays()..];
+    match dims.decay {
+        Decay::Head => {
+            for (h, (rate, a_log)) in rates.iter_mut().zip(dynamics.a_log).enumerate() {
+                *rate = a_log.exp();
+                for i in (h..len).step_by(heads) {
+                    tape.a[start + i] = (-tape.delta[start + i] * *rate).exp();
+                }
             }
         }
+        Decay::ChannelState => rates.iter_mut().zip(dynamics.a_log).for_each(|(rate, x)| *rate = x.exp_fast()),
     }
+}
+
+/// `σ'` of softplus where it gave `delta`: `σ(x) = 1 − e^{−softplus(x)}`, without the cancellation near 0.
+#[must_use]
+pub fn softplus_slope<T: Real>(delta: T) -> T {
+    -(-delta).exp_m1()
 }
 
 #[inline(always)]
@@ -200,7 +245,7 @@ fn decay<T: Real, const PER_STATE: bool>(
     a
 }
 
-/// Runs the chunk: the rows of `tape.p`, `tape.delta` and `tape.a` behind the lag → spikes `s` `[K, streams, D]`; advances
+/// Runs the chunk: the rows of `tape.p` behind the lag and what [`step_sizes`] left there → spikes `s` `[K, streams, D]`; advances
 /// `h` `[streams, N, D]` and writes `V` behind row `lag` of the tape.
 pub fn forward<T: Real>(
     dims: &Dims,
@@ -230,9 +275,9 @@ fn forward_with<T: Real, const PER_STATE: bool>(
 ) {
     let (d, n, heads, width, per) = (dims.channels, dims.state, dims.heads, dims.projected(), dims.per_head());
     let Span { streams, lag, steps } = span;
-    rates(dynamics, scratch, PER_STATE);
     grow(&mut scratch.states, n, [T::zero(); LANES]);
-    let (states, rate) = (&mut scratch.states[..n], &scratch.rate);
+    let states = &mut scratch.states[..n];
+    let rate = in_force(&tape.rates, dims.decays(), lag, lag);
     for b in 0..streams {
         for (at, len) in blocks(d) {
             for (k, x) in states.iter_mut().enumerate() {
@@ -276,15 +321,6 @@ fn forward_with<T: Real, const PER_STATE: bool>(
     }
 }
 
-fn rates<T: Real>(dynamics: &Dynamics<T>, scratch: &mut Scratch<T>, per_state: bool) {
-    scratch.rate.clear();
-    if per_state {
-        scratch.rate.extend(dynamics.a_log.iter().map(|x| x.exp_fast()));
-    } else {
-        scratch.rate.extend(dynamics.a_log.iter().map(|x| x.exp()));
-    }
-}
-
 /// Gradients with respect to what entered the window.
 #[derive(Debug)]
 pub struct ScanGrads<'a, T> {
@@ -301,7 +337,6 @@ pub struct ScanGrads<'a, T> {
 pub fn reverse<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    dynamics: &Dynamics<T>,
     span: Span,
     tape: &ScanTape<T>,
     ds: &[T],
@@ -310,7 +345,7 @@ pub fn reverse<T: Real>(
     grads: &mut ScanGrads<'_, T>,
     scratch: &mut Scratch<T>,
 ) {
-    let args = (dims, neuron, dynamics, span);
+    let args = (dims, neuron, span);
     match dims.decay {
         Decay::Head => reverse_with::<T, false>(args, tape, ds, through, adjoint, grads, scratch),
         Decay::ChannelState => reverse_with::<T, true>(args, tape, ds, through, adjoint, grads, scratch),
@@ -319,7 +354,7 @@ pub fn reverse<T: Real>(
 
 #[allow(clippy::too_many_lines, reason = "one pass in the order of the equations, backwards")]
 fn reverse_with<T: Real, const PER_STATE: bool>(
-    (dims, neuron, dynamics, span): (&Dims, &Neuron<T>, &Dynamics<T>, Span),
+    (dims, neuron, span): (&Dims, &Neuron<T>, Span),
     tape: &ScanTape<T>,
     ds: &[T],
     through: Through,
@@ -331,13 +366,12 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
     let Span { streams, lag, .. } = span;
     let window = span.window();
     let zero = [T::zero(); LANES];
-    rates(dynamics, scratch, PER_STATE);
     grow(&mut scratch.states, (window + 1) * n, zero);
     grow(&mut scratch.decays, if PER_STATE { window * n } else { 0 }, zero);
     grow(&mut scratch.adjoint, n, zero);
     grow(&mut scratch.d_b, window * n, zero);
     grow(&mut scratch.d_c, window * n, zero);
-    let Scratch { states, decays, adjoint: lambda, d_b, d_c, rate, .. } = scratch;
+    let Scratch { states, decays, adjoint: lambda, d_b, d_c, .. } = scratch;
     let (states, lambda) = (&mut states[..(window + 1) * n], &mut lambda[..n]);
     let (d_b, d_c) = (&mut d_b[..window * n], &mut d_c[..window * n]);
     grads.z[..window * streams * heads].fill(T::zero());
@@ -357,6 +391,7 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 let row = t * streams + b;
                 let u = load(&tape.p, row * width + at, len);
                 let b_row = &tape.p[row * width + d..][..n];
+                let rate = tape.rates_at(dims, lag, t);
                 let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
                 let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
                 let mut du = zero;
@@ -376,11 +411,11 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 }
             }
             let mut lv = load(&adjoint.v, b * d + at, len);
-            let skip = load(dynamics.skip, at, len);
             let (mut d_skip, mut d_current) = (zero, zero);
             for t in (0..window).rev() {
                 let row = t * streams + b;
                 let u = load(&tape.p, row * width + at, len);
+                let (rate, skip) = (tape.rates_at(dims, lag, t), load(tape.skips_at(dims, lag, t), at, len));
                 let (b_row, c_row) = tape.p[row * width + d..][..2 * n].split_at(n);
                 let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
                 let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
@@ -501,8 +536,7 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 dc[k] = sum(&d_c[t * n + k]);
             }
             for h in 0..heads {
-                // σ(x) = 1 − e^{−softplus(x)}
-                let dz = grads.z[row * heads + h] * (T::one() - (-tape.delta[row * heads + h]).exp());
+                let dz = grads.z[row * heads + h] * softplus_slope(tape.delta[row * heads + h]);
                 grads.z[row * heads + h] = dz;
                 grads.dynamics.bias[h] += dz;
             }
@@ -510,16 +544,9 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
     }
 }
 
-/// The states of stream `b` before and after the first `rows` steps of the window, step by step: `[rows + 1, N, D]`. The
-/// traces of slow membranes and the tests read them.
-pub fn states_slow<T: Real>(
-    dims: &Dims,
-    dynamics: &Dynamics<T>,
-    tape: &ScanTape<T>,
-    streams: usize,
-    b: usize,
-    rows: usize,
-) -> Vec<T> {
+/// The states of stream `b` before and after the first `rows` steps of a window without history, step by step:
+/// `[rows + 1, N, D]`. The traces of slow membranes read them.
+pub(super) fn states_slow<T: Real>(dims: &Dims, tape: &ScanTape<T>, streams: usize, b: usize, rows: usize) -> Vec<T> {
     let (d, n, width, per) = (dims.channels, dims.state, dims.projected(), dims.per_head());
     let mut all = tape.h0[b * n * d..][..n * d].to_vec();
     for t in 0..rows {
@@ -527,7 +554,7 @@ pub fn states_slow<T: Real>(
         for k in 0..n {
             for i in 0..d {
                 let delta = tape.delta[row * dims.heads + i / per];
-                let a = decay_slow(dims, dynamics, delta, k, i);
+                let a = (-delta * rate_slow(dims, tape, k, i)).exp();
                 let x = a * all[(t * n + k) * d + i] + delta * tape.p[row * width + d + k] * tape.p[row * width + i];
                 all.push(x);
             }
@@ -536,15 +563,10 @@ pub fn states_slow<T: Real>(
     all
 }
 
-/// `exp(-Δ e^{A_log})` of state `k` and channel `i`.
-pub(super) fn decay_slow<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, delta: T, k: usize, i: usize) -> T {
-    (-delta * rate_slow(dims, dynamics, k, i)).exp()
-}
-
-/// `e^{A_log}` of state `k` and channel `i`.
-pub(super) fn rate_slow<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, k: usize, i: usize) -> T {
+/// `e^{A_log}` of state `k` and channel `i` in a chunk without history.
+pub(super) fn rate_slow<T: Real>(dims: &Dims, tape: &ScanTape<T>, k: usize, i: usize) -> T {
     match dims.decay {
-        Decay::Head => dynamics.a_log[i / dims.per_head()].exp(),
-        Decay::ChannelState => dynamics.a_log[k * dims.channels + i].exp(),
+        Decay::Head => tape.rates[i / dims.per_head()],
+        Decay::ChannelState => tape.rates[k * dims.channels + i],
     }
 }

@@ -2,8 +2,8 @@
 //! once with `W(Δt)`, pairs at the same step with `W(0)`.
 
 use super::Real;
-use super::matmul::{View, matmul};
 use crate::config::StdpConfig;
+use learner::product::{View, matmul};
 
 /// Constants in the kernel's number type.
 #[derive(Clone, Copy, Debug)]

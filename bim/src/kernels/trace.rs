@@ -9,10 +9,10 @@ mod membrane;
 mod per_head;
 mod per_state;
 
-use super::matmul::{View, matmul};
 use super::neuron::Neuron;
-use super::scan::{Adjoint, Dynamics, DynamicsGrads, ScanTape, Scratch, Span};
+use super::scan::{Adjoint, DynamicsGrads, ScanTape, Scratch, Span};
 use super::{Decay, Dims, Real, axpy};
+use learner::product::{View, matmul};
 pub(super) use per_head::Sources;
 
 /// Traces of one stream and layer. `J'` is `delta_inputs`; rows of `[N, D]` run over states, then channels.
@@ -230,7 +230,6 @@ pub struct StepCredit<'a, T> {
 pub fn advance<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    dynamics: &Dynamics<T>,
     span: Span,
     tape: &mut ScanTape<T>,
     psi: &[T],
@@ -241,15 +240,15 @@ pub fn advance<T: Real>(
 ) {
     // the membrane's traces read the state's traces as they stood at the chunk's start
     if traces.membrane.is_some() {
-        membrane::advance(dims, neuron, dynamics, span, tape, psi, b, traces);
+        membrane::advance(dims, neuron, span, tape, psi, b, traces);
     }
     match dims.decay {
-        Decay::Head => per_head::advance(dims, dynamics, span, tape, psi, b, traces, credit, scratch),
+        Decay::Head => per_head::advance(dims, span, tape, psi, b, traces, credit, scratch),
         Decay::ChannelState => {
             if let Some(StepCredit { adjoint, delta }) = credit {
                 contract_steps(dims, &traces.delta, adjoint, delta);
             }
-            per_state::advance(dims, dynamics, span, tape, psi, b, traces, scratch);
+            per_state::advance(dims, span, tape, psi, b, traces, scratch);
         }
     }
 }

@@ -130,7 +130,7 @@ fn diagnostics_tell_exact_credit_from_none() -> Result<()> {
     let cosine = |m: &BTreeMap<&str, f64>| m["cosine_gradient_bptt"];
     assert!(cosine(&hybrid) > 0.98, "{hybrid:?}");
     assert!((hybrid["norm_ratio_gradient_bptt"] - 1.0).abs() < 0.1, "{hybrid:?}");
-    assert!(hybrid["staleness"] > 0.0 && hybrid["staleness"] < 0.2, "{hybrid:?}");
+    assert!(hybrid["trace_staleness"] > 0.0 && hybrid["trace_staleness"] < 0.2, "{hybrid:?}");
     assert!(cosine(&spatial) < cosine(&hybrid) - 0.01, "{spatial:?}");
     Ok(())
 }

@@ -10,6 +10,13 @@
 //! One loop trains everything: `reset → predict → learn`; evaluation is the same loop without `learn`, on a
 //! [`Predictor`] from [`Learner::evaluator`] that shares the weights and has streams of its own.
 
+// Kernels call `mul_add` in their innermost loops. Without FMA at compile time each becomes a call into the C library, tens of times
+// slower: better no program than that one.
+#[cfg(all(target_arch = "x86_64", not(target_feature = "fma")))]
+compile_error!(
+    "compiled without FMA: RUSTFLAGS from the environment replace those in .cargo/config.toml; add `-C target-cpu=x86-64-v3` (or `native`) to them"
+);
+
 mod adamw;
 pub mod ctc;
 mod error;
@@ -18,6 +25,7 @@ mod host;
 mod loss;
 pub mod operations;
 mod params;
+pub mod product;
 mod schedule;
 mod snapshot;
 mod two_pass;

@@ -149,6 +149,9 @@ fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
     let mut data_wait_s = if recorded { c.real("data_wait_s")? } else { vec![None; frame.height()] }.into_iter();
     let (mut state_bytes, mut peak_bytes) = (c.whole("state_bytes")?.into_iter(), c.whole("peak_bytes")?.into_iter());
     let (mut device, mut threads) = (c.all_text("device")?, c.all_whole("threads")?);
+    let recorded = c.frame.get_column_names().iter().any(|name| name.as_str() == "instruction_set");
+    let mut instruction_set =
+        if recorded { c.text("instruction_set")? } else { vec![None; frame.height()] }.into_iter();
     let mut config = configs(&c)?.into_iter();
     let next = || {
         Some(ResultRow {
@@ -176,6 +179,7 @@ fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
             peak_bytes: peak_bytes.next()?,
             device: device.next()?,
             threads: threads.next()?,
+            instruction_set: instruction_set.next()?,
             config: config.next()?,
         })
     };

@@ -28,10 +28,12 @@ pub(super) fn trains_elsewhere(part: &Part) -> bool {
     part.config("task.train_split").into_iter().any(|split| split != "train")
 }
 
-/// Device and threads of the completed runs, such as `cpu with 2 threads`.
+/// Device, threads and instruction set of the completed runs, such as `cpu with 2 threads (avx512)`.
 pub(super) fn machine(part: &Part) -> String {
     let threads = threads(part);
-    format!("{} with {threads} {}", devices(part), if threads == "1" { "thread" } else { "threads" })
+    let sets = join(part.runs().filter(|run| run.completed()).filter_map(|run| run.head.instruction_set.clone()));
+    let sets = if sets.is_empty() { sets } else { format!(" ({sets})") };
+    format!("{} with {threads} {}{sets}", devices(part), if threads == "1" { "thread" } else { "threads" })
 }
 
 fn devices(part: &Part) -> String {

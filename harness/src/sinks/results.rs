@@ -65,6 +65,8 @@ pub struct ResultRow {
     pub device: String,
     /// Threads the cell could use.
     pub threads: u64,
+    /// Vector instructions of the matrix products, such as `avx512`; null in files of versions before it was recorded.
+    pub instruction_set: Option<String>,
     /// Resolved configuration: path, such as `model.lambda`, to value. Column `config.<path>`, null where a cell does
     /// not have the path.
     pub config: BTreeMap<String, String>,
@@ -111,6 +113,7 @@ columns! {
     peak_bytes: Option<u64>,
     device: String,
     threads: u64,
+    instruction_set: Option<String>,
 }
 
 /// Writes the table to `path`: beside the name, synced, then renamed. After the fixed columns come the configuration
@@ -214,7 +217,7 @@ mod tests {
         };
         read_batches(&path, take).unwrap();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[24..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[25..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
 
     #[test]

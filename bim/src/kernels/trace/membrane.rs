@@ -1,15 +1,14 @@
 //! Traces through `LIF_out`: `∂V/∂θ`.
 
 use super::{Traces, scale};
-use crate::kernels::matmul::{View, matmul};
 use crate::kernels::neuron::Neuron;
-use crate::kernels::scan::{Dynamics, ScanTape, Span, decay_slow, rate_slow, states_slow};
+use crate::kernels::scan::{ScanTape, Span, rate_slow, softplus_slope, states_slow};
 use crate::kernels::{Decay, Dims, Real, axpy};
+use learner::product::{View, matmul};
 
 pub(super) fn advance<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
-    dynamics: &Dynamics<T>,
     span: Span,
     tape: &ScanTape<T>,
     psi: &[T],
@@ -21,7 +20,7 @@ pub(super) fn advance<T: Real>(
     let Traces { u: e_u, b: e_b, delta: e_delta, bias: e_bias, a_log: e_a_log, membrane: Some(m) } = traces else {
         return;
     };
-    let states = states_slow(dims, dynamics, tape, streams, stream, steps);
+    let states = states_slow(dims, tape, streams, stream, steps);
     // r = ∂V_end/∂V_t and g = ∂V_end/∂h_t, both per channel
     let mut r = vec![T::one(); d];
     let mut g = vec![T::zero(); n * d];
@@ -41,7 +40,8 @@ pub(super) fn advance<T: Real>(
             let (mut through_input, mut through_decay) = (T::zero(), T::zero());
             for k in 0..n {
                 let at = k * d + i;
-                let (rate, a) = (rate_slow(dims, dynamics, k, i), decay_slow(dims, dynamics, delta, k, i));
+                let rate = rate_slow(dims, tape, k, i);
+                let a = (-delta * rate).exp();
                 g[at] += dy * c[k];
                 s_b[t * n * d + at] = g[at] * delta * u[i];
                 s_c[t * n * d + at] = dy * states[(t + 1) * n * d + at];
@@ -51,8 +51,8 @@ pub(super) fn advance<T: Real>(
                 add_a_log[if form == Decay::Head { i } else { at }] -= delta * decayed;
                 g[at] *= a;
             }
-            s_u[t * d + i] = dy * dynamics.skip[i] + delta * through_input;
-            s_delta[t * d + i] = (u[i] * through_input - through_decay) * (T::one() - (-delta).exp());
+            s_u[t * d + i] = dy * tape.skips[i] + delta * through_input;
+            s_delta[t * d + i] = (u[i] * through_input - through_decay) * softplus_slope(delta);
             add_skip[i] += dy * u[i];
             add_current[i] += dy;
             r[i] *= neuron.carry(tape.v[row * d + i]);

@@ -4,7 +4,7 @@
 
 use super::{StepCredit, Traces};
 use crate::kernels::lanes::{LANES, Lane, load, store};
-use crate::kernels::scan::{Dynamics, ScanTape, Scratch, Span, Step};
+use crate::kernels::scan::{ScanTape, Scratch, Span, Step, softplus_slope};
 use crate::kernels::{Dims, Real};
 
 /// Two blocks of columns: what a tile of the product is wide.
@@ -55,7 +55,6 @@ fn halves(left: usize) -> [usize; 2] {
 /// Advances the traces of stream `b`, and `tape.h0` with them.
 pub(super) fn advance<T: Real>(
     dims: &Dims,
-    dynamics: &Dynamics<T>,
     span: Span,
     tape: &mut ScanTape<T>,
     psi: &[T],
@@ -75,7 +74,7 @@ pub(super) fn advance<T: Real>(
     s_delta.resize(2 * steps, none);
     times.resize(steps, Step::default());
     for h in 0..heads {
-        let left = coefficients(dims, dynamics, span, tape, (b, h), times);
+        let left = coefficients(dims, span, tape, (b, h), times);
         shared_sources(dims, span, tape, (b, h), times, u, s_b);
         let group = if jd == j {
             &*all
@@ -109,24 +108,22 @@ pub(super) fn advance<T: Real>(
 /// Factors of each step of head `h`; returns what is left of a trace at the chunk's end, the product of all decays.
 fn coefficients<T: Real>(
     dims: &Dims,
-    dynamics: &Dynamics<T>,
     span: Span,
     tape: &ScanTape<T>,
     (b, h): (usize, usize),
     times: &mut [Step<T>],
 ) -> T {
-    let rate = dynamics.a_log[h].exp();
     let mut left = T::one(); // Π of the decays after a step
     for (t, step) in times.iter_mut().enumerate().rev() {
         let at = (t * span.streams + b) * dims.heads + h;
-        let (delta, a) = (tape.delta[at], tape.a[at]);
+        let (delta, a, rate) = (tape.delta[at], tape.a[at], tape.rates_at(dims, span.lag, t)[h]);
         let weight = left * delta;
         *step = Step {
             a,
             delta,
             weight,
-            decay: -rate * a,                          // ∂a/∂Δ
-            slope: (T::one() - (-delta).exp()) * left, // σ'(z) times what is left of it at the chunk's end
+            decay: -rate * a,                    // ∂a/∂Δ
+            slope: softplus_slope(delta) * left, // times what is left of it at the chunk's end
             weighted_decay: -weight * rate * a,
         };
         left *= a;

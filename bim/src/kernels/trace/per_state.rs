@@ -2,14 +2,13 @@
 
 use super::{Traces, scale};
 use crate::kernels::lanes::LANES;
-use crate::kernels::matmul::{View, matmul};
-use crate::kernels::scan::{Dynamics, ScanTape, Scratch, Span};
+use crate::kernels::scan::{ScanTape, Scratch, Span, in_force, softplus_slope};
 use crate::kernels::{Dims, Real};
+use learner::product::{View, matmul};
 
 /// A decay per channel and state: nothing is shared, every trace has a row per state.
 pub(super) fn advance<T: Real>(
     dims: &Dims,
-    dynamics: &Dynamics<T>,
     span: Span,
     tape: &mut ScanTape<T>,
     psi: &[T],
@@ -36,14 +35,15 @@ pub(super) fn advance<T: Real>(
             for t in 0..steps {
                 let row = t * streams + b;
                 let delta = tape.delta[row * heads + h];
-                let slope = T::one() - (-delta).exp();
+                let slope = softplus_slope(delta);
+                let rates = in_force(&tape.rates, dims.decays(), span.lag, t);
                 let u = &tape.p[row * width + h * p + from..][..len];
                 let b_row = &tape.p[row * width + d..][..n];
                 for k in 0..n {
                     let at = k * d + h * p + from;
                     let state = &mut tape.h0[b * n * d + at..][..len];
                     for i in 0..len {
-                        let rate = dynamics.a_log[at + i].exp_fast();
+                        let rate = rates[at + i];
                         let a = (-delta * rate).exp_fast();
                         let cell = (t * n + k) * len + i;
                         decays[cell] = a;
