@@ -1,10 +1,10 @@
 use candle_core::{DType, Device, Tensor, Var};
 use learner::{
-    Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, ParamSource, Params, Predictor, Result, Snapshot,
-    Targets, Update, global_norm, loss,
+    Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, OpCounts, ParamSource, Params, Predictor, Result,
+    Snapshot, Targets, Update, global_norm, loss,
 };
 
-use learner::operations::LOSS_ELEMENTWISE;
+use learner::operations::{ACCUMULATE_ELEMENTWISE, ACCUMULATE_WORDS, LOSS_ELEMENTWISE};
 
 use crate::accumulate::Accumulator;
 use crate::count::Counted;
@@ -186,10 +186,16 @@ impl<M: SequenceModel> BpttLearner<M> {
             if !update.update_norm.is_finite() {
                 return Err(self.diverged("update norm", update.update_norm, None));
             }
+            update.updates = 1;
         }
         if let Some(tally) = tally {
             let mut operations = tally.counts;
             operations.reverse.elementwise += LOSS_ELEMENTWISE * outputs.elem_count() as u64;
+            operations.passes += y.alignment(self.runner.io.outputs);
+            if accumulate > 1 {
+                operations.optimizer.elementwise += ACCUMULATE_ELEMENTWISE * self.params.count();
+                operations.optimizer.weight_words += ACCUMULATE_WORDS * self.params.count();
+            }
             if updates {
                 operations.add_adamw(self.params.count());
             }
@@ -261,7 +267,8 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
         let io = Io { streams, ..self.runner.io };
-        Ok(Box::new(Evaluator(Runner::<M>::new(&self.config, io, self.runner.products, &mut self.params.bound())?)))
+        let runner = Runner::<M>::new(&self.config, io, self.runner.products, &mut self.params.bound())?;
+        Ok(Box::new(Evaluator { runner, counted: None }))
     }
 
     fn cost(&self) -> Cost {
@@ -287,18 +294,36 @@ impl<M: SequenceModel> Learner for BpttLearner<M> {
 }
 
 /// The same weights without gradients, on streams of its own. Sees every later update.
-struct Evaluator<M>(Runner<M>);
+struct Evaluator<M> {
+    runner: Runner<M>,
+    /// Operations so far, if they are counted.
+    counted: Option<OpCounts>,
+}
 
 impl<M: SequenceModel> Predictor for Evaluator<M> {
     fn segment_len(&self) -> usize {
-        self.0.io.segment
+        self.runner.io.segment
     }
 
     fn reset(&mut self, starts: &[bool]) -> Result<()> {
-        self.0.reset(starts)
+        self.runner.reset(starts)
     }
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
-        in_pool(|| self.0.predict(x))
+        in_pool(|| {
+            let Some(sum) = &mut self.counted else { return self.runner.predict(x) };
+            let (outputs, counted) = count::during(|| self.runner.predict(x));
+            // the reverse pass that was counted with it is not made
+            *sum += counted.whole().counts.without_learning();
+            outputs
+        })
+    }
+
+    fn count_predictions(&mut self, on: bool) {
+        self.counted = on.then(OpCounts::default);
+    }
+
+    fn predicted(&mut self) -> Option<OpCounts> {
+        self.counted.as_mut().map(std::mem::take)
     }
 }

@@ -86,4 +86,4 @@ pub use state::State;
 pub use transformer::{Transformer, TransformerConfig};
 
 /// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
-pub const CODE_VERSION: u32 = 5;
+pub const CODE_VERSION: u32 = 6;

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use baselines::ops::Cell;
-use baselines::{LstmConfig, MambaConfig, ModelConfig, RnnConfig, SnnConfig, TransformerConfig, build};
+use baselines::{BpttConfig, LstmConfig, MambaConfig, ModelConfig, RnnConfig, SnnConfig, TransformerConfig, build};
 use candle_core::{DType, Device, Tensor};
 use common::{VOCABULARY, classes, io, size, tokens, training, zero_output};
 use learner::operations::{ADAMW_ELEMENTWISE, Fan, OpCounts, Product, Source, Synaptic, Tally};
@@ -116,6 +116,44 @@ fn updates(model: &ModelConfig) -> Result<(Box<dyn Learner>, [Update; 2])> {
     };
     let both = [update(1)?, update(2)?];
     Ok((learner, both))
+}
+
+/// Gradients that wait for an update together are work, and their update is one.
+#[test]
+fn sums_of_gradients_are_counted_with_the_optimiser() -> Result<()> {
+    let train = BpttConfig { accumulate: size(2), ..training(1e-2) };
+    let mut learner = build(&ModelConfig::Lstm(LstmConfig::default()), io(B, K), train, 3, &Device::Cpu)?;
+    let parameters = learner.cost().parameters;
+    let mut update = |seed| -> Result<(u64, u64)> {
+        learner.predict(&tokens(seed, B, K)?)?;
+        let update = learner.learn(&classes(&tokens(seed + 1, B, K)?)?)?;
+        Ok((update.updates, counts(&update).optimizer.elementwise))
+    };
+    assert_eq!(update(1)?, (0, 2 * parameters));
+    assert_eq!(update(2)?, (1, (2 + ADAMW_ELEMENTWISE) * parameters));
+    Ok(())
+}
+
+/// A predictor counts the forward pass alone, as learning counts it, and only if it is asked to.
+#[test]
+fn predictions_are_counted_as_the_forward_pass() -> Result<()> {
+    for model in [ModelConfig::Lstm(LstmConfig::default()), ModelConfig::Snn(SnnConfig::default())] {
+        let mut learner = build(&model, io(B, K), training(1e-2), 3, &Device::Cpu)?;
+        let mut predictor = learner.evaluator(B)?;
+        predictor.predict(&tokens(1, B, K)?)?;
+        assert_eq!(predictor.predicted(), None);
+        predictor.count_predictions(true);
+        predictor.reset(&[true; B])?;
+        predictor.predict(&tokens(1, B, K)?)?;
+        learner.predict(&tokens(1, B, K)?)?;
+        let update = learner.learn(&classes(&tokens(2, B, K)?)?)?;
+        let predicted = predictor.predicted().expect("counted");
+        assert!(predicted.forward.operations() > 0, "{model:?}");
+        assert_eq!(predicted, counts(&update).without_learning());
+        assert_eq!(update.updates, 1);
+        assert_eq!(predictor.predicted(), Some(OpCounts::default()), "what was counted is taken");
+    }
+    Ok(())
 }
 
 fn counts(update: &Update) -> OpCounts {

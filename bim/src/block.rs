@@ -4,6 +4,8 @@
 //! x → RMSNorm → convolution → LIF_in → delays → ψ → u, B, C, Δ → selective scan → LIF_out → W_out → (gate) → + x
 //! ```
 
+use learner::performed;
+
 use crate::config::{BimConfig, DecayForm, DeltaInput};
 use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
 use crate::kernels::neuron::Neuron;
@@ -254,6 +256,7 @@ impl<T: Real> Block<T> {
             matmul((z, View::new(rows, dims.heads)), source, (params.delta, View::new(dims.heads, j).t()), zero);
         } else {
             let weights = params.delta.chunks_exact(dims.delta_inputs);
+            performed::note(rows * dims.heads * dims.delta_inputs);
             for (z, psi) in z.chunks_exact_mut(dims.heads).zip(psi.chunks_exact(j)) {
                 for ((z, w), psi) in z.iter_mut().zip(weights.clone()).zip(psi.chunks_exact(dims.delta_inputs)) {
                     *z = dot(w, psi);
@@ -362,6 +365,7 @@ impl<T: Real> Block<T> {
             let weights = (params.delta, View::new(heads, j));
             matmul((d_psi, View::new(rows, j)), (dz, View::new(rows, heads)), weights, T::one());
         } else {
+            performed::note(rows * heads * dims.delta_inputs);
             for (d_psi, dz) in d_psi.chunks_exact_mut(j).zip(dz.chunks_exact(heads)) {
                 let groups =
                     d_psi.chunks_exact_mut(dims.delta_inputs).zip(params.delta.chunks_exact(dims.delta_inputs));
@@ -402,6 +406,7 @@ impl<T: Real> Block<T> {
             let dz = (&self.dz[..], View::new(window, heads).t());
             matmul((grads.delta, View::new(heads, j)), dz, psi, T::one());
         } else {
+            performed::note(window * heads * jd);
             for (psi, dz) in self.psi.chunks_exact(j).zip(self.dz.chunks_exact(heads)) {
                 for ((out, psi), &dz) in grads.delta.chunks_exact_mut(jd).zip(psi.chunks_exact(jd)).zip(dz) {
                     crate::kernels::axpy(dz, psi, out);

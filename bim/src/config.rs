@@ -400,6 +400,9 @@ pub struct BimConfig {
     pub post: NeuronConfig,
     /// Credit assignment.
     pub credit: Credit,
+    /// Steps that `tbptt` backpropagates through at every update, rounded up to whole chunks; 0 is the chunk alone. With more,
+    /// updates still come every chunk (`BPTT(h; h′)` of Williams and Peng 1990) and every pass is charged.
+    pub reach: u64,
     /// Factors on the learning rate.
     pub rates: Rates,
     /// `λ`: 1 is gradient alone, 0 is STDP alone.
@@ -436,6 +439,7 @@ impl Default for BimConfig {
             pre: NeuronConfig::default(),
             post: NeuronConfig::default(),
             credit: Credit::Hybrid,
+            reach: 0,
             rates: Rates::default(),
             lambda: Share(0.98),
             lambda_warmup: 0,
@@ -470,6 +474,16 @@ impl BimConfig {
             let problem =
                 format!("expected a multiple of heads = {} (delta_input is group), got {}", self.heads.0, self.width.0);
             return err("width", problem);
+        }
+        if self.reach > 0 && self.credit != Credit::Tbptt {
+            return err(
+                "reach",
+                "only credit: tbptt reaches behind its chunk by backpropagation; leave reach out".into(),
+            );
+        }
+        if self.reach > 0 && self.diagnose.every > 0 {
+            let problem = "compares the gradient inside a chunk; leave it out where reach is given".to_owned();
+            return err("diagnose.every", problem);
         }
         if self.credit == Credit::Exact && self.layers.0 > 1 {
             let problem = format!(

@@ -161,7 +161,7 @@ impl Diagnoser {
             grads
         };
         let online = gradients(network);
-        let reference = through_time(&mut shadow, &chunks, d_logits)?;
+        let reference = through_time(&mut shadow, &chunks, d_logits, |_| Ok(()))?;
         let last = chunks.len() - 1;
         for (i, (starts, x)) in chunks.iter().enumerate() {
             rerun.reset(starts)?;
@@ -216,19 +216,21 @@ fn norm(v: &[f32]) -> f64 {
 }
 
 /// Gradient of the last chunk's loss through all chunks: each chunk's activations are kept, and the reverse pass hands its
-/// adjoints from chunk to chunk. Streams that begin anew are cut there.
+/// adjoints from chunk to chunk. Streams that begin anew are cut there. `look` sees the network after each chunk's forward pass.
 ///
 /// # Errors
-/// If an input does not fit the network.
+/// If an input does not fit the network, or what `look` says.
 pub fn through_time<T: crate::kernels::Real>(
     network: &mut Network<T>,
     chunks: &[(Vec<bool>, Tensor)],
     d_logits: &[T],
+    mut look: impl FnMut(&Network<T>) -> Result<()>,
 ) -> Result<NetworkParams<Vec<T>>> {
     let mut kept: Vec<(Vec<Group<T>>, usize)> = Vec::with_capacity(chunks.len());
     for (starts, x) in chunks {
         network.reset(starts)?;
         network.forward(x)?;
+        look(network)?;
         kept.push((network.groups.clone(), network.steps()));
         network.finish()?;
     }

@@ -42,6 +42,7 @@ pub mod online;
 mod operations;
 pub mod params;
 pub mod plasticity;
+mod reach;
 pub mod rule;
 pub mod time_differences;
 
@@ -49,4 +50,4 @@ pub use config::BimConfig;
 pub use online::{Bim, Optimizer};
 
 /// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
-pub const CODE_VERSION: u32 = 7;
+pub const CODE_VERSION: u32 = 8;

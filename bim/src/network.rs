@@ -5,9 +5,10 @@
 //! the number of threads.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Storage, Tensor};
-use learner::{Error, Init, InputKind, Io, ParamSource, Result, Snapshot};
+use learner::{Error, Init, InputKind, Io, ParamSource, Result, Snapshot, performed};
 use rayon::prelude::*;
 
 use crate::block::{Block, Shared, Spec};
@@ -54,6 +55,8 @@ pub struct Network<T> {
     /// The streams, in groups.
     pub groups: Vec<Group<T>>,
     steps: usize,
+    /// Multiplications carried out since they were last taken.
+    pub(crate) performed: AtomicU64,
 }
 
 /// Calls `f` with the numbers of all parameters, held for reading meanwhile.
@@ -157,13 +160,18 @@ impl<T: Real> Network<T> {
             })
             .collect();
         let (names, params) = (named.map(|(n, _)| n.clone()), named.map(|(_, t)| t.clone()));
-        Ok(Self { io: *io, names, params, groups, steps: 0 })
+        Ok(Self { io: *io, names, params, groups, steps: 0, performed: AtomicU64::new(0) })
     }
 
     /// What the network reads and writes.
     #[must_use]
     pub fn io(&self) -> Io {
         self.io
+    }
+
+    /// Multiplications of products and loops since this was last asked, see [`performed`].
+    pub fn take_performed(&self) -> u64 {
+        self.performed.swap(0, Ordering::Relaxed)
     }
 
     /// Steps of the chunk last run.
@@ -231,8 +239,10 @@ impl<T: Real> Network<T> {
                 }
             }
         }
-        let groups = &mut self.groups;
-        with_params(&self.params, |params| groups.par_iter_mut().for_each(|g| g.forward(params, io.input, steps)))?;
+        let (groups, noted) = (&mut self.groups, &self.performed);
+        with_params(&self.params, |params| {
+            groups.par_iter_mut().for_each(|g| performed::during(noted, || g.forward(params, io.input, steps)));
+        })?;
         let mut logits = vec![T::zero(); io.streams * steps * io.outputs];
         self.exchange(|group, i, at| logits[at..at + io.outputs].copy_from_slice(&group.logits[i..i + io.outputs]));
         Ok(Tensor::from_vec(logits, (io.streams, steps, io.outputs), x.device())?)
@@ -279,9 +289,9 @@ impl<T: Real> Network<T> {
                 }
             }
         }
-        let (groups, priced) = (&mut self.groups, d_logits.is_some());
+        let (groups, noted, priced) = (&mut self.groups, &self.performed, d_logits.is_some());
         with_params(&self.params, |params| {
-            groups.par_iter_mut().for_each(|g| g.reverse(params, steps, chained, priced));
+            groups.par_iter_mut().for_each(|g| performed::during(noted, || g.reverse(params, steps, chained, priced)));
         })
     }
 
@@ -306,11 +316,11 @@ impl<T: Real> Network<T> {
     }
 
     fn add_grads_but(&self, with_steps: bool, grads: &mut NetworkParams<Vec<T>>) {
-        let (groups, steps, io) = (&self.groups, self.steps, self.io);
+        let (groups, steps, io, noted) = (&self.groups, self.steps, self.io, &self.performed);
         let NetworkParams { embedding, blocks, gain, head, head_bias } = grads;
         let ends = || {
             for group in groups {
-                group.end_grads(io, steps, embedding, gain, head, head_bias);
+                performed::during(noted, || group.end_grads(io, steps, embedding, gain, head, head_bias));
             }
         };
         let inner = || {
@@ -323,7 +333,7 @@ impl<T: Real> Network<T> {
                         let mut dynamics = DynamicsGrads::zero(&first.blocks[l].spec.dims);
                         let mut credit = CreditGrads { projection, delta, dynamics: &mut dynamics };
                         for group in groups {
-                            group.blocks[l].synapse_grads(steps, with_steps, &mut credit);
+                            performed::during(noted, || group.blocks[l].synapse_grads(steps, with_steps, &mut credit));
                         }
                         add(&dynamics.bias, bias);
                         add(&dynamics.a_log, a_log);
@@ -335,7 +345,7 @@ impl<T: Real> Network<T> {
                     || {
                         for group in groups {
                             let block = &group.blocks[l];
-                            block.output_grads(steps, out, gate.as_deref_mut());
+                            performed::during(noted, || block.output_grads(steps, out, gate.as_deref_mut()));
                             let from = &block.encode_grads;
                             add(&from.gain, gain);
                             for (to, from) in
@@ -369,8 +379,9 @@ impl<T: Real> Network<T> {
     }
 
     fn end_chunk(&mut self, with_credit: bool) {
-        let (groups, steps) = (&mut self.groups, self.steps);
-        groups.par_iter_mut().for_each(|g| g.blocks.par_iter_mut().for_each(|block| block.finish(steps, with_credit)));
+        let (groups, steps, noted) = (&mut self.groups, self.steps, &self.performed);
+        let finish = |block: &mut Block<T>| performed::during(noted, || block.finish(steps, with_credit));
+        groups.par_iter_mut().for_each(|g| g.blocks.par_iter_mut().for_each(finish));
     }
 
     /// Takes over the traces, and nothing else, of groups of the same shape.
@@ -430,6 +441,22 @@ impl<T: Real> Network<T> {
             }
         }
         all
+    }
+
+    /// A copy of what is carried, by name.
+    pub(crate) fn carried_state(&mut self) -> BTreeMap<String, Vec<T>> {
+        Self::carried(&mut self.groups).into_iter().map(|(name, values)| (name, values.to_vec())).collect()
+    }
+
+    /// Puts back what [`Network::carried_state`] copied, of a network of the same shape.
+    pub(crate) fn restore_state(&mut self, state: &BTreeMap<String, Vec<T>>) -> Result<()> {
+        for (name, values) in Self::carried(&mut self.groups) {
+            match state.get(&name) {
+                Some(saved) if saved.len() == values.len() => values.copy_from_slice(saved),
+                saved => return Err(Error::shape(name, values.len(), saved.map_or(0, Vec::len))),
+            }
+        }
+        Ok(())
     }
 
     /// Writes what is carried into a snapshot.

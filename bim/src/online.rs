@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use learner::operations::Tally;
 use learner::{
-    Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, Params, Predictor, Result, Schedule,
-    Snapshot, Targets, Update, norm_of,
+    Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, OpCounts, Params, Predictor, Result,
+    Schedule, Snapshot, Targets, Update, norm_of,
 };
 
 use crate::config::BimConfig;
@@ -13,6 +13,7 @@ use crate::network::Network;
 use crate::operations;
 use crate::params::NetworkParams;
 use crate::plasticity::Plasticity;
+use crate::reach::Reach;
 use crate::rule::Membrane;
 use crate::time_differences::Quantity;
 
@@ -52,6 +53,7 @@ pub struct Bim {
     adamw: AdamW,
     plasticity: Plasticity,
     diagnoser: Diagnoser,
+    reach: Option<Reach>,
     starts: Vec<bool>,
     counting: bool,
     pending: Option<Tensor>,
@@ -93,8 +95,10 @@ impl Bim {
         let plasticity = Plasticity::new(config, &network, seed);
         let grads = network.zero_grads();
         let directions = vec![Vec::new(); params.vars().len()];
+        let reach = Reach::new(config, io.segment, &network, &params.bound())?;
         let traces = network.trace_numbers() + plasticity.carried_numbers();
-        let numbers = network.carried_numbers() + plasticity.carried_numbers();
+        let kept = reach.as_ref().map_or(0, Reach::carried_numbers);
+        let numbers = network.carried_numbers() + plasticity.carried_numbers() + kept;
         Ok(Self {
             config: config.clone(),
             io,
@@ -103,6 +107,7 @@ impl Bim {
             adamw,
             plasticity,
             diagnoser: Diagnoser::new(config, io.segment),
+            reach,
             starts: vec![false; io.streams],
             counting: true,
             pending: None,
@@ -156,7 +161,11 @@ impl Predictor for Bim {
         check_length(x, self.io.segment)?;
         let update = self.adamw.updates();
         self.diagnoser.before(&mut self.network, &self.params.bound(), &self.starts, x, update)?;
+        if let Some(reach) = &mut self.reach {
+            reach.before(&mut self.network, &self.starts, x);
+        }
         self.starts.fill(false);
+        self.network.take_performed(); // of a chunk that nothing was learned from
         let logits = self.network.forward(x)?;
         self.pending = Some(logits.clone());
         Ok(logits)
@@ -164,6 +173,24 @@ impl Predictor for Bim {
 }
 
 impl Bim {
+    /// The counts of a chunk that is over: products and loops that were carried out without being declared are unknown.
+    fn reconciled(&self, mut tally: Tally) -> OpCounts {
+        tally.reconcile(self.network.take_performed());
+        tally.counts
+    }
+
+    /// Carries out a product of so many multiplications that nothing declares.
+    #[cfg(test)]
+    pub(crate) fn carry_out(&self, multiplications: u64) {
+        use learner::product::{View, matmul};
+        let n = multiplications as usize;
+        let product = || {
+            let (row, column) = ((&*vec![1f32; n], View::new(1, n)), (&*vec![1f32; n], View::new(n, 1)));
+            matmul((&mut [0.0], View::new(1, 1)), row, column, 0.0);
+        };
+        learner::performed::during(&self.network.performed, product);
+    }
+
     /// Pairs the spikes of the chunk last run, and counts its operations if they are counted: side by side, as neither keeps
     /// every core.
     fn observe(&mut self, update: u64, learns: bool) -> Result<Option<Tally>> {
@@ -204,11 +231,10 @@ impl Learner for Bim {
         let learning_rate = self.train.schedule.at(update);
         let Some(loss) = loss else {
             self.network.finish()?;
-            let operations = tally.map(|t| t.counts);
+            let operations = tally.map(|t| self.reconciled(t));
             return Ok(Update { activity, learning_rate, operations, ..Update::default() });
         };
         finite("loss", loss, update)?;
-        self.network.reverse(Some(&self.d_logits), false)?;
         self.grads.iter_mut().for_each(|g| g.fill(0.0));
         let mut layers = Vec::new();
         if update.is_multiple_of(DIAGNOSE_EVERY) {
@@ -216,9 +242,15 @@ impl Learner for Bim {
             layers.extend(tally.iter().flat_map(|t| t.layer_values(rows)));
             layers.extend(self.firing());
         }
-        let bound = self.params.bound();
-        layers.extend(self.diagnoser.diagnose(&self.network, &self.plasticity, &bound, &self.d_logits, update)?);
-        self.network.add_grads_and_finish(&mut self.grads)?;
+        if let Some(reach) = &mut self.reach {
+            reach.add_grads(&self.d_logits, &mut self.grads, tally.as_mut())?;
+            self.network.finish()?;
+        } else {
+            self.network.reverse(Some(&self.d_logits), false)?;
+            let bound = self.params.bound();
+            layers.extend(self.diagnoser.diagnose(&self.network, &self.plasticity, &bound, &self.d_logits, update)?);
+            self.network.add_grads_and_finish(&mut self.grads)?;
+        }
         self.plasticity.mask(self.grads.iter_mut());
         let grads: Vec<&[f32]> = self.grads.iter().map(Vec::as_slice).collect();
         let grad_norm = finite("gradient norm", norm_of(&grads), update)?;
@@ -237,9 +269,10 @@ impl Learner for Bim {
         let due = self.plasticity.prune_due(updates);
         if let Some(tally) = &mut tally {
             operations::count_update(tally, &self.plasticity, due, self.params.count());
+            tally.counts.passes += y.alignment(self.io.outputs);
         }
-        let operations = tally.map(|t| t.counts);
-        Ok(Update { loss: Some(loss), learning_rate, grad_norm, update_norm, activity, operations, layers })
+        let operations = tally.map(|t| self.reconciled(t));
+        Ok(Update { loss: Some(loss), updates: 1, learning_rate, grad_norm, update_norm, activity, operations, layers })
     }
 
     fn set_counting(&mut self, on: bool) {
@@ -251,7 +284,7 @@ impl Learner for Bim {
         // nothing is learned there: no traces, no history
         let config = BimConfig { credit: crate::config::Credit::Tbptt, ..self.config.clone() };
         let network = Network::new(&config, &io, Membrane::Lag(0), &mut self.params.bound())?;
-        Ok(Box::new(Evaluator { network, segment: io.segment, started: false }))
+        Ok(Box::new(Evaluator { config, network, segment: io.segment, started: false, counted: None }))
     }
 
     fn cost(&self) -> Cost {
@@ -265,6 +298,9 @@ impl Learner for Bim {
         self.plasticity.save(&mut snapshot)?;
         self.network.save(&mut snapshot)?;
         self.diagnoser.save(&mut snapshot)?;
+        if let Some(reach) = &self.reach {
+            reach.save(&mut snapshot)?;
+        }
         Ok(snapshot)
     }
 
@@ -274,6 +310,9 @@ impl Learner for Bim {
         self.plasticity.load(snapshot)?;
         self.network.load(snapshot)?;
         self.diagnoser.load(&self.network, &self.params.bound(), snapshot)?;
+        if let Some(reach) = &mut self.reach {
+            reach.load(&mut self.network, snapshot)?;
+        }
         self.pending = None;
         Ok(())
     }
@@ -285,9 +324,12 @@ fn finite(quantity: &'static str, value: f64, update: u64) -> Result<f64> {
 
 /// Prediction alone, over the weights of a learner.
 struct Evaluator {
+    config: BimConfig,
     network: Network<f32>,
     segment: usize,
     started: bool,
+    /// Operations so far, if they are counted.
+    counted: Option<OpCounts>,
 }
 
 impl Predictor for Evaluator {
@@ -304,7 +346,22 @@ impl Predictor for Evaluator {
         check_length(x, self.segment)?;
         self.finish()?;
         self.started = true;
-        self.network.forward(x)
+        self.network.take_performed();
+        let logits = self.network.forward(x)?;
+        if let Some(sum) = &mut self.counted {
+            let mut tally = operations::count(&self.config, &self.network, &[], false)?;
+            tally.reconcile(self.network.take_performed());
+            *sum += tally.counts;
+        }
+        Ok(logits)
+    }
+
+    fn count_predictions(&mut self, on: bool) {
+        self.counted = on.then(OpCounts::default);
+    }
+
+    fn predicted(&mut self) -> Option<OpCounts> {
+        self.counted.as_mut().map(std::mem::take)
     }
 }
 

@@ -1,6 +1,11 @@
 //! Operation counts of a chunk: forward, reverse mode, traces and spike pairing, from the spikes that passed and the weights
 //! that are not zero. Definitions are those of [`learner::operations`]; the numbers per neuron, state and synapse below are
 //! those of the kernels, an operation for every addition, multiplication, comparison, quotient or function evaluation.
+//!
+//! Beside every count stands what it takes of dense multiplications ([`Tally::declare`]): those of the matrix products and of
+//! the kernels' loops over weights, states and traces. Products and kernels note what they carry out
+//! ([`learner::performed`]), and the learner holds the two against each other at the end of every chunk: what nobody
+//! declared is unknown, and `op_coverage` falls.
 
 use learner::operations::{
     Fan, LOSS_ELEMENTWISE, Product, SIGMOID_ELEMENTWISE, SILU_ELEMENTWISE, SILU_REVERSE_ELEMENTWISE,
@@ -149,6 +154,17 @@ impl Counter<'_> {
         self.network.groups.iter().map(move |g| &g.blocks[l])
     }
 
+    /// (step, stream) pairs of the window that reverse mode goes through.
+    fn window(&self, l: usize) -> u64 {
+        let lag = self.blocks(l).next().map_or(0, |b| b.spec.membrane.lag());
+        (lag * self.network.io().streams) as u64 + self.rows()
+    }
+
+    /// Dense multiplications of the forward pass and, if the chunk had a loss, of reverse mode.
+    fn declare(&mut self, forward: u64, reverse: u64) {
+        self.tally.declare(forward + if self.learns { reverse } else { 0 });
+    }
+
     /// Sums what every group's rows make of a product.
     fn seen(&self, l: usize, see: impl Fn(&Block<f32>, usize) -> Seen) -> Seen {
         let steps = self.network.steps();
@@ -166,6 +182,8 @@ impl Counter<'_> {
                 let see = |seen: Seen, frames: &[f32]| seen.and(fan.see(frames, Source::Values));
                 let seen = self.network.groups.iter().map(Group::inputs).fold(Seen::NOTHING, see);
                 self.tally.product(Product::new(Source::Values, &fan, seen).of_data());
+                let dense = rows * (frame * width) as u64;
+                self.declare(dense, dense);
             }
         }
         self.tally.layer("output");
@@ -173,6 +191,8 @@ impl Counter<'_> {
         let see = |seen: Seen, x: &[f32]| seen.and(fan.see(x, Source::Values));
         let seen = self.network.groups.iter().map(|g| g.head_inputs(steps)).fold(Seen::NOTHING, see);
         self.tally.product(Product::new(Source::Values, &fan, seen).biased(rows, outputs));
+        let dense = rows * width as u64 * outputs;
+        self.declare(dense, 2 * dense);
         self.tally.norm(rows, width as u64, false);
         let gain = rows * width as u64;
         self.tally.elementwise(gain, 3 * gain + LOSS_ELEMENTWISE * rows * outputs);
@@ -183,7 +203,11 @@ impl Counter<'_> {
         let c = self.config;
         let (rows, width, neurons) = (self.rows(), c.width.0 as u64, c.neurons() as u64);
         self.tally.norm(rows, width, false);
+        // credit within a step goes back through the first tap alone; the taps' own gradients see all of them
+        let temporal = self.blocks(l).next().is_some_and(|b| b.spec.rule.across.state);
+        let back = |taps: usize| if temporal { taps as u64 } else { 1 };
         if let Some(taps) = params.conv {
+            self.declare(rows * width * c.conv.0 as u64, rows * width * (c.conv.0 as u64 + back(c.conv.0)));
             let fan = Fan::of_rows(taps, 1);
             let seen = self.seen(l, |b, steps| {
                 let wide = b.spec.encode.streams * c.width.0;
@@ -197,6 +221,7 @@ impl Counter<'_> {
             self.tally.elementwise(rows * width * SILU_ELEMENTWISE, rows * width * SILU_REVERSE_ELEMENTWISE);
         }
         if let Some(taps) = params.delays {
+            self.declare(rows * neurons * c.delays.0 as u64, rows * neurons * (c.delays.0 as u64 + back(c.delays.0)));
             let fan = Fan::of_rows(taps, 1);
             let from = source(&c.pre);
             let seen = self.seen(l, |b, steps| {
@@ -243,10 +268,16 @@ impl Counter<'_> {
         // steps of history in front of the chunk are in the gradient of what they entered
         product.gradient += self.seen(l, |b, _| Seen::of(b.psi_before_chunk(), from)).events * windowed.outputs();
         self.tally.product(product);
+        // gradients of the projections are taken over the window, that of the gate over the chunk
+        let (dense, of_gate) = (windowed.weights(), if params.gate.is_some() { neurons * width } else { 0 });
+        let [dense, of_gate] = [dense, of_gate as u64];
+        self.declare(rows * (dense + of_gate), rows * (dense + 2 * of_gate) + self.window(l) * dense);
         let post = source(&c.post);
         let fan = Fan::of_columns(params.out, d);
         let seen = fan.meet(after).unwrap_or_else(|| self.seen(l, |b, steps| fan.see(b.spikes_out(steps), post)));
         self.tally.product(Product::new(post, &fan, seen));
+        let dense = rows * (d * width) as u64;
+        self.declare(dense, 2 * dense);
         let gate = if params.gate.is_some() { GATE } else { (1, 0) };
         self.tally.elementwise(rows * width as u64 * gate.0, rows * width as u64 * gate.1);
         if post == Source::Spikes {
@@ -258,15 +289,16 @@ impl Counter<'_> {
 
     /// The selective scan and its neurons.
     fn dynamics(&mut self, l: usize) {
-        let Some(Spec { dims, rule, membrane, .. }) = self.blocks(l).next().map(|b| b.spec) else { return };
+        let Some(Spec { dims, rule, .. }) = self.blocks(l).next().map(|b| b.spec) else { return };
         let c = self.config;
         let rows = self.rows();
-        let window = (membrane.lag() * self.network.io().streams) as u64 + rows;
+        let window = self.window(l);
         // what goes down may be another gradient than the block's own
         let back = window * if rule.own == rule.across { 1 } else { 2 };
         let [d, heads, states] = [dims.channels, dims.heads, dims.states()].map(|n| n as u64);
         let per_state = u64::from(dims.decay == Decay::ChannelState);
         self.tally.activations(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
+        self.declare(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
         let forward = states * (SCAN_STATE.0 + per_state * SCAN_DECAY.0)
             + d * (SCAN_CHANNEL.0 + NEURON + 2 * fire(c.post.levels))
             + heads * SCAN_HEAD.0;
@@ -308,11 +340,14 @@ impl Counter<'_> {
         let mut activations = 0;
         if membrane {
             work.elementwise += sources * SOURCES_MEMBRANE;
-            // its own sources; the state's traces of u and Δ weighted into the membrane's
-            activations += 3 * sources + streams * (dims.states() * (dims.inputs + dims.delta_inputs)) as u64;
+            // its own sources; the state's traces weighted into the membrane's
+            activations += 3 * sources + streams * (dims.states() * (2 * dims.inputs + dims.delta_inputs + 2)) as u64;
         }
+        self.declare(activations + self.rows() * source_products(&dims, membrane), 0);
         if self.learns {
-            activations += streams * contraction(&dims, membrane);
+            let contracted = streams * contraction(&dims, membrane);
+            activations += contracted;
+            self.declare(0, contracted);
             work.state_words += streams * numbers;
         }
         work.macs += activations;
@@ -329,6 +364,8 @@ impl Counter<'_> {
                 Site::Input => (self.fired[l][0], self.fired[l][1], c.neurons() as u64, c.channels.0 as u64),
                 Site::Output => (self.fired[l][1], self.fired[l + 1][0], c.channels.0 as u64, c.width.0 as u64),
             };
+            // the pairs within the chunk, and those with spikes before it
+            self.tally.declare((rows + self.network.io().streams as u64) * pre * post);
             let work = &mut self.tally.counts.stdp;
             let sides = [(before, post, source(if site == Site::Input { &c.pre } else { &c.post }))]
                 .into_iter()
@@ -357,6 +394,17 @@ fn rows_per_input(dims: &Dims, membrane: bool) -> u64 {
     };
     let of_membrane = if membrane { d + 2 * states + of_delta } else { 0 };
     (u + b + n * of_delta + of_membrane) as u64
+}
+
+/// Dense multiplications of one step's and stream's `ψ` with the sources of its traces.
+fn source_products(dims: &Dims, membrane: bool) -> u64 {
+    let (j, jd, d, n, states) = (dims.inputs, dims.delta_inputs, dims.channels, dims.state, dims.states());
+    let of_states = match dims.decay {
+        Decay::Head => dims.heads * n * j + d * j + states * jd,
+        Decay::ChannelState => states * (2 * j + jd),
+    };
+    let of_membrane = if membrane { d * (j + jd) + 2 * states * j } else { 0 };
+    (of_states + of_membrane) as u64
 }
 
 /// Multiply–accumulates that contract one stream's adjoints with its traces.

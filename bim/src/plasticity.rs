@@ -8,7 +8,7 @@
 //! it. Its gradient, its direction and its weight are zero from then on.
 
 use candle_core::Tensor;
-use learner::{LayerValue, Result, Snapshot, seeded_rng, with_f32, with_f32_mut};
+use learner::{LayerValue, Result, Snapshot, performed, seeded_rng, with_f32, with_f32_mut};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -168,7 +168,7 @@ impl Plasticity {
                         seeded_rng(seed, &format!("shuffle.{}.{stream}.{update}", path.name))
                     }));
                 }
-                accumulate(window, &pre, &post, pairs, &mut path.omega);
+                performed::during(&network.performed, || accumulate(window, &pre, &post, pairs, &mut path.omega));
             }
         });
     }

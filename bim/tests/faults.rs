@@ -277,8 +277,9 @@ fn fully_pruned() -> Result<()> {
                 last = update.activity.pruned_share.unwrap_or_default();
                 most = most.max(last);
             }
-            assert!((most - 1.0).abs() < f64::EPSILON, "{bounds:?}: at most {most} pruned, the test would be empty");
-            assert!(regrow > 0.0 || (last - 1.0).abs() < f64::EPSILON, "{bounds:?}: {last} at the end");
+            // what grows back lives until the next event
+            assert!(if regrow > 0.0 { most > 0.9 } else { most >= 1.0 }, "{bounds:?}: at most {most} pruned");
+            assert!(if regrow > 0.0 { last < 0.9 } else { last >= 1.0 }, "{bounds:?}: {last} at the end");
             for (name, values) in bim.save()?.weights {
                 let values = learner::read_f32(&values)?;
                 assert!(values.iter().all(|v| v.is_finite()), "{bounds:?}: {name} is not finite");
@@ -288,15 +289,19 @@ fn fully_pruned() -> Result<()> {
     Ok(())
 }
 
-/// Gradient diagnostics of the last of 31 updates in chunks of four steps, through a window of the last 96.
+/// Gradient diagnostics of the last of 31 updates in chunks of four steps, through a window that reaches back to where both
+/// streams began, after the first.
 fn diagnosed(change: impl Fn(&mut BimConfig), rate: f64) -> Result<BTreeMap<&'static str, f64>> {
-    let diagnose = DiagnoseConfig { every: 30, window: Count(96), ..DiagnoseConfig::default() };
+    let diagnose = DiagnoseConfig { every: 30, window: Count(128), ..DiagnoseConfig::default() };
     let mut c = BimConfig { layers: Count(1), lambda: Share(1.0), diagnose, ..small() };
     change(&mut c);
     let mut bim = Bim::new(&c, tokens(2, 4), Optimizer::constant(rate), 1, &Device::Cpu)?;
     let mut rng = seeded_rng(1, "tokens");
     let mut found = BTreeMap::new();
-    for _ in 0..31u32 {
+    for step in 0..31u32 {
+        if step == 1 {
+            bim.reset(&[true; 2])?;
+        }
         let x: Vec<u32> = (0..8).map(|_| rand::Rng::random_range(&mut rng, 0..5)).collect();
         let x = Tensor::from_vec(x, (2, 4), &Device::Cpu)?;
         bim.predict(&x)?;

@@ -26,7 +26,7 @@ use harness::tasks::Source;
 use learner::Learner;
 
 #[global_allocator]
-static ALLOCATOR: Calls = Calls(Counting(mimalloc::MiMalloc));
+static ALLOCATOR: Calls = Calls(Counting::new());
 
 /// Times that a block was asked for.
 static CALLS: AtomicU64 = AtomicU64::new(0);
@@ -151,7 +151,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let selection = Selection { only, ..Selection::default() };
     let plan = Plan::build(&grid, &selection, &data, &Device::Cpu, &mut open)?;
     let mut done = BTreeSet::new();
-    let counting = |bytes| pair(&Counting(mimalloc::MiMalloc), bytes) - pair(&mimalloc::MiMalloc, bytes);
+    let counting = |bytes| pair(&Counting::new(), bytes) - pair(&mimalloc::MiMalloc, bytes);
     let added = counting(64).max(counting(4096)).max(0.0);
     println!("counting adds {:.1} ns to an allocation and its end", 1e9 * added);
     println!(

@@ -15,7 +15,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
+static ALLOCATOR: Counting = Counting::new();
 
 /// Steps between layer diagnostics, and points of a learning curve.
 const DIAGNOSE_EVERY: u64 = 100;
@@ -68,6 +68,8 @@ fn row(step: u64, rng: &mut ChaCha8Rng) -> StepRow {
         operations_stdp: whole(spikes * 60.0),
         operations_pruning: Some(0),
         operations_optimizer: Some(1_619_856),
+        operations_passes: Some(0),
+        updates: step,
         energy_forward_with_traffic_pj: Some(noisy(2.5e9, 0.1)),
         energy_learning_with_traffic_pj: Some(noisy(1.5e10, 0.1)),
         energy_coverage_forward: Some(1.0),

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::grid::{canonical_json, short_id};
 use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
+use crate::report::config::ReportFacts;
 use crate::tasks::Task;
 use crate::tasks::cardio::{Cardio, CardioConfig};
 use crate::tasks::language::{Language, LanguageConfig};
@@ -141,6 +142,9 @@ pub struct CellConfig {
     /// Prices of operations.
     #[serde(default)]
     pub energy: CostModel,
+    /// What the report says beside its numbers.
+    #[serde(default, skip_serializing_if = "ReportFacts::is_empty")]
+    pub report: ReportFacts,
     /// Seed of weights, order and everything else that is drawn.
     pub seed: u64,
 }
@@ -170,9 +174,12 @@ impl CellConfig {
             ("task", serde_json::to_value(&self.task)),
             ("model", serde_json::to_value(&self.model)),
             ("train", serde_json::to_value(&self.train)),
+            ("report", serde_json::to_value(&self.report)),
         ] {
             flatten(name.to_owned(), &value.unwrap_or(Value::Null), &mut out);
         }
+        // what the model makes of a segment that is not given
+        out.entry("train.segment".to_owned()).or_insert_with(|| self.model.default_segment().to_string());
         out
     }
 }

@@ -4,7 +4,7 @@
 /// One update: a row of `steps.parquet`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepRow {
-    /// Number of this update, from 1.
+    /// Number of this segment, from 1. How many updates it made is told by `updates`.
     pub step: u64,
     /// Tokens, frames or samples seen so far.
     pub seen: u64,
@@ -20,7 +20,8 @@ pub struct StepRow {
     pub update_norm: f64,
     /// Recurrent state and traces.
     pub state_bytes: Option<u64>,
-    /// Allocator's live bytes after the step.
+    /// Allocator's live bytes after the step. This and the peaks are the cell's own: what the process held when the cell
+    /// began is taken off.
     pub live_bytes: Option<u64>,
     /// Allocator's highest live bytes within the step.
     pub peak_bytes: Option<u64>,
@@ -34,11 +35,12 @@ pub struct StepRow {
     pub activation_sparsity: Option<f64>,
     /// Share of weights exactly zero; biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
-    /// Multiply–accumulates of the forward pass.
+    /// Multiply–accumulates of the forward pass, of one pass even where learning makes two: products with weights and of
+    /// activations. Per token or frame it is the metric of this name in the results.
     pub macs_forward: Option<u64>,
     /// Accumulates of the forward pass.
     pub acs_forward: Option<u64>,
-    /// Multiply–accumulates of learning.
+    /// Multiply–accumulates of learning, further passes over the data included.
     pub macs_learning: Option<u64>,
     /// Accumulates of learning.
     pub acs_learning: Option<u64>,
@@ -68,7 +70,7 @@ pub struct StepRow {
     pub state_words_forward: Option<u64>,
     /// Words of kept activations and traces that learning reads and writes.
     pub state_words_learning: Option<u64>,
-    /// Operations of reverse mode; this and the four that follow are all of learning.
+    /// Operations of reverse mode; this, the four that follow and `operations_passes` are all of learning.
     pub operations_reverse: Option<u64>,
     /// Operations of eligibility traces.
     pub operations_traces: Option<u64>,
@@ -104,6 +106,10 @@ pub struct StepRow {
     pub peak_bytes_forward: Option<u64>,
     /// Highest live bytes of learning; the larger of the two is `peak_bytes`.
     pub peak_bytes_learning: Option<u64>,
+    /// Updates the optimiser has made so far.
+    pub updates: u64,
+    /// Operations of passes over the data that prediction does not need, and of the alignment of transcripts.
+    pub operations_passes: Option<u64>,
 }
 
 /// One diagnostic value: a row of `layers.parquet`.
@@ -143,13 +149,14 @@ pub struct EvalRow {
 /// One item of the final evaluation: a row of `predictions.parquet`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PredictionRow {
-    /// Item, such as an ECG id or the byte offset of a block of text.
+    /// Item, such as an ECG id or the title of an article with the tokens that it is.
     pub item: String,
     /// Split.
     pub split: String,
     /// Target: class names joined by `+`, a transcript, or null.
     pub target: Option<String>,
-    /// One score per output, in the order of the file's `outputs` metadata; empty where there are none.
+    /// One score per output, in the order of the file's `outputs` metadata; empty where there are none. Of a text, where
+    /// outputs would be whole distributions: the tokens, bytes and words of the article.
     pub scores: Vec<f64>,
     /// Decoded hypothesis, where there is one.
     pub hypothesis: Option<String>,

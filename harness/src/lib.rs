@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod models;
 pub mod plan;
 pub mod progress;
+pub mod protocol;
 pub mod record;
 pub mod report;
 pub mod run;

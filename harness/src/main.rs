@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use harness::measure::{Counting, keep_memory, one_candle_thread};
-use mimalloc::MiMalloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting(MiMalloc);
+static ALLOCATOR: Counting = Counting::new();
 
 fn main() -> ExitCode {
     // SAFETY: there is no other thread yet.

@@ -12,9 +12,12 @@ use crate::error::{Error, Result};
 use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
 use crate::measure::energy::CostModel;
 use crate::models::{KINDS, ModelConfig};
+use crate::protocol;
+use crate::report::config::ReportConfig;
 use crate::run::{build, segments_for};
 use crate::store::{read_json, write_json};
 use crate::tasks::Task;
+use crate::train::TrainConfig;
 
 /// Version of `plan.json`.
 const SCHEMA: u32 = 1;
@@ -90,13 +93,13 @@ impl Plan {
         let mut sources = Sources::default();
         let file = grid;
         let grid = Grid::load(file, &mut sources)?;
-        let energy = cost_model(&grid, file, selection, &sources)?;
-        let all = grid.cells(&Selection { only: None, ..selection.clone() }, &mut sources)?;
+        let every = Selection { only: None, ..selection.clone() };
+        let all = grid.cells(&every, &mut sources)?;
         // by name, not by node: each expansion registers its `--set` texts as sources of their own
         let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
         let chosen: Vec<_> = grid.cells(selection, &mut sources)?.iter().map(key).collect();
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
-        let typed = all.iter().map(|raw| typed(raw, &energy, &sources)).collect::<Result<Vec<_>>>()?;
+        let typed = typed_cells(&grid, file, &every, &mut sources)?;
         let mut cells = Vec::with_capacity(all.len());
         for (raw, config) in all.iter().zip(typed) {
             let mut cell = plan_cell(config, data, device, open)?;
@@ -165,8 +168,19 @@ fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources
     })
 }
 
-/// Typed configuration of a cell, every value checked.
-fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellConfig> {
+/// Typed configurations of all cells, every value checked; no data is touched.
+///
+/// # Errors
+/// If the grid is wrong.
+pub fn typed_cells(grid: &Grid, file: &Path, selection: &Selection, sources: &mut Sources) -> Result<Vec<CellConfig>> {
+    let energy = cost_model(grid, file, selection, sources)?;
+    let raw = grid.cells(selection, sources)?;
+    let report = ReportConfig::read(grid, file, &raw, sources)?;
+    raw.iter().map(|raw| typed(raw, &energy, &report, sources)).collect()
+}
+
+/// Typed configuration of a cell.
+fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sources) -> Result<CellConfig> {
     let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
     let task = match kind.as_str() {
         "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
@@ -175,6 +189,7 @@ fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellCon
         "speech" => TaskConfig::Speech(Box::new(read_as(&keys, "task `speech`", sources)?)),
         _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
     };
+    let report = report.facts(&kind);
     let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
     let model = match kind.as_str() {
         "bim" => ModelConfig::Bim(Box::new(read_as(&keys, "model `bim`", sources)?)),
@@ -185,6 +200,11 @@ fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellCon
         "snn" => ModelConfig::Snn(read_as(&keys, "model `snn`", sources)?),
         _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
     };
+    protocol::check(&task, &raw.task, sources)?;
+    let mut train: TrainConfig = read_as(&raw.train, "`train`", sources)?;
+    if task.selection() == protocol::Selection::None {
+        train.curve_points = 0;
+    }
     Ok(CellConfig {
         experiment: raw.experiment.clone(),
         scale: raw.scale.clone(),
@@ -192,8 +212,9 @@ fn typed(raw: &RawCell, energy: &CostModel, sources: &Sources) -> Result<CellCon
         task,
         model_name: raw.model_name().to_owned(),
         model,
-        train: read_as(&raw.train, "`train`", sources)?,
+        train,
         energy: energy.clone(),
+        report,
         seed: raw.seed,
     })
 }
@@ -251,10 +272,8 @@ mod tests {
             let scales: Vec<String> = grid.scales().map(str::to_owned).collect();
             for scale in scales.iter().map(Some).chain([None]) {
                 let selection = Selection { scale: scale.cloned(), ..Selection::default() };
-                let energy = right(&file, cost_model(&grid, &file, &selection, &sources));
-                let cells = right(&file, grid.cells(&selection, &mut sources));
-                for raw in &cells {
-                    let cell = right(&file, typed(raw, &energy, &sources));
+                // this checks the parts against each other too
+                for cell in right(&file, typed_cells(&grid, &file, &selection, &mut sources)) {
                     read += 1;
                     if let ("table3_biomedical", Some("paper"), "cardio", ModelConfig::Cnn(cnn)) =
                         (cell.experiment.as_str(), scale.map(String::as_str), cell.task_name.as_str(), &cell.model)

@@ -41,6 +41,7 @@ impl<'a> Recorder<'a> {
         at.segment += 1;
         at.step += 1;
         at.seen += seen;
+        at.updates += update.updates;
         let counted = allocator::is_counting();
         let peaks = allocator::peaks();
         at.peak_bytes = at.peak_bytes.max(peaks.step());
@@ -64,6 +65,7 @@ impl<'a> Recorder<'a> {
             peak_bytes: counted.then(|| peaks.step()),
             peak_bytes_forward: counted.then_some(peaks.forward),
             peak_bytes_learning: counted.then_some(peaks.learning),
+            updates: at.updates,
             rss_bytes: self.resident.bytes(),
             spike_sparsity: update.activity.spike_sparsity,
             activation_sparsity: update.activity.activation_sparsity,
@@ -105,6 +107,7 @@ impl<'a> Recorder<'a> {
             operations_stdp: Some(counts.stdp.operations()),
             operations_pruning: Some(counts.pruning.operations()),
             operations_optimizer: Some(counts.optimizer.operations()),
+            operations_passes: Some(counts.passes.operations()),
             energy_forward_with_traffic_pj: forward.with_traffic_pj,
             energy_learning_with_traffic_pj: learning.with_traffic_pj,
             energy_coverage_forward: Some(forward.coverage),

@@ -17,7 +17,7 @@ use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
 
 /// Raise when the loop would give other numbers for the same cell, or rows with other columns.
-pub const CODE_VERSION: u32 = 3;
+pub const CODE_VERSION: u32 = 4;
 
 /// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -94,11 +94,12 @@ pub fn run_cell(
 ) -> Result<Finished> {
     let config = job.config;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
+    learner::product::warm_up();
+    baselines::release_scratch(); // an earlier cell's, in a process that runs several
+    allocator::begin_cell(); // data that several cells share, and what belongs to threads, is there by now
     let io = job.task.io(config.train.streams.0, segment);
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
-    learner::product::warm_up();
-    baselines::release_scratch(); // an earlier cell's, in a process that runs several
     let mut learner = build(config, job.task, io, &*source, total, job.device)?;
     if let Some(snapshot) = start {
         learner.load(snapshot)?;
@@ -157,9 +158,11 @@ pub fn run_loop(
     }
     // what follows is made again after a kill, so its rows must lie behind the checkpoint
     checkpoint(job, learner, sink, at)?;
-    let calibrated = job.task.calibration_part().map(|part| evaluate(job, learner, part, None, None)).transpose()?;
-    let mut scores = evaluate(job, learner, Part::Test, None, calibrated.as_ref())?;
-    push_evals(sink, at, Part::Test, scores.metrics.clone())?;
+    let scored = job.config.task.selection().scored();
+    let calibration = job.task.calibration_part().filter(|part| *part != scored);
+    let calibrated = calibration.map(|part| evaluate(job, learner, part, None, None)).transpose()?;
+    let mut scores = evaluate(job, learner, scored, None, calibrated.as_ref())?;
+    push_evals(sink, at, scored, scores.metrics.clone())?;
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
@@ -203,7 +206,9 @@ fn train(
         recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
-        if is_curve_point(at.segment, total, job.config.train.curve_points) {
+        // the end of training is no point of its own where the same part is scored whole right after
+        let last = at.segment == total && job.config.task.selection().scored() == job.task.curve_part();
+        if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
             let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
             push_evals(sink, at, job.task.curve_part(), scores.metrics)?;
         }

@@ -102,7 +102,7 @@ fn run_one(
             (status.outcome, status.reason) = (Outcome::Failed, Some(reason));
         }
     }
-    (status.seen, status.updates, status.train_s) = (at.seen, at.step, at.elapsed_s);
+    (status.seen, status.updates, status.train_s) = (at.seen, at.updates, at.elapsed_s);
     status.data_wait_s = (at.step > 0).then_some(at.data_wait_s);
     status.peak_bytes = (crate::measure::allocator::is_counting() && at.step > 0).then_some(at.peak_bytes);
     let reason = status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
@@ -141,7 +141,7 @@ fn attempt(
     };
     match &start {
         Some((_, p)) => {
-            dir.log(&format!("continuing at update {} of its checkpoint", p.step));
+            dir.log(&format!("continuing at update {} of its checkpoint", p.updates));
             *at = p.clone();
         }
         None => dir.log("starting"),
@@ -173,7 +173,7 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], e
         Outcome::TimedOut => {
             Some(format!("stopped after {:.0} s of training; run again with more time to continue", at.elapsed_s))
         }
-        Outcome::Interrupted => Some(format!("interrupted after update {}; run again to continue", at.step)),
+        Outcome::Interrupted => Some(format!("interrupted after update {}; run again to continue", at.updates)),
         _ => None,
     };
     status.metrics.clone_from(&done.scores.metrics);
@@ -208,7 +208,7 @@ pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
         outcome: Outcome::Skipped,
         reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
         metrics: Vec::new(),
-        split: "test".into(),
+        split: cell.config.task.selection().scored().name().into(),
         parameters: Some(cell.parameters),
         state_bytes: None,
         seen: 0,

@@ -97,14 +97,14 @@ pub struct Status {
     pub state_bytes: Option<u64>,
     /// Tokens or frames trained on.
     pub seen: u64,
-    /// Updates made.
+    /// Updates the optimiser made.
     pub updates: u64,
     /// Training time.
     pub train_s: f64,
     /// Of this, time spent waiting for data; older runs did not record it.
     #[serde(default)]
     pub data_wait_s: Option<f64>,
-    /// Highest live bytes within any step.
+    /// Highest live bytes within any step, without what the process held when the cell began.
     pub peak_bytes: Option<u64>,
     /// Provenance.
     pub provenance: Provenance,
@@ -160,8 +160,11 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 pub struct Position {
     /// Segments done.
     pub segment: u64,
-    /// Updates made.
+    /// Rows of steps made, one for each segment.
     pub step: u64,
+    /// Updates the optimiser made.
+    #[serde(default)]
+    pub updates: u64,
     /// Tokens or frames seen.
     pub seen: u64,
     /// Training time.

@@ -25,7 +25,7 @@ train: {streams: 4, segment: 25, seen: 1_000, curve_points: 0, eval_streams: 4}
 fn whole(row: &StepRow) -> Option<()> {
     let learning = row.macs_learning? + row.acs_learning? + row.elementwise_learning?;
     let parts = row.operations_reverse? + row.operations_traces? + row.operations_stdp?;
-    assert_eq!(learning, parts + row.operations_pruning? + row.operations_optimizer?);
+    assert_eq!(learning, parts + row.operations_pruning? + row.operations_optimizer? + row.operations_passes?);
     assert!(row.macs_forward? + row.acs_forward? > 0 && row.macs_dense? > 0);
     assert!(row.activation_macs_forward? <= row.macs_forward?);
     assert_eq!((row.op_coverage?, row.energy_coverage_forward?, row.energy_coverage_learning?), (1.0, 1.0, 1.0));
@@ -70,10 +70,31 @@ fn every_model_is_counted_whole_and_the_prices_are_named() {
         let tail = &steps[steps.len() - steps.len().div_ceil(5)..];
         let before = steps.iter().rev().nth(tail.len()).map_or(0, |row| row.seen);
         let seen = steps.last().expect("steps").seen - before;
-        let mean = tail.iter().filter_map(|s| s.energy_forward_pj).sum::<f64>() / seen as f64;
-        let stored = of_kind.iter().find(|r| r.metric.as_deref() == Some("energy_forward_pj")).expect("a row");
-        assert_eq!(stored.split.as_deref(), Some("train"));
-        assert!((stored.value.expect("a value") / mean - 1.0).abs() < 1e-9, "{kind}"); // f64 sums in another order
+        // and what has the name of a column means what the column means
+        let count = |n: Option<u64>| n.map(|n| n as f64);
+        type Column<'a> = (&'a str, fn(&StepRow) -> Option<u64>);
+        let columns: [Column<'_>; 7] = [
+            ("macs_forward", |s| s.macs_forward),
+            ("acs_forward", |s| s.acs_forward),
+            ("activation_macs_forward", |s| s.activation_macs_forward),
+            ("elementwise_forward", |s| s.elementwise_forward),
+            ("macs_dense", |s| s.macs_dense),
+            ("neurobench_macs", |s| s.neurobench_macs),
+            ("syops_acs", |s| s.syops_acs),
+        ];
+        let weights = |s: &StepRow| Some((s.macs_forward? - s.activation_macs_forward?) as f64);
+        let mut sums = vec![
+            ("energy_forward_pj", tail.iter().filter_map(|s| s.energy_forward_pj).sum::<f64>()),
+            ("energy_learning_pj", tail.iter().filter_map(|s| s.energy_learning_pj).sum::<f64>()),
+            ("weight_macs_forward", tail.iter().filter_map(weights).sum::<f64>()),
+        ];
+        sums.extend(columns.map(|(name, of)| (name, tail.iter().filter_map(|s| count(of(s))).sum::<f64>())));
+        for (name, sum) in sums {
+            let stored = of_kind.iter().find(|r| r.metric.as_deref() == Some(name)).expect(name);
+            assert_eq!(stored.split.as_deref(), Some("train"));
+            let (value, mean) = (stored.value.expect("a value"), sum / seen as f64);
+            assert!((value - mean).abs() <= 1e-9 * mean.abs(), "{kind}: {name} {value} {mean}"); // f64 sums in another order
+        }
     }
 }
 

@@ -68,6 +68,17 @@ fn a_value_from_the_command_line_is_located_there() {
 }
 
 #[test]
+fn a_test_part_that_is_also_the_selection_part() {
+    let both = GRID.replace("  - kind: language\n", "  - kind: language\n    valid_split: 'test[0.5:]'\n");
+    let message = fails(&both, &[], 2);
+    has(&message, &["grid.yaml:4:18", "'test[0.5:]'", "`valid_split` and `test_split` overlap", "selection: none"]);
+    let message = fails(GRID, &["--set", "cardio.train_folds=[1, 10]"], 2);
+    has(&message, &["cardio.train_folds", "`train_folds` and `test_folds` overlap: both have fold 10"]);
+    let message = fails(&both.replace("'test[0.5:]'", "'valid[0.5]'"), &[], 2);
+    has(&message, &["grid.yaml:4:18", "expected `train`, `valid` or `test`, or a part of one", "got `valid[0.5]`"]);
+}
+
+#[test]
 fn missing_data_folder() {
     let text = GRID.replace("    generate: 60\n", "");
     let message = fails(&text, &["--data", "nowhere"], 4);

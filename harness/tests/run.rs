@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::{Folder, GRID, stderr, stdout};
 use harness::sinks::parquet::{read_evals, read_layers, read_predictions, read_steps};
+use harness::sinks::results::read_results;
 
 #[test]
 fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
@@ -40,6 +41,14 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
             !steps.is_empty() && steps.iter().enumerate().all(|(i, s)| s.step == i as u64 + 1),
             "steps are numbered"
         );
+        // a segment with a loss makes its update, one without makes none
+        let losses = steps.iter().scan(0, |n, s| {
+            *n += u64::from(s.loss.is_some());
+            Some(*n)
+        });
+        assert!(steps.iter().zip(losses).all(|(s, n)| s.updates == n), "updates are the optimiser's");
+        let updates = rows.iter().find(|r| r.cell == *cell).map(|r| r.updates);
+        assert_eq!(updates, steps.last().map(|s| s.updates));
         assert!(steps.iter().all(|s| s.peak_bytes >= s.live_bytes && s.rss_bytes > Some(1 << 20)));
         assert!(steps.iter().all(|s| s.peak_bytes == s.peak_bytes_forward.max(s.peak_bytes_learning)));
         assert!(steps.iter().all(|s| s.peak_bytes_forward > Some(0) && s.peak_bytes_learning > Some(0)));
@@ -145,6 +154,36 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
     assert!(resumed > 0, "no kill fell into training: the test did not test");
 }
 
+/// Where the grid itself chooses, the test part is not scored; where nothing is chosen, nothing is scored during training.
+#[test]
+fn what_is_scored_follows_from_what_is_chosen() {
+    let splits = |selection: &str| {
+        let folder = Folder::new();
+        folder
+            .grid(&GRID.replace("  - kind: language\n", &format!("  - kind: language\n    selection: {selection}\n")));
+        let output = folder.command("runs").args(["--only", "task=language,model=lstm"]).output().expect("starts");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let rows = folder.results("runs");
+        let row = rows.iter().find(|r| r.metric.as_deref() == Some("bits_per_byte")).expect("a row");
+        let cell = folder.path().join("runs/small/cells").join(&row.cell);
+        let evals = read_evals(&cell.join("evals.parquet")).expect("evals");
+        let predictions = read_predictions(&cell.join("predictions.parquet")).expect("predictions");
+        assert!(predictions.iter().all(|p| Some(&p.split) == row.split.as_ref()), "{selection}");
+        let of = |split: &str| {
+            let rows = evals.iter().filter(|e| e.split == split && e.metric == "bits_per_byte");
+            rows.map(|e| e.n).collect::<Vec<_>>()
+        };
+        (row.split.clone().expect("a split"), of("valid"), of("test"))
+    };
+    let (split, valid, test) = splits("valid");
+    assert_eq!((split.as_str(), valid, test.len()), ("test", vec![1_000, 1_000], 1));
+    let (split, valid, test) = splits("here");
+    assert_eq!((split.as_str(), valid.len(), valid[0], test), ("valid", 2, 1_000, vec![]));
+    assert!(valid[1] >= 3_000, "all of the validation part: {valid:?}");
+    let (split, valid, test) = splits("none");
+    assert_eq!((split.as_str(), valid, test.len()), ("test", vec![], 1));
+}
+
 #[test]
 fn set_and_only_work_together() {
     let folder = Folder::new();
@@ -171,6 +210,31 @@ fn several_processes_give_the_same_results() {
     let output = folder.command("three").args(["--jobs", "3"]).output().expect("starts");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(folder.results("one"), folder.results("three"));
+}
+
+/// A cell's memory is its own: beside the data of another task, which a process that runs all cells holds, and behind the
+/// cells before it, it is what it is in a process of its own.
+#[test]
+fn memory_is_the_cells_own_whatever_the_process_holds() {
+    let folder = Folder::new();
+    folder.grid(&GRID.replace("train_bytes: 30_000", "train_bytes: 6_000_000"));
+    let peaks = |out: &str, jobs: &str| {
+        // scratch of threads is a cell's own, so both have as many
+        let output = folder.command(out).args(["--jobs", jobs]).env("RAYON_NUM_THREADS", "1").output().expect("starts");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let rows = read_results(&folder.path().join(out).join("small/results.parquet")).expect("results");
+        rows.into_iter()
+            .map(|row| (row.cell, (row.task, row.model, row.peak_bytes.expect("counted") as f64)))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (one, several) = (peaks("one", "1"), peaks("several", "2"));
+    assert_eq!(one.len(), 6);
+    for ((cell, (task, model, a)), (other, (_, _, b))) in one.iter().zip(&several) {
+        assert_eq!(cell, other);
+        // rows that wait to be written come and go with the clock
+        assert!((a - b).abs() < 0.02 * b + 65_536.0, "{task} {model}: {a} bytes of its own in one process, {b} alone");
+        assert!(*b < 3e6, "{task} {model}: the six megabytes of text are not the cell's: {b}");
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@
 //! Everything behind the spikes is linear and per neuron, so a block's credit stays exact whatever is chosen here. Rows are
 //! wide: all streams of a group side by side.
 
+use learner::performed;
+
 use super::Real;
 use super::neuron::Neuron;
 
@@ -196,6 +198,8 @@ pub fn forward<T: Real>(
     let (channels, m) = (dims.channels, dims.neurons());
     let (wide_x, wide) = (dims.wide_x(), dims.wide());
     let history = dims.delays - 1;
+    let taps = |taps: usize, wide: usize| if taps > 1 { taps * wide } else { 0 };
+    performed::note(steps * (taps(dims.conv, wide_x) + taps(dims.delays, wide)));
     for t in 0..steps {
         let drive: &[T] = match params.conv {
             Some(taps) => {
@@ -291,6 +295,9 @@ pub fn reverse<T: Real>(
     let (channels, m) = (dims.channels, dims.neurons());
     let (wide_x, wide) = (dims.wide_x(), dims.wide());
     let (history, before) = (dims.delays - 1, dims.conv - 1);
+    // gradients of all taps, and what goes back through those that credit reaches
+    let taps = |taps: usize| if taps > 1 { taps + if temporal { taps } else { 1 } } else { 0 };
+    performed::note(steps * (taps(dims.conv) * wide_x + taps(dims.delays) * wide));
     if !adjoint.psi.is_empty() && temporal {
         for t in (0..steps).rev() {
             for (d, l) in d_psi[t * wide..][..wide].iter_mut().zip(&mut adjoint.psi) {

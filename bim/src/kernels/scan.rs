@@ -6,6 +6,8 @@
 //! The forward pass keeps no states: the reverse pass computes them again, a block of channels at a time, in a buffer that
 //! stays in the first-level cache.
 
+use learner::performed;
+
 use super::lanes::{LANES, Lane, blocks, load, store, sum};
 use super::neuron::Neuron;
 use super::{Decay, Dims, Real, softplus};
@@ -275,6 +277,7 @@ fn forward_with<T: Real, const PER_STATE: bool>(
 ) {
     let (d, n, heads, width, per) = (dims.channels, dims.state, dims.heads, dims.projected(), dims.per_head());
     let Span { streams, lag, steps } = span;
+    performed::note(2 * streams * steps * n * d); // the state and what is read of it
     grow(&mut scratch.states, n, [T::zero(); LANES]);
     let states = &mut scratch.states[..n];
     let rate = in_force(&tape.rates, dims.decays(), lag, lag);
@@ -366,6 +369,8 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
     let Span { streams, lag, .. } = span;
     let window = span.window();
     let zero = [T::zero(); LANES];
+    // the states once more, and the gradients of C, h, B, of what entered and of the decay
+    performed::note(6 * streams * window * n * d);
     grow(&mut scratch.states, (window + 1) * n, zero);
     grow(&mut scratch.decays, if PER_STATE { window * n } else { 0 }, zero);
     grow(&mut scratch.adjoint, n, zero);

@@ -9,6 +9,8 @@ mod membrane;
 mod per_head;
 mod per_state;
 
+use learner::performed;
+
 use super::neuron::Neuron;
 use super::scan::{Adjoint, DynamicsGrads, ScanTape, Scratch, Span};
 use super::{Decay, Dims, Real, axpy};
@@ -146,6 +148,7 @@ pub fn contract<T: Real>(
     let (du, dbc) = grads.projection.split_at_mut(d * j);
     let (db, dc) = dbc.split_at_mut(n * j);
     let lambda_h = &adjoint.h[b * n * d..][..n * d];
+    performed::note(2 * n * d); // of b_Δ and A_log
     if with_steps {
         contract_steps(dims, &traces.delta, lambda_h, grads.delta);
     }
@@ -160,6 +163,7 @@ pub fn contract<T: Real>(
             matmul((db, View::new(n, j)), (lambda_h, View::new(n, d)), (&traces.b, View::new(d, j)), one);
         }
         Decay::ChannelState => {
+            performed::note(2 * n * d * j);
             for k in 0..n {
                 for i in 0..d {
                     let (l, at) = (lambda_h[k * d + i], (k * d + i) * j);
@@ -179,6 +183,7 @@ pub fn contract<T: Real>(
     }
     let Some(m) = &traces.membrane else { return };
     let lambda_v = &adjoint.v[b * d..][..d];
+    performed::note(d * (j + jd + 3) + if decay == Decay::Head { d } else { n * d });
     for (i, &lambda) in lambda_v.iter().enumerate() {
         axpy(lambda, &m.u[i * j..][..j], &mut du[i * j..][..j]);
         axpy(lambda, &m.delta[i * jd..][..jd], &mut grads.delta[i / p * jd..][..jd]);
@@ -205,6 +210,7 @@ pub fn contract<T: Real>(
 fn contract_steps<T: Real>(dims: &Dims, traces: &[T], lambda_h: &[T], grads: &mut [T]) {
     let &Dims { channels: d, state: n, delta_inputs: jd, .. } = dims;
     let p = dims.per_head();
+    performed::note(n * d * jd);
     for ((h, block), out) in traces.chunks_exact(n * p * jd).enumerate().zip(grads.chunks_exact_mut(jd)) {
         for k in 0..n {
             let row = &lambda_h[k * d + h * p..][..p];

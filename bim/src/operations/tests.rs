@@ -3,7 +3,7 @@ use learner::operations::{ADAMW_ELEMENTWISE, OpCounts};
 use learner::{Io, Learner, Predictor, Targets};
 
 use super::*;
-use crate::config::{Count, Credit, DecayForm, PruneConfig, Share};
+use crate::config::{Count, Credit, DecayForm, DeltaInput, PruneConfig, Share};
 use crate::rule::Membrane;
 use crate::{Bim, Optimizer};
 
@@ -149,5 +149,116 @@ fn traces_are_counted_where_they_are_carried() -> Result<()> {
     let mut attached = config();
     attached.post.attached_reset = true;
     assert!(traces(attached)?.operations() > per_head.operations());
+    Ok(())
+}
+
+/// Every form of the network whose products or loops differ.
+fn forms() -> Vec<BimConfig> {
+    let mut attached = config();
+    attached.post.attached_reset = true;
+    let with = |change: fn(&mut BimConfig)| {
+        let mut c = config();
+        change(&mut c);
+        c
+    };
+    vec![
+        config(),
+        attached.clone(),
+        BimConfig { decay: DecayForm::ChannelState, ..attached },
+        with(|c| c.decay = DecayForm::ChannelState),
+        with(|c| c.delta_input = DeltaInput::Full),
+        with(|c| c.gate = !c.gate),
+        with(|c| (c.conv, c.silu) = (Count(4), true)),
+        with(|c| c.conv = Count(1)),
+        with(|c| c.delays = Count(3)),
+        with(|c| (c.kernel, c.currents, c.population) = (Share(0.5), true, Count(2))),
+        with(|c| c.lambda = Share(1.0)),
+        with(|c| c.prune = PruneConfig { target: Share(0.5), start: 1, ..PruneConfig::default() }),
+        with(|c| c.credit = Credit::Diagonal),
+        with(|c| (c.credit, c.conv, c.delays) = (Credit::Eprop, Count(3), Count(2))),
+        with(|c| (c.credit, c.conv, c.delays) = (Credit::Spatial, Count(3), Count(2))),
+        with(|c| c.credit = Credit::Tbptt),
+    ]
+}
+
+/// What is declared beside the counts is what products and kernels carried out, to the multiplication.
+#[test]
+fn what_is_declared_is_what_is_carried_out() -> Result<()> {
+    let inputs = [InputKind::Tokens { vocabulary: 5 }, InputKind::Frames { width: 3 }];
+    for (config, input) in forms().iter().flat_map(|c| inputs.map(|input| (c, input))) {
+        // streams of two groups, of which the last is smaller
+        let (streams, steps) = (3, 50);
+        let io = Io { input, outputs: 5, streams, segment: steps };
+        let mut params = learner::Params::new(3, DType::F32, &Device::Cpu);
+        let mut network = Network::<f32>::new(config, &io, Membrane::choose(config, 24), &mut params)?;
+        assert_eq!(network.groups.len(), 2);
+        let mut plasticity = Plasticity::new(config, &network, 1);
+        let mut grads = network.zero_grads();
+        // the last two chunks are shorter, the last has no loss
+        for (update, (steps, learns)) in [(steps, true), (steps, true), (7, true), (7, false)].into_iter().enumerate() {
+            let x = match input {
+                InputKind::Tokens { .. } => {
+                    let tokens = (0..(streams * steps) as u32).map(|i| i * 3 % 5).collect::<Vec<_>>();
+                    Tensor::from_vec(tokens, (streams, steps), &Device::Cpu)?
+                }
+                InputKind::Frames { width } => Tensor::ones((streams, steps, width), DType::F32, &Device::Cpu)?,
+            };
+            network.forward(&x)?;
+            plasticity.observe(&network, update as u64);
+            let tally = count(config, &network, &plasticity.paired_sites(), learns)?;
+            if learns {
+                network.reverse(Some(&vec![0.1; streams * steps * 5]), false)?;
+                network.add_grads_and_finish(&mut grads)?;
+            } else {
+                network.finish()?;
+            }
+            assert_eq!(tally.declared(), network.take_performed(), "chunk {update}: {input:?} {config:#?}");
+        }
+    }
+    Ok(())
+}
+
+/// Updates as the learner reports them: whole, and no longer whole with a product that was not declared.
+#[test]
+fn coverage_falls_with_a_product_that_was_not_declared() -> Result<()> {
+    let io = Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: STREAMS, segment: STEPS };
+    let mut bim = Bim::new(&config(), io, Optimizer::constant(0.01), 1, &Device::Cpu)?;
+    let class = Tensor::zeros((STREAMS, STEPS), DType::U32, &Device::Cpu)?;
+    let weight = Tensor::ones((STREAMS, STEPS), DType::F32, &Device::Cpu)?;
+    for undeclared in [0, 24, 0] {
+        bim.predict(&class)?;
+        bim.carry_out(undeclared);
+        let targets = Targets::Classes { class: class.clone(), weight: weight.clone() };
+        let counts = bim.learn(&targets)?.operations.expect("counted");
+        assert_eq!(counts.unknown, undeclared);
+        assert_eq!(counts.coverage() < 1.0, undeclared > 0);
+    }
+    // what was carried out for a prediction that nothing was learned from is forgotten
+    bim.predict(&class)?;
+    bim.predict(&class)?;
+    assert_eq!(bim.learn(&Targets::Classes { class, weight })?.operations.expect("counted").unknown, 0);
+    Ok(())
+}
+
+/// A predictor counts the forward pass alone, the same as learning counts it, and only if it is asked to.
+#[test]
+fn predictions_are_counted_as_the_forward_pass() -> Result<()> {
+    let io = Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: STREAMS, segment: STEPS };
+    let mut bim = Bim::new(&config(), io, Optimizer::constant(0.01), 1, &Device::Cpu)?;
+    let mut predictor = bim.evaluator(STREAMS)?;
+    let class = Tensor::zeros((STREAMS, STEPS), DType::U32, &Device::Cpu)?;
+    let weight = Tensor::ones((STREAMS, STEPS), DType::F32, &Device::Cpu)?;
+    predictor.reset(&[true; STREAMS])?;
+    predictor.predict(&class)?;
+    assert_eq!(predictor.predicted(), None);
+    predictor.count_predictions(true);
+    predictor.reset(&[true; STREAMS])?;
+    predictor.predict(&class)?;
+    bim.predict(&class)?;
+    let learned = bim.learn(&Targets::Classes { class, weight })?.operations.expect("counted");
+    let predicted = predictor.predicted().expect("counted");
+    assert!(predicted.forward.operations() > 0);
+    assert_eq!(predicted, learned.without_learning());
+    assert_eq!(predictor.predicted(), Some(OpCounts::default()), "what was counted is taken");
     Ok(())
 }

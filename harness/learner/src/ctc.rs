@@ -8,6 +8,7 @@ mod transcripts;
 
 pub use transcripts::Transcripts;
 
+use crate::operations::Work;
 use crate::{Error, Result};
 
 /// The output that emits nothing, where a task is free to choose.
@@ -41,6 +42,35 @@ pub fn align(logits: &[f32], outputs: usize, labels: &[u32], blank: u32) -> Resu
 #[must_use]
 pub fn steps_needed(labels: &[u32]) -> usize {
     labels.len() + labels.windows(2).filter(|pair| pair[0] == pair[1]).count()
+}
+
+/// Maximum, difference, exponential and sum of each output; logarithm and sum of each step.
+const LOG_SUM_EXP: (u64, u64) = (4, 2);
+/// Comparison, difference, exponential, `ln(1 + x)`, sum.
+const LOG_ADD: u64 = 5;
+/// Per step and state: `ln p`; the forward variable times it; their product with the backward one over all paths (2), its
+/// exponential and sum; the backward variable times `p`.
+const PER_STATE: u64 = 1 + 1 + 4 + 1;
+
+/// What [`align`] does for `steps` steps of `outputs`, paths that cannot be included.
+#[must_use]
+pub fn alignment_work(steps: usize, outputs: usize, labels: &[u32]) -> Work {
+    let skips = labels.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    let [steps, outputs, states, skips] = [steps, outputs, 2 * labels.len() + 1, skips].map(|n| n as u64);
+    if steps == 0 {
+        return Work::default();
+    }
+    // forward from the second step on, backward for all; the ends of both paths at the end
+    let additions = (2 * steps - 1) * (states - 1 + skips) + u64::from(states > 1);
+    let cells = steps * states;
+    Work {
+        // the first step's forward variables are its probabilities
+        elementwise: steps * (LOG_SUM_EXP.0 * outputs + LOG_SUM_EXP.1) + LOG_ADD * additions + PER_STATE * cells
+            - states,
+        // probabilities and forward variables, and posteriors, written and read
+        state_words: 4 * cells + 2 * steps * outputs,
+        ..Work::default()
+    }
 }
 
 /// `ln Σ e^z`.
@@ -180,6 +210,29 @@ mod tests {
         assert!(align(&[0.0; 6], 3, &[3], 0).is_err() && align(&[0.0; 6], 3, &[0], 0).is_err());
         assert!(align(&[0.0; 5], 3, &[1], 0).is_err());
         Ok(())
+    }
+
+    /// Two steps, three outputs, the labels 1 and 2: five states, one of which is also reached over a blank.
+    #[test]
+    fn work_by_hand() {
+        let work = alignment_work(2, 3, &[1, 2]);
+        // the forward variables of the second step; backward in both steps; the sum over both ends
+        let additions = (4 + 1) + 2 * (4 + 1) + 1;
+        let by_hand = [
+            2 * (3 * 4 + 2), // ln Σ e^z
+            2 * 5,           // ln p
+            5,               // forward
+            5 * additions,
+            2 * 5 * 4, // posteriors
+            2 * 5,     // backward
+        ];
+        assert_eq!(work.elementwise, by_hand.iter().sum::<u64>());
+        assert_eq!(work.state_words, 2 * 2 * 10 + 2 * 6);
+        assert_eq!((work.macs, work.acs, work.weight_words), (0, 0, 0));
+        // between equal labels there is no way over the blank; no label has one state
+        assert_eq!(work.elementwise - alignment_work(2, 3, &[1, 1]).elementwise, 3 * LOG_ADD);
+        assert_eq!(alignment_work(1, 3, &[]).elementwise, 14 + PER_STATE - 1);
+        assert_eq!(alignment_work(0, 3, &[]), Work::default());
     }
 
     #[test]

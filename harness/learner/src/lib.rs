@@ -12,7 +12,7 @@
 
 // Kernels call `mul_add` in their innermost loops. Without FMA at compile time each becomes a call into the C library, tens of times
 // slower: better no program than that one.
-#[cfg(all(target_arch = "x86_64", not(target_feature = "fma")))]
+#[cfg(all(target_arch = "x86_64", not(target_feature = "fma"), not(doc)))] // rustdoc takes other flags
 compile_error!(
     "compiled without FMA: RUSTFLAGS from the environment replace those in .cargo/config.toml; add `-C target-cpu=x86-64-v3` (or `native`) to them"
 );
@@ -25,6 +25,7 @@ mod host;
 mod loss;
 pub mod operations;
 mod params;
+pub mod performed;
 pub mod product;
 mod schedule;
 mod snapshot;
@@ -87,6 +88,15 @@ pub trait Predictor: Send {
     /// # Errors
     /// If the segment's shape is not the one the learner was built for.
     fn predict(&mut self, x: &Tensor) -> Result<Tensor>;
+    /// Whether the operations of predictions are counted, which they are not at first: see [`Predictor::predicted`]. What a
+    /// [`Learner`] predicts for itself is counted in [`Update::operations`] instead.
+    fn count_predictions(&mut self, on: bool) {
+        let _ = on;
+    }
+    /// Operations of the predictions since the last call, the forward pass alone; `None` if they were not counted.
+    fn predicted(&mut self) -> Option<OpCounts> {
+        None
+    }
 }
 
 /// A [`Predictor`] that can be trained.
@@ -123,6 +133,9 @@ pub trait Learner: Predictor {
 pub struct Update {
     /// Mean loss over the weighted steps of the segment, in nats. `None` if no step carried weight.
     pub loss: Option<f64>,
+    /// Updates that the optimiser made: 0 where gradients add up to a later one or there was no loss, several where the
+    /// segment was worked off in chunks.
+    pub updates: u64,
     /// Learning rate of this update.
     pub learning_rate: f64,
     /// L2 norm of the gradient over all parameters, before clipping.

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Shape, Tensor
 use rayon::prelude::*;
 
 use crate::ctc::Transcripts;
+use crate::operations::Work;
 use crate::{Error, Result, exp_fast};
 
 /// What a segment should have been mapped to.
@@ -50,6 +51,15 @@ impl Targets {
             | Self::Labels { weight, .. }
             | Self::Posteriors { weight, .. }
             | Self::Transcripts { weight, .. } => weight,
+        }
+    }
+
+    /// What aligning them to outputs takes, `outputs` per step, beside the loss of every step: nothing but for transcripts.
+    #[must_use]
+    pub fn alignment(&self, outputs: usize) -> Work {
+        match self {
+            Self::Transcripts { transcripts, .. } => transcripts.work(outputs),
+            Self::Classes { .. } | Self::Labels { .. } | Self::Posteriors { .. } => Work::default(),
         }
     }
 

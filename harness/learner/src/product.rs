@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use gemm::Parallelism;
 
+use crate::performed;
+
 /// Names an instruction set to keep to: `avx2`, or `avx512` (which is an error where the processor lacks it).
 pub const ISA_VARIABLE: &str = "HARNESS_ISA";
 
@@ -281,6 +283,7 @@ unsafe fn product<T: Element>(
     // Only a bug in a caller of this crate can break these: shapes that users give are checked before.
     assert!(av.columns == bv.rows && dv.rows == av.rows && dv.columns == bv.columns, "{dv:?} = {av:?} · {bv:?}");
     assert!(a.len() >= av.extent() && b.len() >= bv.extent(), "view exceeds its slice");
+    performed::note(dv.rows * dv.columns * av.columns);
     #[cfg(target_arch = "x86_64")]
     if set == InstructionSet::Avx2 {
         // SAFETY: the operands' views lie within their slices (asserted above), the destination's as the caller says, and

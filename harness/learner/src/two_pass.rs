@@ -3,7 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::ctc::{Transcripts, align};
-use crate::{Cost, Error, Learner, Predictor, Result, Snapshot, Targets, Update};
+use crate::operations::Work;
+use crate::{Activity, Cost, Error, Learner, OpCounts, Predictor, Result, Snapshot, Targets, Update};
 
 /// A learner of chunks, taught by transcripts of whole utterances in two passes.
 ///
@@ -11,6 +12,9 @@ use crate::{Cost, Error, Learner, Predictor, Result, Snapshot, Targets, Update};
 /// and keeps the logits alone; [`Learner::learn`] aligns the transcripts to these and runs the utterances again, chunk by
 /// chunk, with the posteriors as targets. At frozen weights the gradients of the chunks add up to that of the transcripts'
 /// loss; what the learner needs does not grow with the utterance, but for its input and its logits.
+///
+/// Both passes are paid for: the second is the forward pass of the update's operations, the first and the alignment are
+/// [`OpCounts::passes`], a part of learning. A network in use makes one pass.
 pub struct TwoPass {
     inner: Box<dyn Learner>,
     first: Chunked,
@@ -26,7 +30,8 @@ impl TwoPass {
     /// # Errors
     /// If the learner cannot make a predictor.
     pub fn new(inner: Box<dyn Learner>, streams: usize, longest: usize) -> Result<Self> {
-        let first = Chunked { inner: inner.evaluator(streams)?, longest };
+        let mut first = Chunked { inner: inner.evaluator(streams)?, longest };
+        first.count_predictions(true); // as learners do at first
         Ok(Self { inner, first, streams, starts: vec![true; streams], pending: None })
     }
 }
@@ -48,6 +53,7 @@ impl Predictor for TwoPass {
             let got = format!("{} of {} streams", self.starts.iter().filter(|s| **s).count(), self.streams);
             return Err(Error::shape("two passes", "utterances that start in every stream", got));
         }
+        self.first.predicted(); // of a pass that nothing was learned from
         let logits = self.first.predict(x)?;
         self.pending = Some((x.clone(), logits.clone()));
         Ok(logits)
@@ -63,23 +69,30 @@ impl Learner for TwoPass {
             return Err(Error::shape("learn", "a prediction before it", "none"));
         };
         let (loss, posterior) = posteriors(transcripts, &logits)?;
+        let before = self.first.predicted().map(|counts| first_pass(&counts, transcripts, &logits)).transpose()?;
         let chunk = self.inner.segment_len();
         let steps = x.dim(1)?;
         self.inner.reset(&self.starts)?;
-        let mut whole = Update::default();
+        let mut whole = Whole::default();
         for from in (0..steps).step_by(chunk) {
             let part = |t: &Tensor| -> Result<Tensor> { Ok(t.narrow(1, from, chunk.min(steps - from))?.contiguous()?) };
             self.inner.predict(&part(&x)?)?;
             let targets =
                 Targets::Posteriors { probability: part(&posterior)?.to_device(x.device())?, weight: part(weight)? };
-            merge(&mut whole, &self.inner.learn(&targets)?);
+            whole.add(self.inner.learn(&targets)?, chunk.min(steps - from));
         }
         self.starts.fill(false);
-        Ok(Update { loss, ..whole })
+        let mut update = whole.update();
+        match (&mut update.operations, before) {
+            (Some(operations), Some(before)) => *operations += before,
+            (Some(_) | None, _) => update.operations = None, // half of them would pass for all
+        }
+        Ok(Update { loss, ..update })
     }
 
     fn set_counting(&mut self, on: bool) {
         self.inner.set_counting(on);
+        self.first.count_predictions(on);
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
@@ -130,23 +143,64 @@ fn posteriors(transcripts: &Transcripts, logits: &Tensor) -> Result<(Option<f64>
     Ok((loss, Tensor::from_vec(all, (b, k, o), &Device::Cpu)?))
 }
 
-/// Adds a chunk's update: the gradient norm is the largest, the way of the weights the sum, the rest that of the last chunk.
-fn merge(whole: &mut Update, chunk: &Update) {
-    let mut layers = std::mem::take(&mut whole.layers);
-    layers.extend_from_slice(&chunk.layers);
-    let mut operations = whole.operations;
-    if let (Some(sum), Some(more)) = (&mut operations, chunk.operations) {
-        *sum += more;
-    } else {
-        operations = chunk.operations;
+/// The first pass and the alignment as a part of learning. Neither is in what is said of the forward pass alone: its dense
+/// number, its neurons, the conventions.
+fn first_pass(counts: &OpCounts, transcripts: &Transcripts, logits: &Tensor) -> Result<OpCounts> {
+    let mut passes = counts.forward;
+    passes += transcripts.work(logits.dim(2)?);
+    // the logits, written and read
+    passes += Work { state_words: 2 * logits.elem_count() as u64, ..Work::default() };
+    let passes_neuron_updates = counts.neuron_updates;
+    Ok(OpCounts { passes, passes_neuron_updates, unknown: counts.unknown, ..OpCounts::default() })
+}
+
+/// The updates of an utterance's chunks as one. The gradient norm is the largest, the way of the weights and the counts are
+/// sums, shares of spikes and values are means over steps, and the rest is that of the last chunk.
+#[derive(Default)]
+struct Whole {
+    update: Update,
+    /// Sums over steps of the shares that [`Activity`] has of them.
+    spikes: Option<f64>,
+    values: Option<f64>,
+    steps: usize,
+}
+
+impl Whole {
+    fn add(&mut self, chunk: Update, steps: usize) {
+        let before = std::mem::take(&mut self.update);
+        let is_first = self.steps == 0;
+        let sum = |sum: Option<f64>, share: Option<f64>| {
+            let share = share.map(|share| share * steps as f64);
+            if is_first { share } else { sum.zip(share).map(|(sum, share)| sum + share) }
+        };
+        self.spikes = sum(self.spikes, chunk.activity.spike_sparsity);
+        self.values = sum(self.values, chunk.activity.activation_sparsity);
+        self.steps += steps;
+        let operations = match (before.operations, chunk.operations) {
+            (Some(mut sum), Some(more)) => {
+                sum += more;
+                Some(sum)
+            }
+            (_, more) => more.filter(|_| is_first),
+        };
+        let mut layers = before.layers;
+        layers.extend_from_slice(&chunk.layers);
+        self.update = Update {
+            grad_norm: before.grad_norm.max(chunk.grad_norm),
+            update_norm: before.update_norm + chunk.update_norm,
+            updates: before.updates + chunk.updates,
+            operations,
+            layers,
+            ..chunk
+        };
     }
-    *whole = Update {
-        grad_norm: whole.grad_norm.max(chunk.grad_norm),
-        update_norm: whole.update_norm + chunk.update_norm,
-        operations,
-        layers,
-        ..chunk.clone()
-    };
+
+    fn update(self) -> Update {
+        let mean = |sum: Option<f64>| sum.map(|sum| sum / self.steps as f64);
+        let (spike_sparsity, activation_sparsity) = (mean(self.spikes), mean(self.values));
+        let activity = Activity { spike_sparsity, activation_sparsity, ..self.update.activity };
+        Update { activity, ..self.update }
+    }
 }
 
 /// A predictor that takes sequences longer than its segments.
@@ -175,6 +229,14 @@ impl Predictor for Chunked {
         }
         Ok(Tensor::cat(&outputs, 1)?)
     }
+
+    fn count_predictions(&mut self, on: bool) {
+        self.inner.count_predictions(on);
+    }
+
+    fn predicted(&mut self) -> Option<OpCounts> {
+        self.inner.predicted()
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +251,7 @@ mod tests {
     #[derive(Default)]
     struct Recorder {
         sums: Vec<f32>,
+        counted: Option<OpCounts>,
         log: Arc<Mutex<Vec<String>>>,
         taught: Arc<Mutex<Vec<Vec<f32>>>>,
         name: &'static str,
@@ -210,6 +273,11 @@ mod tests {
             let (b, k, _) = x.dims3()?;
             self.log.lock().expect("lock").push(format!("{} predict {k}", self.name));
             let x = x.squeeze(2)?.to_vec2::<f32>()?;
+            if let Some(counted) = &mut self.counted {
+                counted.forward.acs += 10 * k as u64;
+                counted.macs_dense += 1;
+                counted.neuron_updates += 100 * k as u64;
+            }
             let mut logits = Vec::new();
             for (sum, row) in self.sums.iter_mut().zip(&x) {
                 for x in row {
@@ -219,6 +287,14 @@ mod tests {
             }
             Ok(Tensor::from_vec(logits, (b, k, OUTPUTS), &Device::Cpu)?)
         }
+
+        fn count_predictions(&mut self, on: bool) {
+            self.counted = on.then(OpCounts::default);
+        }
+
+        fn predicted(&mut self) -> Option<OpCounts> {
+            self.counted.as_mut().map(std::mem::take)
+        }
     }
 
     impl Learner for Recorder {
@@ -226,8 +302,11 @@ mod tests {
             let Targets::Posteriors { probability, weight } = y else { panic!("{y:?}") };
             self.log.lock().expect("lock").push(format!("learn {:?}", weight.to_vec2::<f32>()?));
             self.taught.lock().expect("lock").push(probability.flatten_all()?.to_vec1()?);
-            let operations = Some(crate::OpCounts { macs_dense: 5, ..crate::OpCounts::default() });
-            Ok(Update { grad_norm: weight.dim(1)? as f64, update_norm: 0.5, operations, ..Update::default() })
+            let forward = Work { acs: 10 * weight.dim(1)? as u64, ..Work::default() };
+            let operations = Some(OpCounts { macs_dense: 5, forward, ..OpCounts::default() });
+            let activity = Activity { spike_sparsity: Some(weight.dim(1)? as f64), ..Activity::default() };
+            let grad_norm = weight.dim(1)? as f64;
+            Ok(Update { grad_norm, update_norm: 0.5, updates: 1, activity, operations, ..Update::default() })
         }
 
         fn set_counting(&mut self, on: bool) {
@@ -299,7 +378,44 @@ mod tests {
         assert_eq!(taught[2][..3], a.posterior[12..]);
         assert!((update.loss.expect("loss") - (a.loss + b.loss) / 7.0).abs() < 1e-12);
         assert!((update.update_norm - 1.5).abs() < 1e-12 && (update.grad_norm - 2.0).abs() < 1e-12);
-        assert_eq!(update.operations.map(|o| o.macs_dense), Some(15));
+        assert_eq!(update.updates, 3);
+        // chunks of 2, 2 and 1 steps
+        assert_eq!((update.activity.spike_sparsity, update.activity.activation_sparsity), (Some(9.0 / 5.0), None));
+        Ok(())
+    }
+
+    /// An utterance is read twice: once forward, once more as a part of learning, which also aligns it.
+    #[test]
+    fn both_passes_and_the_alignment_are_counted() -> Result<()> {
+        let mut learner = TwoPass::new(Box::new(Recorder::default()), 2, 5)?;
+        let mut counts = || -> Result<OpCounts> {
+            learner.reset(&[true, true])?;
+            learner.predict(&input()?)?; // and nothing is learned from it
+            learner.predict(&input()?)?;
+            Ok(learner.learn(&targets()?)?.operations.expect("counted"))
+        };
+        let c = counts()?;
+        assert_eq!(c, counts()?, "what was counted is taken");
+        // five steps of 10, in three chunks
+        assert_eq!((c.forward.acs, c.macs_dense), (50, 15));
+        assert_eq!((c.passes.acs, c.learning().acs), (50, 50));
+        assert_eq!((c.neuron_updates, c.passes_neuron_updates), (0, 500));
+        let mut aligned = crate::ctc::alignment_work(5, OUTPUTS, &[1, 2]);
+        aligned += crate::ctc::alignment_work(2, OUTPUTS, &[2]);
+        assert!(aligned.elementwise > 0);
+        assert_eq!(c.passes.elementwise, aligned.elementwise);
+        assert_eq!(c.passes.state_words, aligned.state_words + 2 * (2 * 5 * OUTPUTS) as u64);
+        assert_eq!(c.without_learning().learning(), Work::default());
+        Ok(())
+    }
+
+    #[test]
+    fn a_pass_that_is_not_counted_leaves_no_half_counts() -> Result<()> {
+        let mut learner = TwoPass::new(Box::new(Recorder::default()), 2, 5)?;
+        learner.set_counting(false); // the recorder goes on
+        learner.reset(&[true, true])?;
+        learner.predict(&input()?)?;
+        assert!(learner.learn(&targets()?)?.operations.is_none());
         Ok(())
     }
 

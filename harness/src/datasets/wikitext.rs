@@ -5,6 +5,8 @@
 //! line a row, column `text`: a row is the line with its end, but an empty line is stored as `""`. Undoing that one
 //! change gives the token file byte for byte, so whatever is computed from a split does not depend on its layout.
 
+pub mod articles;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

@@ -245,7 +245,8 @@ impl CostModel {
     #[must_use]
     pub fn energies(&self, counts: &OpCounts, sizes: Sizes) -> [Energy; 2] {
         let learning = Sizes { state: sizes.state + sizes.traces, ..sizes };
-        [self.energy(&counts.forward, counts.neuron_updates, sizes), self.energy(&counts.learning(), 0, learning)]
+        let learned = self.energy(&counts.learning(), counts.passes_neuron_updates, learning);
+        [self.energy(&counts.forward, counts.neuron_updates, sizes), learned]
     }
 }
 
@@ -295,6 +296,14 @@ mod tests {
         let [forward, learning] = model.energies(&counts, sizes);
         assert_eq!(forward, model.energy(&work(), 0, Sizes { traces: 0, ..sizes }));
         assert!(learning.with_traffic_pj > forward.with_traffic_pj, "{forward:?} {learning:?}");
+    }
+
+    #[test]
+    fn neurons_of_a_further_pass_are_priced_in_learning() {
+        let loihi = CostModel::find("loihi-2018", Path::new("")).unwrap();
+        let counts = OpCounts { neuron_updates: 7, passes_neuron_updates: 5, ..OpCounts::default() };
+        let [forward, learning] = loihi.energies(&counts, Sizes::default()).map(|e| e.arithmetic_pj / 81.0);
+        assert!((forward - 7.0).abs() < 1e-12 && (learning - 5.0).abs() < 1e-12, "{forward} {learning}");
     }
 
     #[test]

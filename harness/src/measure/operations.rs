@@ -36,7 +36,9 @@ impl Totals {
         }
     }
 
-    /// The metrics of `results.parquet`, each per token or frame of the last fifth of training, but for the shares.
+    /// The metrics of `results.parquet`, each per token or frame of the last fifth of training, but for the shares. What has
+    /// the name of a column of `steps.parquet` is the sum of that column over these segments, divided by their tokens or
+    /// frames.
     #[must_use]
     pub fn metrics(&self, model: &CostModel, sizes: Sizes) -> Vec<Metric> {
         if self.tail_seen == 0 {
@@ -59,8 +61,9 @@ impl Totals {
             share("op_coverage", counts.coverage()),
             share("energy_coverage_forward", forward.coverage),
             share("energy_coverage_learning", learning.coverage),
-            count("macs_forward", counts.forward.weight_macs()),
+            count("macs_forward", counts.forward.macs),
             count("acs_forward", counts.forward.acs),
+            count("weight_macs_forward", counts.forward.weight_macs()),
             count("activation_macs_forward", counts.forward.activation_macs),
             count("elementwise_forward", counts.forward.elementwise),
             count("macs_dense", counts.macs_dense),

@@ -1,5 +1,6 @@
 //! Word and character error rates: the fewest substitutions, deletions and insertions that turn a reference into a
-//! hypothesis (Levenshtein 1966), summed over a whole set before they are divided.
+//! hypothesis (Levenshtein 1966), summed over a whole set before they are divided. Texts are cut and rates defined as
+//! `jiwer` 4.0.0 does by default.
 
 use super::interval::ratio_interval;
 use super::with_interval;
@@ -31,10 +32,11 @@ impl Errors {
         self.hits + self.substitutions + self.deletions
     }
 
-    /// Errors per unit of the reference: above 1 where much was inserted; undefined for an empty reference.
+    /// Errors per unit of the reference: above 1 where much was inserted. For an empty reference the number of insertions,
+    /// as `jiwer` has it: 0 for rightly saying nothing.
     #[must_use]
-    pub fn rate(&self) -> Option<f64> {
-        (self.reference() > 0).then(|| self.total() as f64 / self.reference() as f64)
+    pub fn rate(&self) -> f64 {
+        self.total() as f64 / self.reference().max(1) as f64
     }
 }
 
@@ -98,20 +100,41 @@ fn distances<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Vec<u64> {
     distance
 }
 
-/// Errors between the words of two texts, which white space separates.
+/// White space to Python, and so to `jiwer`: Unicode's, and the four separators of ASCII.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
+}
+
+/// The words of a text: a space parts them, and so does white space of two characters or more; around the text all of it
+/// goes. Other white space that stands alone is part of its word.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut text = text.trim_matches(is_space).chars().peekable();
+    while let Some(c) = text.next() {
+        let several = is_space(c) && text.next_if(|next| is_space(*next)).is_some();
+        while several && text.next_if(|next| is_space(*next)).is_some() {}
+        match words.last_mut() {
+            Some(word) if !several && c != ' ' => word.push(c),
+            Some(_) | None => words.push(String::new()),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Errors between the words of two texts. Spaces part words, and so does white space of two characters or more.
 pub fn word_errors(reference: &str, hypothesis: &str) -> Errors {
-    let words = |text: &'_ str| text.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
     errors(&words(reference), &words(hypothesis))
 }
 
-/// Errors between the characters of two texts, spaces among them.
+/// Errors between the characters of two texts: white space within them is characters, around them it is none.
 pub fn character_errors(reference: &str, hypothesis: &str) -> Errors {
-    let characters = |text: &str| text.chars().collect::<Vec<char>>();
+    let characters = |text: &str| text.trim_matches(is_space).chars().collect::<Vec<char>>();
     errors(&characters(reference), &characters(hypothesis))
 }
 
 /// Metrics of a set of utterances, given as reference and hypothesis: word and character error rates in percent over the
-/// whole set with 95 % intervals over utterances, and how many errors of each kind.
+/// whole set with 95 % intervals over utterances, and how many errors of each kind. Rates of no utterances are undefined.
 pub fn error_rates(pairs: &[(String, String)], resamples: usize) -> Vec<Metric> {
     let mut rates = Vec::new();
     let mut counts = Vec::new();
@@ -121,7 +144,7 @@ pub fn error_rates(pairs: &[(String, String)], resamples: usize) -> Vec<Metric> 
         let all: Errors = errors.iter().copied().sum();
         let (wrong, of): (Vec<f64>, Vec<f64>) = errors.iter().map(|e| (e.total() as f64, e.reference() as f64)).unzip();
         let interval = ratio_interval(&wrong, &of, resamples, super::SEED).map(|(a, b)| (100.0 * a, 100.0 * b));
-        let (percent, n) = (all.rate().map(|rate| 100.0 * rate), all.reference());
+        let (percent, n) = ((!pairs.is_empty()).then(|| 100.0 * all.rate()), all.reference());
         rates.push(with_interval(&format!("{unit}_error_rate_percent"), percent, n, interval));
         for (kind, number) in
             [("substitutions", all.substitutions), ("deletions", all.deletions), ("insertions", all.insertions)]
@@ -145,8 +168,14 @@ mod tests {
         let mut pairs = Vec::new();
         for pair in golden["pairs"].as_array().unwrap() {
             let (reference, hypothesis) = (pair["reference"].as_str().unwrap(), pair["hypothesis"].as_str().unwrap());
-            assert_eq!(ours(&word_errors(reference, hypothesis)), expected(&pair["words"]), "{reference}");
-            assert_eq!(ours(&character_errors(reference, hypothesis)), expected(&pair["characters"]), "{reference}");
+            for (unit, rate, found) in [
+                ("words", "wer", word_errors(reference, hypothesis)),
+                ("characters", "cer", character_errors(reference, hypothesis)),
+            ] {
+                assert_eq!(ours(&found), expected(&pair[unit]), "{unit}: {reference:?} {hypothesis:?}");
+                let theirs = pair[rate].as_f64().unwrap();
+                assert!((found.rate() - theirs).abs() < 1e-15, "{rate}: {reference:?} {hypothesis:?}");
+            }
             pairs.push((reference.to_owned(), hypothesis.to_owned()));
         }
         let metrics = error_rates(&pairs, 200);
@@ -185,10 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_reference_has_no_rate() {
-        assert_eq!(word_errors("", "A B").rate(), None);
-        assert_eq!(word_errors("", "A B").insertions, 2);
+    fn no_utterances_have_no_rate_and_silent_ones_have() {
         let metrics = error_rates(&[], 10);
         assert_eq!((metrics[0].value, metrics[0].low), (None, None));
+        let pair = |hypothesis: &str| (String::new(), hypothesis.to_owned());
+        let percent = |pairs: &[(String, String)]| error_rates(pairs, 10)[0].value;
+        assert_eq!((percent(&[pair("")]), percent(&[pair(""), pair("A B")])), (Some(0.0), Some(200.0)));
     }
 }

@@ -10,8 +10,6 @@ use super::ranking::{Areas, Ranking};
 
 /// Lower and upper tail of a 95 % interval.
 const TAILS: (f64, f64) = (0.025, 0.975);
-/// Resamples for intervals over blocks of text: the ends move by less than a tenth of the interval's width.
-const BLOCK_RESAMPLES: usize = 1000;
 /// Share of resamples in which a statistic must be defined for its interval to be given.
 const DEFINED_SHARE: f64 = 0.5;
 
@@ -52,25 +50,6 @@ pub fn macro_intervals(classes: &[Ranking], resamples: usize, seed: u64) -> Inte
         roc: interval(draws.iter().filter_map(|d| d.0).collect(), resamples),
         precision: interval(draws.iter().filter_map(|d| d.1).collect(), resamples),
     }
-}
-
-/// 95 % interval of a sum over blocks, as factors of that sum (which is `total`): `(0.98, 1.02)` means ±2 %.
-///
-/// Blocks of text are resampled as wholes, which keeps the dependence of neighbouring tokens within a block. `None` with
-/// fewer than two blocks or a sum that is not positive and finite.
-pub fn block_interval(blocks: &[f64], total: f64) -> Option<(f64, f64)> {
-    if blocks.len() < 2 || !(total.is_finite() && total > 0.0) {
-        return None;
-    }
-    let sums: Vec<f64> = (0..BLOCK_RESAMPLES)
-        .into_par_iter()
-        .map(|resample| {
-            let mut rng = stream(super::SEED, resample);
-            let picked = (0..blocks.len()).filter_map(|_| blocks.get(rng.random_range(0..blocks.len())));
-            picked.sum::<f64>() / total
-        })
-        .collect();
-    interval(sums, BLOCK_RESAMPLES)
 }
 
 /// 95 % interval of the mean of `values` by `resamples` resamples. `None` with fewer than two values.
@@ -218,15 +197,5 @@ mod tests {
         let other = Ranking::new(&scores, &labels(9)).unwrap();
         assert!(macro_intervals(std::slice::from_ref(&one), 400, 0).roc.is_some());
         assert_eq!(macro_intervals(&[one, other], 400, 0), Intervals::default());
-    }
-
-    #[test]
-    fn block_interval_is_relative_and_needs_blocks() {
-        let blocks = [10.0, 12.0, 8.0, 11.0, 9.0, 10.0];
-        let (low, high) = block_interval(&blocks, 60.0).unwrap();
-        assert!(low > 0.85 && low < 1.0 && high > 1.0 && high < 1.15, "{low} {high}");
-        assert_eq!(block_interval(&[5.0, 5.0], 10.0), Some((1.0, 1.0)));
-        assert_eq!(block_interval(&[5.0], 5.0), None);
-        assert_eq!(block_interval(&[f64::NAN, 5.0], f64::NAN), None);
     }
 }

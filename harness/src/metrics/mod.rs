@@ -7,7 +7,7 @@ pub mod language;
 pub mod ranking;
 
 pub use self::edit::error_rates;
-pub use self::interval::{block_interval, macro_intervals};
+pub use self::interval::macro_intervals;
 pub use self::language::{bits_per_byte, perplexity};
 pub use self::ranking::{Ranking, auc_roc, average_precision};
 

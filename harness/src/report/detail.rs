@@ -7,20 +7,28 @@ use crate::stats::paired_difference;
 use super::catalogue;
 use super::group::{Found, Group, Part, compare_values};
 use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
+use super::provenance;
 use super::tables::{label_columns, mark_best, metric_cell, metric_info, outcome_text};
 
-/// Kind of the model that others are compared with.
+/// Kind of the model that others are compared with, where the grid names none.
 const REFERENCE: &str = "bim";
+/// Configuration path of the name of the model that the grid does name.
+const NAMED: &str = "report.reference";
 
 /// Differences of the main metrics to the reference model, paired by seed; `None` unless exactly one configuration is it.
 pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
-    let mut candidates = part.groups.iter().filter(|group| group.kind == REFERENCE);
+    let named = part.config(NAMED);
+    let is_reference = |group: &&Group| match named.first() {
+        Some(name) => group.model == *name,
+        None => group.kind == REFERENCE,
+    };
+    let mut candidates = part.groups.iter().filter(is_reference);
     let reference =
         candidates.next().filter(|group| candidates.next().is_none() && group.completed().next().is_some())?;
-    let others: Vec<&Group> = part.groups.iter().filter(|group| group.kind != REFERENCE).collect();
+    let others: Vec<&Group> = part.groups.iter().filter(|group| !is_reference(group)).collect();
     let caption = format!(
-        "Each model minus {}, mean over the seeds that both completed, with the 95 % bootstrap interval over those \
-         seeds where there is more than one. Not adjusted for the number of comparisons.",
+        "Each model minus {}, mean over the seeds that both completed, with the 95 % t interval over those seeds \
+         where there is more than one. Not adjusted for the number of comparisons.",
         reference.model
     );
     let mut table = Table::empty(
@@ -142,8 +150,10 @@ fn class_table(part: &Part, id: &str, classes: &[&str], prefix: &str, title: &st
 /// Every run with the intervals over its items.
 pub(super) fn runs(part: &Part, id: &str) -> Table {
     let runs: Vec<_> = part.groups.iter().flat_map(|group| group.runs.iter().map(move |run| (group, run))).collect();
-    let caption = "One row per cell. Intervals here are 95 % bootstrap intervals over the items of the evaluation \
-                   (recordings, or blocks of text), not over seeds; values without one have none.";
+    let caption = format!(
+        "One row per cell. Intervals here are 95 % {} of the evaluation, not over seeds; values without one have none.",
+        provenance::item_intervals(part)
+    );
     let mut table = Table::empty(format!("{id}-runs"), "Every run", caption);
     table.place = Place::Detail;
     table.push_column(Column::text("model"), runs.iter().map(|r| Cell::new(part.label(r.0))).collect());

@@ -107,7 +107,7 @@ pub(super) fn conventions(part: &Part, id: &str) -> Option<Table> {
 }
 
 const CONVENTIONS: [(&str, [&str; 2]); 4] = [
-    ("ours", ["macs_forward", "acs_forward"]),
+    ("ours", ["weight_macs_forward", "acs_forward"]),
     ("NeuroBench", ["neurobench_macs", "neurobench_acs"]),
     ("SpikingJelly", ["spikingjelly_macs", "spikingjelly_acs"]),
     ("syops", ["syops_macs", "syops_acs"]),
@@ -228,7 +228,7 @@ mod tests {
                 ("op_coverage", coverage),
                 ("energy_coverage_forward", 1.0),
                 ("energy_coverage_learning", 1.0),
-                ("macs_forward", macs),
+                ("weight_macs_forward", macs),
                 ("acs_forward", acs),
                 ("neurobench_macs", macs),
                 ("neurobench_acs", acs),

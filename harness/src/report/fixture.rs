@@ -90,6 +90,8 @@ pub(super) fn quickstart() -> Loaded {
             loaded.rows.extend(metrics(&cell, "test", &[("scored_bytes", 5000.0), ("scored_tokens", 5000.0)]));
             let floor = metrics(&cell, "test", &[("entropy_floor_bits_per_byte", 1.9)]);
             loaded.rows.extend(floor.into_iter().map(|row| ResultRow { split: None, ..row }));
+            let articles = metrics(&cell, "test", &[("scored_articles", 60.0)]);
+            loaded.rows.extend(articles.into_iter().map(|row| ResultRow { n: Some(60), ..row }));
             loaded.evals.insert(cell.cell.clone(), curve("bits_per_byte", 7.5, bits));
         }
     }

@@ -99,7 +99,8 @@ pub(super) fn table(part: &Part, id: &str) -> Option<Table> {
     let unit = provenance::unit(part);
     let one = unit.strip_suffix('s').unwrap_or(unit);
     let caption = format!(
-        "Highest live bytes of the allocator within a training step, of the whole process: weights, optimiser, data and all. \
+        "Highest live bytes of the allocator within a training step: weights, optimiser, segments of data and all, without \
+         what the process held before the cell began. \
          Window: the {unit} that one update backpropagates through, the stream being longer. Stream: the {unit} seen, in one \
          stream unless stated, with the window as it is. Line of least squares through the means over seeds."
     );

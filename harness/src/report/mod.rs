@@ -1,6 +1,7 @@
 //! The report: load the stored results, compute plain data, render it. Nothing is measured here.
 
 mod catalogue;
+pub mod config;
 mod curves;
 mod detail;
 mod energy;

@@ -77,6 +77,13 @@ pub(super) fn data(part: &Part) -> String {
     };
     let (train, test) = (place(part, "train"), place(part, part.split));
     let mut text = format!("{origin}Trains on {owner} {train} and evaluates on its {test}.");
+    for selection in part.config("task.selection") {
+        text += match selection {
+            "here" => " Settings are chosen by these results: the test part is not scored.",
+            "none" => " Nothing is chosen by these results.",
+            _ => "",
+        };
+    }
     if trains_elsewhere(part) && !part.generated() {
         text += " Published results train on the train split.";
     }
@@ -92,8 +99,25 @@ pub(super) fn place(part: &Part, role: &str) -> String {
     if part.family == "seizure" {
         return patients(part, role);
     }
-    let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(str::to_owned));
-    format!("{} split", if chosen.is_empty() { role } else { &chosen })
+    if let Some(splits) = list(part, &format!("task.{role}_splits")).map(|list| list.replace('"', "")) {
+        return format!("{} {splits}", if splits.contains([',', ' ']) { "splits" } else { "split" });
+    }
+    let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(stretch));
+    if chosen.is_empty() { format!("{role} split") } else { chosen }
+}
+
+/// `valid` and `valid[:0.9]` in words: a split, or a stretch of one.
+fn stretch(text: &str) -> String {
+    let Some((split, shares)) = text.split_once('[') else { return format!("{text} split") };
+    let percent = |share: &str| share.parse::<f64>().map_or_else(|_| share.to_owned(), |x| format!("{}", 1e2 * x));
+    let (from, to) = shares.trim_end_matches(']').split_once(':').unwrap_or((shares, ""));
+    let rest = || to.is_empty().then(|| from.parse::<f64>().ok()).flatten();
+    let which = match (from.is_empty(), rest()) {
+        (true, _) => format!("first {} %", percent(to)),
+        (false, Some(from)) => format!("last {} %", (1e4 * (1.0 - from)).round() / 1e2),
+        (false, None) => format!("{} to {} %", percent(from), percent(to)),
+    };
+    format!("{split} split ({which}, cut at an article)")
 }
 
 /// The folder, where seizure detection reads another than the dataset's.
@@ -166,6 +190,39 @@ pub(super) fn facts(part: &Part) -> Vec<Fact> {
     facts
 }
 
+/// Which grid chose the learning rates, in a sentence.
+pub(super) fn rates(part: &Part) -> String {
+    let grids = join(part.config("report.rates_from").into_iter().map(|name| format!("`{name}`")));
+    if grids.is_empty() {
+        return "Learning rates: as this grid gives them; it names no grid that chose them.".into();
+    }
+    let tries = join(part.config("report.rates_tried").into_iter().map(str::to_owned));
+    format!("Learning rates: chosen by {grids}, which tries the same {tries} for each model.")
+}
+
+/// What the intervals of single runs are over, such as `bootstrap intervals over 60 articles`.
+pub(super) fn item_intervals(part: &Part) -> String {
+    let of = |metric: &str, value: fn(&super::ResultRow) -> Option<u64>| -> BTreeSet<u64> {
+        let rows = part.runs().filter_map(|run| run.row(metric, Some(part.split)));
+        rows.filter_map(value).collect()
+    };
+    let (kind, counts, items) = match part.family {
+        "language" => match of("scored_articles", |row| row.n) {
+            // results from before articles were the items
+            counts if counts.is_empty() => ("bootstrap", counts, "blocks of text"),
+            counts => ("bootstrap", counts, "articles"),
+        },
+        "cardio" => ("bootstrap", of("auc_roc_macro", |row| row.n), "recordings"),
+        "seizure" => ("bootstrap", of("scored_hours", |row| row.n), "recordings"),
+        "speech" => ("bootstrap", of("loss", |row| row.n), "utterances"),
+        "recall" => ("Wilson", of("accuracy", |row| row.n), "recordings"),
+        _ => ("bootstrap", BTreeSet::new(), "items"),
+    };
+    let counts = counts.into_iter().map(catalogue::count).collect::<Vec<_>>().join(" or ");
+    let counts = if counts.is_empty() { counts } else { format!("{counts} ") };
+    format!("{kind} intervals over the {counts}{items}")
+}
+
 /// How much was scored, where all completed runs scored the same.
 fn scored(part: &Part) -> String {
     let amounts = |metric: &str| -> BTreeSet<u64> {
@@ -201,6 +258,7 @@ fn scored(part: &Part) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ResultRow;
     use super::super::fixture::{cell, config};
     use super::super::group::parts;
     use super::*;
@@ -217,6 +275,29 @@ mod tests {
         assert_eq!(data(&parts[0]), expected);
         assert_eq!(place(&parts[0], "valid"), "test split");
         assert_eq!(unit(&parts[0]), "pieces");
+    }
+
+    #[test]
+    fn stretches_and_choices_are_said() {
+        let pairs = [
+            ("task.train_split", "valid[:0.9]"),
+            ("task.valid_split", "valid[0.9:]"),
+            ("task.test_split", "valid[0.2:0.35]"),
+            ("task.selection", "here"),
+        ];
+        let mut row = config(cell("bim", 1), &pairs);
+        row.split = Some("valid".into());
+        row.metric = Some("bits_per_byte".into());
+        let rows = [row];
+        let parts = parts(&rows);
+        let expected = "Trains on WikiText-103's valid split (first 90 %, cut at an article) and evaluates on its valid split \
+                        (last 10 %, cut at an article). Settings are chosen by these results: the test part is not scored. \
+                        Published results train on the train split.";
+        assert_eq!(data(&parts[0]), expected);
+        assert_eq!(place(&parts[0], "test"), "valid split (20 to 35 %, cut at an article)");
+        let speech =
+            ResultRow { task: "speech".into(), ..config(cell("bim", 1), &[("task.train_splits", "[\"a\",\"b\"]")]) };
+        assert_eq!(place(&super::super::group::parts(&[speech])[0], "train"), "splits a, b");
     }
 
     #[test]

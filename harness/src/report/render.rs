@@ -267,9 +267,9 @@ The text's source has an entropy of 1.900 bits per byte: no model can go below i
 
 | model | bits per byte | above the floor | seeds | outcome | published (paper) | verdict |
 |:---|---:|---:|---:|:---|:---|:---|
-| bim | 2.340 [2.330, 2.350] | 0.440 | 2 | completed | perplexity 20.1, bits per char 1.23 | \
+| bim | 2.340 [2.213, 2.467] | 0.440 | 2 | completed | perplexity 20.1, bits per char 1.23 | \
 not comparable at this scale |
-| lstm | **2.280 [2.270, 2.290]** | 0.380 | 2 | completed | perplexity 24.0, bits per char 1.42 | \
+| lstm | **2.280 [2.153, 2.407]** | 0.380 | 2 | completed | perplexity 24.0, bits per char 1.42 | \
 not comparable at this scale |
 | rnn | 2.820 (1 seed) | 0.920 | 1 | 1 completed, 1 diverged | no published value | no published value |
 
@@ -277,7 +277,13 @@ not comparable at this scale |
 - Lower is better: bits per byte.
 ",
         );
-        assert_has(&text, "- 1 seed, no interval.\n");
+        assert_has(&text, "- Mean with its 95 % t interval over 2 seeds.\n- 1 seed, no interval.\n");
+        assert_has(&text, "- Learning rates: as this grid gives them; it names no grid that chose them.\n");
+        assert_has(
+            &text,
+            "Intervals here are 95 % bootstrap intervals over the 60 articles of the evaluation, not over seeds",
+        );
+        assert_has(&text, "Intervals here are 95 % bootstrap intervals over the 5,000 recordings of the evaluation");
         assert_has(&text, "| lstm | -0.060 [-0.060, -0.060] | 2 |\n");
         assert_has(&text, "| rnn | 123,456 | 100,000 | 12.6 s | 7,921 | not measured | 64.0 KiB |\n");
         assert_has(&text, "| prevalence | 0.400 | 0.250 |\n");
@@ -305,9 +311,9 @@ Rows: lambda. Columns: target. Values as in the table of results.
 
 lambda              target 0.5            target 0.9
 ------  ----------------------  --------------------
-   0.0  2.020 [2.010, 2.030] *  2.070 [2.060, 2.080]
-   0.5    2.120 [2.110, 2.130]  2.170 [2.160, 2.180]
-   1.0    2.220 [2.210, 2.230]  2.270 [2.260, 2.280]
+   0.0  2.020 [1.995, 2.045] *  2.070 [2.045, 2.095]
+   0.5    2.120 [2.095, 2.145]  2.170 [2.145, 2.195]
+   1.0    2.220 [2.195, 2.245]  2.270 [2.245, 2.295]
 * best mean
 ",
         );
@@ -321,8 +327,8 @@ lambda              target 0.5            target 0.9
     #[test]
     fn latex_is_escaped_and_bold() {
         let text = render(&report(&fixture::quickstart()), Format::Latex).unwrap();
-        assert_has(&text, "    lstm & \\textbf{2.280 [2.270, 2.290]} & 0.380 & 2 & completed &");
-        assert_has(&text, "with its 95 \\% bootstrap interval");
+        assert_has(&text, "    lstm & \\textbf{2.280 [2.153, 2.407]} & 0.380 & 2 & completed &");
+        assert_has(&text, "with its 95 \\% t interval over 2 seeds");
         assert_has(&text, "37 \\textbar{} \\textless{}nan\\textgreater{} &");
         for pair in [("\\begin{table}", "\\end{table}"), ("\\begin{tabular}", "\\end{tabular}"), ("{", "}")] {
             assert_eq!(text.matches(pair.0).count(), text.matches(pair.1).count(), "{pair:?}");
@@ -334,7 +340,7 @@ lambda              target 0.5            target 0.9
     fn html_is_escaped_and_loads_nothing() {
         let text = render(&report(&fixture::quickstart()), Format::Html).unwrap();
         assert_has(&text, "loss is not finite at update 37 | &lt;nan&gt;");
-        assert_has(&text, "<strong>2.280 [2.270, 2.290]</strong>");
+        assert_has(&text, "<strong>2.280 [2.153, 2.407]</strong>");
         assert_eq!(text.matches("<svg").count(), 2);
         for foreign in ["src=", "<link", "<script", "@import", "url("] {
             assert!(!text.contains(foreign), "{foreign}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::stats::{Estimate, FEW_SEEDS};
+use crate::stats::Estimate;
 
 use super::catalogue::{self, Better, MetricInfo};
 use super::group::{Found, Group, Part};
@@ -12,6 +12,10 @@ use super::provenance;
 
 /// In place of a setting or number that a row cannot have.
 const DOES_NOT_APPLY: &str = "does not apply";
+/// Configuration path of the steps per segment.
+const SEGMENT: &str = "train.segment";
+/// More steps than any recording has.
+const WHOLE_RECORDING: u64 = 1 << 20;
 /// Scale at which published numbers can be judged.
 const PAPER_SCALE: &str = "paper";
 /// Seeds below which no verdict is given.
@@ -49,6 +53,10 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         let cell = |group: &Group| pruned(group).map_or_else(|| Cell::absent(DOES_NOT_APPLY), Cell::new);
         add(Column::number("pruned at the end"), &cell);
     }
+    training_columns(&mut table, part);
+    let mut add = |column: Column, cell: &dyn Fn(&Group) -> Cell| {
+        table.push_column(column, part.groups.iter().map(cell).collect());
+    };
     add(Column::number("seeds"), &|group| Cell::new(group.completed().count().to_string()));
     if part.runs().any(|run| !run.completed()) {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
@@ -60,13 +68,48 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     table
 }
 
+/// Updates, data seen and steps per segment, where configurations that are compared differ in one of them: as much data in
+/// longer segments is fewer updates.
+fn training_columns(table: &mut Table, part: &Part) {
+    let whole = |mean: Option<f64>| mean.map(|mean| catalogue::count(mean.round() as u64));
+    let updates: Vec<_> = part.groups.iter().map(|group| whole(group.mean(|row| Some(row.updates as f64)))).collect();
+    let seen: Vec<_> = part.groups.iter().map(|group| whole(group.mean(|row| Some(row.seen as f64)))).collect();
+    let segments: Vec<_> = part.groups.iter().map(segment).collect();
+    let differ = |column: &[Option<String>]| {
+        let mut known = column.iter().flatten();
+        known.next().is_some_and(|first| known.any(|other| other != first))
+    };
+    if ![&updates, &seen, &segments].into_iter().any(|column| differ(column)) {
+        return;
+    }
+    let swept = |path: &str| part.varying.iter().any(|varying| varying.path == path);
+    let unit = provenance::unit(part);
+    let columns = [
+        ("updates".to_owned(), updates),
+        (format!("{unit} seen"), seen),
+        (format!("{unit} per segment"), if swept(SEGMENT) { Vec::new() } else { segments }),
+    ];
+    for (label, column) in columns {
+        if !column.is_empty() {
+            table.push_column(Column::number(label), column.into_iter().map(Cell::measured).collect());
+        }
+    }
+}
+
+/// Steps per segment of a configuration; a segment longer than any recording is the recording.
+fn segment(group: &Group) -> Option<String> {
+    let text = group.completed().find_map(|run| run.head.config.get(SEGMENT))?;
+    let whole = text.parse::<u64>().ok().is_some_and(|steps| steps >= WHOLE_RECORDING);
+    Some(if whole { "whole recordings".into() } else { text.clone() })
+}
+
 /// What training took; `None` if no run completed.
 pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
     part.runs().find(|run| run.completed())?;
     let unit = provenance::unit(part);
     let caption = format!(
         "Means over completed seeds, on {}. Training time leaves out evaluation and writing. Peak memory is the \
-         allocator's highest within a step; state is recurrent state and traces.",
+         allocator's highest within a step, without what the process held before; state is recurrent state and traces.",
         provenance::machine(part)
     );
     let mut table = Table::empty(format!("{id}-costs"), "Costs", caption);
@@ -240,18 +283,15 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
             notes.push(format!("{word} is better: {}.", labels.join(", ")));
         }
     }
-    let with_interval = estimates.iter().filter(|e| e.interval.is_some()).map(|e| e.n).min();
-    if let Some(n) = with_interval {
-        notes.push("Mean over seeds with its 95 % bootstrap interval over seeds.".into());
-        if n < FEW_SEEDS {
-            notes.push(format!(
-                "With as few as {n} seeds such an interval is too narrow: it only knows the seeds that were run."
-            ));
-        }
+    let with_interval = || estimates.iter().filter(|e| e.interval.is_some()).map(|e| e.n);
+    if let (Some(fewest), Some(most)) = (with_interval().min(), with_interval().max()) {
+        let seeds = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
+        notes.push(format!("Mean with its 95 % t interval over {seeds} seeds."));
     }
     if estimates.iter().any(|e| e.interval.is_none()) {
         notes.push("1 seed, no interval.".into());
     }
+    notes.push(provenance::rates(part));
     if part.runs().any(|run| !run.completed()) {
         notes.push("Only completed cells count; the others are listed under Failures.".into());
     }

@@ -266,6 +266,8 @@ mod tests {
             operations_stdp: some(rng, Rng::random),
             operations_pruning: some(rng, Rng::random),
             operations_optimizer: some(rng, Rng::random),
+            operations_passes: some(rng, Rng::random),
+            updates: rng.random(),
             energy_forward_with_traffic_pj: some(rng, float),
             energy_learning_with_traffic_pj: some(rng, float),
             energy_coverage_forward: some(rng, float),

@@ -51,7 +51,7 @@ pub struct ResultRow {
     pub parameters: Option<u64>,
     /// Tokens, frames or samples trained on.
     pub seen: u64,
-    /// Updates made.
+    /// Updates the optimiser made.
     pub updates: u64,
     /// Training time.
     pub train_s: f64,
@@ -59,7 +59,7 @@ pub struct ResultRow {
     pub data_wait_s: Option<f64>,
     /// Recurrent state and traces.
     pub state_bytes: Option<u64>,
-    /// Highest live bytes of the allocator within any step.
+    /// Highest live bytes of the allocator within any step, without what the process held when the cell began.
     pub peak_bytes: Option<u64>,
     /// Device, such as `cpu`.
     pub device: String,

@@ -261,6 +261,8 @@ row!(StepRow, "steps", {
     data_wait_s: f64,
     peak_bytes_forward: Option<u64>,
     peak_bytes_learning: Option<u64>,
+    updates: u64,
+    operations_passes: Option<u64>,
 });
 
 row!(LayerRow, "layers", { step: u64, layer: String, quantity: String, value: f64 });

@@ -19,6 +19,7 @@ use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use crate::event::PredictionRow;
 use crate::metrics;
+use crate::protocol::Selection;
 use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings};
 
 /// Resamples for the interval over recordings.
@@ -53,10 +54,13 @@ pub struct CardioConfig {
     pub supervise: Supervise,
     /// `strat_fold`s to train on.
     pub train_folds: Vec<u8>,
-    /// `strat_fold`s for the curve during training.
+    /// `strat_fold`s that settings are chosen on, and that the curve during training is of.
     pub valid_folds: Vec<u8>,
     /// `strat_fold`s for the result.
     pub test_folds: Vec<u8>,
+    /// What these results are used to choose.
+    #[serde(skip_serializing_if = "Selection::is_default")]
+    pub selection: Selection,
     /// Generated data: number of recordings; absent for published data.
     pub generate: Option<usize>,
 }
@@ -73,6 +77,7 @@ impl Default for CardioConfig {
             train_folds: (1..=8).collect(),
             valid_folds: vec![9],
             test_folds: vec![10],
+            selection: Selection::default(),
             generate: None,
         }
     }

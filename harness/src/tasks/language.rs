@@ -3,23 +3,27 @@
 //! A part's tokens are cut into `B` lanes of equal length; the input of every step is the token before it in the file, so
 //! that each token is scored exactly once and none is skipped, whatever the number of lanes.
 
+mod part;
+mod score;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
+use super::{Metric, Part, Scorer, Segment, Source, Task};
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::mini::text::{self, TextSpec};
 use crate::datasets::vocabulary::Vocabulary;
+use crate::datasets::wikitext::articles::{Article, articles};
 use crate::datasets::wikitext::{self, Split};
-use crate::event::PredictionRow;
-use crate::metrics;
-
-/// Tokens per row of `predictions.parquet`, and the unit that the interval over items resamples.
-const BLOCK: usize = 1024;
+use crate::protocol::Selection;
+pub use part::TextPart;
+use score::{LanguageScorer, SCORES};
 
 /// Unit of prediction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,12 +60,15 @@ pub struct LanguageConfig {
     pub vocabulary: Unit,
     /// Pieces of a BPE vocabulary.
     pub vocabulary_size: usize,
-    /// Split to train on.
-    pub train_split: Part,
-    /// Split for the curve during training.
-    pub valid_split: Part,
-    /// Split for the result.
-    pub test_split: Part,
+    /// What to train on: a file or a part of one, such as `'valid[:0.9]'`, cut where an article begins.
+    pub train_split: TextPart,
+    /// What settings are chosen on, and the curve during training is of.
+    pub valid_split: TextPart,
+    /// What the result is of.
+    pub test_split: TextPart,
+    /// What these results are used to choose.
+    #[serde(skip_serializing_if = "Selection::is_default")]
+    pub selection: Selection,
     /// Generated text; absent for published data.
     pub generate: Option<GenerateText>,
 }
@@ -72,9 +79,10 @@ impl Default for LanguageConfig {
             root: "wikitext-103".into(),
             vocabulary: Unit::Byte,
             vocabulary_size: 4096,
-            train_split: Part::Train,
-            valid_split: Part::Valid,
-            test_split: Part::Test,
+            train_split: TextPart::whole(Split::Train),
+            valid_split: TextPart::whole(Split::Valid),
+            test_split: TextPart::whole(Split::Test),
+            selection: Selection::default(),
             generate: None,
         }
     }
@@ -89,11 +97,53 @@ impl LanguageConfig {
     }
 }
 
-struct Tokens {
-    ids: Vec<u32>,
+/// An article in the tokens of a part.
+struct Piece {
+    title: Option<String>,
+    tokens: Range<usize>,
     bytes: u64,
     words: u64,
+}
+
+/// A part, encoded.
+struct Tokens {
+    ids: Vec<u32>,
+    words: u64,
     unknown: u64,
+    /// In order: all tokens are in one of them.
+    articles: Vec<Piece>,
+}
+
+impl Tokens {
+    /// Encodes a text article by article, which gives the tokens of the whole: lines are independent of each other.
+    fn new(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
+        let found = articles(wikitext::check_text(Path::new("wikitext-103"), bytes)?);
+        Self::of(vocabulary, bytes, found)
+    }
+
+    /// Encodes a text that nobody scores, as one article: a vocabulary is faster at a text as a whole.
+    fn unscored(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
+        Self::of(vocabulary, bytes, vec![Article { start: 0, title: None }])
+    }
+
+    fn of(vocabulary: &Vocabulary, bytes: &[u8], found: Vec<Article>) -> DataResult<Self> {
+        let mut tokens = Self { ids: Vec::new(), words: 0, unknown: 0, articles: Vec::with_capacity(found.len()) };
+        let ends = found.iter().skip(1).map(|next| next.start).chain([bytes.len()]).collect::<Vec<_>>();
+        for (article, end) in found.into_iter().zip(ends) {
+            let encoded = vocabulary.encode(bytes.get(article.start..end).unwrap_or_default())?;
+            let first = tokens.ids.len();
+            tokens.ids.extend(encoded.ids);
+            tokens.words += encoded.words;
+            tokens.unknown += encoded.unknown;
+            tokens.articles.push(Piece {
+                title: article.title,
+                tokens: first..tokens.ids.len(),
+                bytes: encoded.bytes,
+                words: encoded.words,
+            });
+        }
+        Ok(tokens)
+    }
 }
 
 /// WikiText-103 in memory, encoded.
@@ -110,27 +160,21 @@ impl Language {
     /// # Errors
     /// If files are missing or corrupt.
     pub fn open(config: &LanguageConfig, root: &Path) -> DataResult<Self> {
-        let splits = [config.train_split, config.valid_split, config.test_split];
-        let texts = splits.map(|part| {
-            let split = match part {
-                Part::Train => Split::Train,
-                Part::Valid => Split::Valid,
-                Part::Test => Split::Test,
-            };
-            wikitext::read_split(root, split)
-        });
-        let [train, valid, test] = texts;
-        let texts = [train?, valid?, test?];
+        let read = |part: TextPart| {
+            let path = root.join(format!("wiki.{}.tokens", part.split().name()));
+            part.of(wikitext::read_split(root, part.split())?, &path)
+        };
+        let texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
         let vocabulary = match config.vocabulary {
             Unit::Byte => Vocabulary::byte(),
             Unit::Word => Vocabulary::word(&texts[0].bytes)?,
             Unit::Bpe => Vocabulary::bpe(&texts[0].bytes, config.vocabulary_size)?,
         };
-        let encode = |text: &wikitext::Text| -> DataResult<Tokens> {
-            let e = vocabulary.encode(&text.bytes)?;
-            Ok(Tokens { ids: e.ids, bytes: e.bytes, words: e.words, unknown: e.unknown })
-        };
-        let parts = [encode(&texts[0])?, encode(&texts[1])?, encode(&texts[2])?];
+        let parts = [
+            Tokens::unscored(&vocabulary, &texts[0].bytes)?,
+            Tokens::new(&vocabulary, &texts[1].bytes)?,
+            Tokens::new(&vocabulary, &texts[2].bytes)?,
+        ];
         let fingerprint = format!(
             "{}+{}+{}+{}",
             texts[0].fingerprint,
@@ -206,98 +250,6 @@ impl Source for Lanes<'_> {
     }
 }
 
-struct LanguageScorer<'a> {
-    task: &'a Language,
-    part: Part,
-    kept: usize,
-    lane: usize,
-    /// Sum of −ln p per block of tokens, in the order of the file.
-    blocks: Vec<f64>,
-    scored: u64,
-}
-
-impl Scorer for LanguageScorer<'_> {
-    fn observe(&mut self, segment: &Segment, output: &Tensor) -> learner::Result<()> {
-        let (streams, steps, vocabulary) = output.dims3()?;
-        let Targets::Classes { class, .. } = &segment.targets else {
-            return Err(learner::Error::shape("targets", "classes", "labels"));
-        };
-        let class = class.flatten_all()?.to_vec1::<u32>()?;
-        let output = output.contiguous()?;
-        let nll: Vec<f64> = learner::with_f32(&output, |logits| {
-            logits
-                .par_chunks(vocabulary)
-                .zip(&class)
-                .map(|(row, &c)| negative_log_likelihood(row, c as usize))
-                .collect()
-        })?;
-        for b in 0..streams {
-            for t in 0..steps {
-                let at = b * self.lane + segment.offset + t;
-                if at < self.kept {
-                    self.blocks[at / BLOCK] += nll[b * steps + t];
-                    self.scored += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Scores {
-        let tokens = self.task.part(self.part);
-        let nats: f64 = self.blocks.iter().sum();
-        let n = self.scored;
-        let whole = self.kept == tokens.ids.len();
-        // a prefix of the file: its bytes in proportion would be a guess, except where tokens are bytes
-        let byte_level = matches!(self.task.vocabulary, Vocabulary::Byte);
-        let bytes = if byte_level { Some(n) } else { whole.then_some(tokens.bytes) };
-        let mut result = Vec::new();
-        if let Some(bytes) = bytes.filter(|_| tokens.unknown == 0) {
-            let per_byte = metrics::bits_per_byte(nats, bytes);
-            let mut metric = Metric::plain("bits_per_byte", Some(per_byte), bytes);
-            if let Some((low, high)) = metrics::block_interval(&self.blocks, nats) {
-                (metric.low, metric.high) = (Some(per_byte * low), Some(per_byte * high));
-            }
-            result.push(metric);
-            result.push(Metric::plain("scored_bytes", Some(bytes as f64), bytes));
-        }
-        if whole {
-            result.push(Metric::plain(
-                "perplexity_per_word",
-                Some(metrics::perplexity(nats, tokens.words)),
-                tokens.words,
-            ));
-        }
-        result.push(Metric::plain("perplexity", Some(metrics::perplexity(nats, n)), n));
-        result.push(Metric::plain("scored_tokens", Some(n as f64), n));
-        result.push(Metric::plain("loss", Some(nats / n.max(1) as f64), n));
-        if tokens.unknown > 0 {
-            result.push(Metric::plain("oov_rate", Some(tokens.unknown as f64 / tokens.words as f64), tokens.words));
-        }
-        let predictions = self
-            .blocks
-            .iter()
-            .enumerate()
-            .map(|(i, &nll)| PredictionRow {
-                item: format!("tokens {}..{}", i * BLOCK, ((i + 1) * BLOCK).min(self.kept)),
-                split: self.part.name().into(),
-                target: None,
-                scores: Vec::new(),
-                hypothesis: None,
-                nll: Some(nll),
-            })
-            .collect();
-        Scores { metrics: result, predictions }
-    }
-}
-
-/// `−ln softmax(row)[class]` in f64.
-fn negative_log_likelihood(row: &[f32], class: usize) -> f64 {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|&z| f64::from((z - max).exp())).sum();
-    sum.ln() + f64::from(max) - f64::from(row[class])
-}
-
 impl Task for Language {
     fn io(&self, streams: usize, segment: usize) -> Io {
         let vocabulary = self.vocabulary.size();
@@ -334,14 +286,7 @@ impl Task for Language {
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
         let kept = self.kept(part, limit);
         let lane = kept.div_ceil(streams).max(1);
-        Ok(Box::new(LanguageScorer {
-            task: self,
-            part,
-            kept,
-            lane,
-            blocks: vec![0.0; kept.div_ceil(BLOCK)],
-            scored: 0,
-        }))
+        Ok(Box::new(LanguageScorer::new(self, part, kept, lane)))
     }
 
     fn curve_part(&self) -> Part {
@@ -354,5 +299,9 @@ impl Task for Language {
 
     fn facts(&self) -> Vec<Metric> {
         self.floor.map(|f| Metric::plain("entropy_floor_bits_per_byte", Some(f), 0)).into_iter().collect()
+    }
+
+    fn outputs(&self) -> Vec<String> {
+        SCORES.map(str::to_owned).into()
     }
 }

@@ -1,5 +1,7 @@
 //! Traces through `LIF_out`: `∂V/∂θ`.
 
+use learner::performed;
+
 use super::{Traces, scale};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{ScanTape, Span, rate_slow, softplus_slope, states_slow};
@@ -20,6 +22,8 @@ pub(super) fn advance<T: Real>(
     let Traces { u: e_u, b: e_b, delta: e_delta, bias: e_bias, a_log: e_a_log, membrane: Some(m) } = traces else {
         return;
     };
+    // its own sources (3), and the state's traces weighted into its own
+    performed::note(n * d * (3 * steps + 2 * j + jd + 2));
     let states = states_slow(dims, tape, streams, stream, steps);
     // r = ∂V_end/∂V_t and g = ∂V_end/∂h_t, both per channel
     let mut r = vec![T::one(); d];

@@ -2,6 +2,8 @@
 //! the same walk through the chunk's states; what is left is `E ← Π · E + Sᵀ Ψ` for few rows of `S` at a time. A library's
 //! product would pack `S` and `Ψ` anew for every head, which for matrices this thin costs as much as the product.
 
+use learner::performed;
+
 use super::{StepCredit, Traces};
 use crate::kernels::lanes::{LANES, Lane, load, store};
 use crate::kernels::scan::{ScanTape, Scratch, Span, Step, softplus_slope};
@@ -67,6 +69,8 @@ pub(super) fn advance<T: Real>(
     let (p, Span { streams, steps, .. }) = (dims.per_head(), span);
     let Sources { u, b: s_b, delta: s_delta, psi: all, psi_delta, times } = &mut scratch.sources;
     let psi = &psi[b * j..];
+    let products = heads * (n * j + p * j + n * p * jd);
+    performed::note(steps * products + if credit.is_some() { n * d * jd } else { 0 });
     let none = [T::zero(); LANES];
     gather(psi, streams * j, 0, j, steps, all);
     u.resize(n.div_ceil(LANES) * steps, none);

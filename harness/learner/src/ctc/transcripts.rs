@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{forward_backward, log_sum_exp};
+use super::{alignment_work, forward_backward, log_sum_exp};
+use crate::operations::Work;
 use crate::{Error, Result};
 
 /// What the utterances of a batch should be recognised as.
@@ -24,6 +25,16 @@ impl Transcripts {
     #[must_use]
     pub fn total_steps(&self) -> usize {
         self.steps.iter().sum()
+    }
+
+    /// What aligning all utterances to `outputs` outputs per step takes.
+    #[must_use]
+    pub fn work(&self, outputs: usize) -> Work {
+        let mut sum = Work::default();
+        for (labels, &steps) in self.labels.iter().zip(&self.steps) {
+            sum += alignment_work(steps, outputs, labels);
+        }
+        sum
     }
 
     /// Losses of the utterances in nats, and the gradient of their sum divided by [`Self::total_steps`] with respect to

@@ -14,6 +14,10 @@
 //! an adjoint of every row: adjoints are taken as dense, no kernel here skips a zero one. The weight's gradient adds an
 //! adjoint for every input that is not zero, pruned weights included: an accumulate where the input is a spike, else a
 //! multiply–accumulate. A look-up in a table is no operation, but reads its row.
+//!
+//! Every pass is paid for. Where learning reads a recording twice, as [`crate::TwoPass`] does, the forward pass is the one
+//! that a prediction takes, and the other belongs to learning: a network in use never makes it. So does the alignment of
+//! transcripts, in one pass or two.
 
 mod fan;
 mod tally;
@@ -33,6 +37,10 @@ pub const ADAMW_ELEMENTWISE: u64 = 21;
 pub const ADAMW_WORDS: u64 = 7;
 /// Softmax cross-entropy and its gradient per output and step: maximum, difference, exponential, sum, quotient, target.
 pub const LOSS_ELEMENTWISE: u64 = 6;
+/// Sum of gradients that wait for an update together, per segment and parameter: weight, sum.
+pub const ACCUMULATE_ELEMENTWISE: u64 = 2;
+/// Gradient and sum read, sum written.
+pub const ACCUMULATE_WORDS: u64 = 3;
 /// RMS norm per value: square, sum, scale.
 pub const NORM_ELEMENTWISE: u64 = 3;
 /// Its reverse per value: `y·dy` (2), `dy − y·mean` (2), scale, sum into the gradient.
@@ -143,8 +151,12 @@ pub struct OpCounts {
     pub pruning: Work,
     /// Learning: the optimiser.
     pub optimizer: Work,
+    /// Learning: passes over the data that prediction does not need, and the alignment of transcripts.
+    pub passes: Work,
     /// (neuron, step) pairs of the forward pass whose neuron spikes.
     pub neuron_updates: u64,
+    /// The same of further passes: their price is learning's.
+    pub passes_neuron_updates: u64,
     /// Multiply–accumulates of the forward pass if nothing were zero.
     pub macs_dense: u64,
     /// Multiplications that were seen but not understood.
@@ -158,7 +170,7 @@ impl OpCounts {
     #[must_use]
     pub fn learning(&self) -> Work {
         let mut sum = self.reverse;
-        for part in [self.traces, self.stdp, self.pruning, self.optimizer] {
+        for part in [self.traces, self.stdp, self.pruning, self.optimizer, self.passes] {
             sum += part;
         }
         sum
@@ -174,8 +186,8 @@ impl OpCounts {
     /// The forward pass alone: nothing was learned from it.
     #[must_use]
     pub fn without_learning(self) -> Self {
-        let none = Work::default();
-        Self { reverse: none, traces: none, stdp: none, pruning: none, optimizer: none, ..self }
+        let Self { forward, neuron_updates, macs_dense, unknown, conventions, .. } = self;
+        Self { forward, neuron_updates, macs_dense, unknown, conventions, ..Self::default() }
     }
 
     /// Adds one update of `AdamW` over so many parameters.
@@ -193,7 +205,9 @@ impl AddAssign for OpCounts {
         self.stdp += other.stdp;
         self.pruning += other.pruning;
         self.optimizer += other.optimizer;
+        self.passes += other.passes;
         self.neuron_updates += other.neuron_updates;
+        self.passes_neuron_updates += other.passes_neuron_updates;
         self.macs_dense += other.macs_dense;
         self.unknown += other.unknown;
         self.conventions += other.conventions;

@@ -127,6 +127,7 @@ pub struct Tally {
     pub counts: OpCounts,
     /// The layers, in the order in which they were first named.
     pub layers: Vec<LayerTally>,
+    declared: u64,
     current: usize,
     weights: u64,
     nonzero_weights: u64,
@@ -209,6 +210,23 @@ impl Tally {
     /// Multiplications that are not understood.
     pub fn unknown(&mut self, dense: u64) {
         self.counts.unknown += dense;
+    }
+
+    /// Multiplications that the counted work is carried out with, zeros or not, where they are noted as
+    /// [`crate::performed`] describes.
+    pub fn declare(&mut self, multiplications: u64) {
+        self.declared += multiplications;
+    }
+
+    /// Multiplications declared so far.
+    #[must_use]
+    pub fn declared(&self) -> u64 {
+        self.declared
+    }
+
+    /// Counts as unknown what was carried out and not declared.
+    pub fn reconcile(&mut self, performed: u64) {
+        self.unknown(performed.saturating_sub(self.declared));
     }
 
     /// Shares of zeros. Connections are the weights of products: biases, gains and look-up tables are none.
@@ -297,6 +315,12 @@ mod tests {
         tally.unknown(10);
         assert_eq!(tally.activity().activation_sparsity, None, "what was not seen has no share");
         assert!(tally.counts.coverage() < 1.0);
+        tally.declare(7);
+        let before = tally.counts;
+        tally.reconcile(7);
+        assert_eq!(tally.counts, before, "all of it was declared");
+        tally.reconcile(9);
+        assert_eq!((tally.counts.unknown, tally.declared()), (12, 7));
         let counts = tally.counts.without_learning();
         assert_eq!((counts.learning(), counts.forward), (Work::default(), tally.counts.forward));
     }

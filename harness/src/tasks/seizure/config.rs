@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::source::Stretch;
 use crate::datasets::chbmit::{Recording, patient};
+use crate::protocol::Selection;
 
 /// How recordings are divided into training, validation and test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +71,10 @@ pub struct SeizureConfig {
     pub valid_cases: Vec<String>,
     /// Cases for the result.
     pub test_cases: Vec<String>,
+    /// What these results are used to choose. Whatever it is, no patient is in two parts (of a split by patients) and no
+    /// recording is (of any).
+    #[serde(skip_serializing_if = "Selection::is_default")]
+    pub selection: Selection,
     /// Cases of a chronological split; empty means all.
     pub cases: Vec<String>,
     /// Share of each case's time that validates, in a chronological split.
@@ -96,6 +101,7 @@ impl Default for SeizureConfig {
             train_cases: Vec::new(),
             valid_cases: cases(&["chb11", "chb17", "chb22"]),
             test_cases: cases(&["chb03", "chb08", "chb10", "chb20", "chb23"]),
+            selection: Selection::default(),
             cases: Vec::new(),
             valid_share: Share(0.2),
             test_share: Share(0.3),
@@ -130,22 +136,27 @@ impl SeizureConfig {
             let got = format!("{} and {}", self.valid_share.0, self.test_share.0);
             return problem("valid_share and test_share below 1 together", got);
         }
+        if let Some(([a, b], case)) = self.shared_patient() {
+            return problem("each patient in one part (chb01 and chb21 are one)", format!("{case} in {a} and {b}"));
+        }
+        self.window_steps()?;
+        self.stretch_steps()?;
+        Ok(())
+    }
+
+    /// Two lists that name the same patient, and a case of the first that is of this patient, in a split by patients.
+    pub(crate) fn shared_patient(&self) -> Option<([&'static str; 2], &str)> {
         let lists =
             [("train_cases", &self.train_cases), ("valid_cases", &self.valid_cases), ("test_cases", &self.test_cases)];
         for (i, (a, first)) in lists.iter().enumerate() {
             for (b, second) in lists.iter().skip(i + 1) {
                 let shared = first.iter().find(|case| second.iter().any(|other| patient(other) == patient(case)));
                 if let Some(case) = shared.filter(|_| self.split == Split::Patients) {
-                    return problem(
-                        "each patient in one part (chb01 and chb21 are one)",
-                        format!("{case} in {a} and {b}"),
-                    );
+                    return Some(([*a, *b], case));
                 }
             }
         }
-        self.window_steps()?;
-        self.stretch_steps()?;
-        Ok(())
+        None
     }
 
     /// Whether a case is in any part.

@@ -13,6 +13,7 @@ use crate::datasets::chbmit::Recording;
 use crate::datasets::chbmit::montage::CHANNELS;
 use crate::datasets::error::{At, DataError, DataResult};
 use crate::filter::Filter;
+use crate::measure::allocator;
 
 /// Channels of a frame's samples.
 pub(super) const WIDTH: usize = CHANNELS.len();
@@ -136,15 +137,28 @@ impl Cache {
     /// Keeps a block and drops those used longest ago until all fit.
     fn put(&mut self, key: Key, block: &Arc<[f32]>, capacity: usize) {
         self.clock += 1;
-        if self.blocks.insert(key, (Arc::clone(block), self.clock)).is_none() {
-            self.bytes += size_of_val(&**block);
+        match self.blocks.insert(key, (Arc::clone(block), self.clock)) {
+            Some((same, _)) => allocator::taken_over(allocated(&same)),
+            None => self.bytes += size_of_val(&**block),
         }
         while self.bytes > capacity {
             let oldest = self.blocks.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
             let Some((dropped, _)) = oldest.and_then(|key| self.blocks.remove(&key)) else { return };
             self.bytes -= size_of_val(&*dropped);
+            allocator::taken_over(allocated(&dropped)); // a segment may still use it
         }
     }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.blocks.values().for_each(|(block, _)| allocator::taken_over(allocated(block)));
+    }
+}
+
+/// Bytes that a block takes, with the two counts of its owners.
+fn allocated(block: &[f32]) -> usize {
+    size_of_val(block) + 2 * size_of::<usize>()
 }
 
 /// The recordings and what of them is decoded.
@@ -226,7 +240,9 @@ impl Signals {
         if let Some(block) = self.cached(key) {
             return Ok(block);
         }
-        let block: Arc<[f32]> = self.preparation.decode(self.recording(key.0)?, key.1)?.into();
+        // kept for all cells of the process: no cell's own, whichever needs it first
+        let block: Arc<[f32]> =
+            allocator::apart(|| DataResult::Ok(self.preparation.decode(self.recording(key.0)?, key.1)?.into()))?;
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(key, &block, self.capacity);
         Ok(block)
     }

@@ -27,6 +27,7 @@ use crate::datasets::error::{At, DataError, DataResult};
 use crate::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use crate::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
 use crate::features::{Cache, LogMelConfig};
+use crate::protocol::Selection;
 
 /// How many utterances of each part are used, from the first on; all where a number is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,10 +49,13 @@ pub struct SpeechConfig {
     pub root: String,
     /// Splits to train on.
     pub train_splits: Vec<String>,
-    /// Splits for the curve during training.
+    /// Splits that settings are chosen on, and that the curve during training is of.
     pub valid_splits: Vec<String>,
     /// Splits for the result.
     pub test_splits: Vec<String>,
+    /// What these results are used to choose.
+    #[serde(skip_serializing_if = "Selection::is_default")]
+    pub selection: Selection,
     /// How many utterances are used.
     pub utterances: Utterances,
     /// Training utterances that last longer, in seconds, are left out, and the results say how many.
@@ -82,6 +86,7 @@ impl Default for SpeechConfig {
             train_splits: split("train-clean-100"),
             valid_splits: split("dev-clean"),
             test_splits: split("test-clean"),
+            selection: Selection::default(),
             utterances: Utterances::default(),
             longest_s: Positive(20.0),
             units: Unit::default(),

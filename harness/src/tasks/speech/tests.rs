@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use baselines::{BpttConfig, BpttLearner, Rnn, RnnConfig};
 use candle_core::{DType, Device};
-use learner::{Decay, Learner, Schedule, Targets};
+use learner::{Decay, Learner, Predictor, Schedule, Targets};
 
 use super::*;
 use crate::datasets::mini::speech::{SpeechSpec, generate};
@@ -73,8 +73,12 @@ fn an_evaluation_has_every_utterance_once() {
 }
 
 fn rnn(task: &Speech, streams: usize, segment: usize) -> BpttLearner<Rnn> {
-    let schedule =
-        Schedule { peak: 1e-2, warmup_updates: 0, total_updates: 99, decay: Decay::Constant, final_share: 1.0 };
+    rnn_at(task, streams, segment, 1e-2)
+}
+
+/// At this learning rate.
+fn rnn_at(task: &Speech, streams: usize, segment: usize, peak: f64) -> BpttLearner<Rnn> {
+    let schedule = Schedule { peak, warmup_updates: 0, total_updates: 99, decay: Decay::Constant, final_share: 1.0 };
     let train = BpttConfig { schedule, ..BpttConfig::recipe(1) };
     BpttLearner::new(RnnConfig::default(), task.io(streams, segment), train, 1, &Device::Cpu).unwrap()
 }
@@ -136,6 +140,48 @@ fn one_pass_and_two_passes_learn() {
         fresh(&mut learner::TwoPass::new(Box::new(rnn(&task, 8, 10)), 8, longest).unwrap()),
     );
     assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
+}
+
+/// What two passes cost is twice the forward pass of one, and the alignment; at frozen weights to the operation.
+#[test]
+fn a_recording_that_is_read_twice_is_charged_twice() {
+    let (_dir, task) = open(|_| {}).unwrap();
+    let source = task.training(4, 0, 1).unwrap();
+    let longest = task.longest().unwrap();
+    let segment = source.segment(0).unwrap();
+    let chunk = 10;
+    let chunks = segment.input.dim(1).unwrap().div_ceil(chunk) as u64;
+    let io = task.io(4, chunk);
+    let bim = bim::BimConfig {
+        width: Count(16),
+        channels: Count(16),
+        state: Count(4),
+        heads: Count(2),
+        layers: Count(2),
+        ..bim::BimConfig::default()
+    };
+    let bim = bim::Bim::new(&bim, io, bim::Optimizer::constant(0.0), 1, &Device::Cpu).unwrap();
+    let learners: [Box<dyn Learner>; 2] = [Box::new(rnn_at(&task, 4, chunk, 0.0)), Box::new(bim)];
+    for learner in learners {
+        let mut learner = learner::TwoPass::new(learner, 4, longest).unwrap();
+        learner.reset(&segment.starts).unwrap();
+        learner.predict(&segment.input).unwrap();
+        let update = learner.learn(&segment.targets).unwrap();
+        let counts = update.operations.expect("counted");
+        assert_eq!(update.updates, chunks);
+        let aligned = segment.targets.alignment(io.outputs);
+        assert!(counts.forward.operations() > 0 && aligned.elementwise > 0);
+        let (first, second) = (counts.passes, counts.forward);
+        assert_eq!((first.macs, first.acs), (second.macs, second.acs));
+        assert_eq!(first.elementwise, second.elementwise + aligned.elementwise);
+        assert_eq!((counts.unknown, counts.optimizer.elementwise % chunks), (0, 0));
+    }
+    // one pass aligns as well
+    let mut whole = rnn_at(&task, 4, longest, 0.0);
+    whole.reset(&segment.starts).unwrap();
+    whole.predict(&segment.input).unwrap();
+    let counts = whole.learn(&segment.targets).unwrap().operations.expect("counted");
+    assert_eq!(counts.passes, segment.targets.alignment(io.outputs));
 }
 
 #[test]
