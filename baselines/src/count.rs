@@ -69,7 +69,8 @@ impl Counted {
             tally.layer(&layer);
             match found {
                 Found::Product(product) => tally.product(product),
-                Found::Neurons(pairs, fired) => tally.neurons(pairs, fired),
+                // one spike each
+                Found::Neurons(pairs, fired) => tally.neurons(pairs, fired, fired),
                 Found::Unknown(dense) => tally.unknown(dense),
             }
         }

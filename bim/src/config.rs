@@ -64,6 +64,20 @@ bounded!(
     Lag, usize, 0, FURTHEST, "a whole number from 0 to 128"
 );
 
+bounded!(
+    /// Bits of an activation.
+    Bits, usize, 1, 8, "a whole number from 1 to 8"
+);
+
+impl Bits {
+    /// Lowest and highest code: `2ⁿ − 1` whole numbers around zero, or 0 and 1 for one bit, where no sign fits.
+    #[must_use]
+    pub fn codes(self) -> (i32, i32) {
+        let highest = (1 << (self.0 - 1)) - 1;
+        if self.0 == 1 { (0, 1) } else { (-highest, highest) }
+    }
+}
+
 /// How many spikes a neuron may fire in one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +90,12 @@ pub enum Levels {
     Integer,
     /// A burst of 0 to `burst` spikes.
     Unsigned,
+    /// No spikes, but numbers of `bits` bits: `V/ϑ` rounded to the nearest of `2ⁿ − 1` codes around zero (0 and 1 for one bit).
+    /// Its synapses multiply, at that precision. `reset`, `attached_reset` and `surrogate` have no say: nothing is taken off the
+    /// membrane, and gradients pass straight through within the range of the codes. With `beta: 0` it is a memoryless quantiser,
+    /// and the network is the quantised twin of one whose spikes have `L` levels, for `bits = ⌈log₂ L⌉`: the control that says
+    /// what spikes are worth beside small numbers.
+    Quantised,
     /// No spikes: the membrane potential itself. With `beta: 0` the neuron is not there at all, which makes the network a
     /// selective state-space model without spikes: the reference that quality is held against.
     Analog,
@@ -111,6 +131,8 @@ pub struct NeuronConfig {
     pub levels: Levels,
     /// Most spikes per step, for `integer` and `unsigned`.
     pub burst: Count,
+    /// Bits of a code, for `quantised`. The nine levels of bursts up to 4 need four.
+    pub bits: Bits,
     /// Membrane decay per step, `β`.
     pub beta: Share,
     /// Membrane resistance `R_m`.
@@ -125,7 +147,7 @@ pub struct NeuronConfig {
     pub surrogate: Surrogate,
     /// Slope of the fast sigmoid.
     pub surrogate_slope: Positive,
-    /// Weight in the loss of the mean number of spikes per neuron and step.
+    /// Weight in the loss of the mean number of spikes per neuron and step; of numbers, of their mean magnitude.
     pub penalty: NonNegative,
 }
 
@@ -135,6 +157,15 @@ impl NeuronConfig {
     pub fn none() -> Self {
         Self { levels: Levels::Analog, beta: Share(0.0), ..Self::default() }
     }
+
+    /// Whether it fires spikes, which take something off its membrane. Otherwise it passes numbers on.
+    #[must_use]
+    pub fn fires(&self) -> bool {
+        match self.levels {
+            Levels::Binary | Levels::Signed | Levels::Integer | Levels::Unsigned => true,
+            Levels::Quantised | Levels::Analog => false,
+        }
+    }
 }
 
 impl Default for NeuronConfig {
@@ -142,6 +173,7 @@ impl Default for NeuronConfig {
         Self {
             levels: Levels::Integer,
             burst: Count(4),
+            bits: Bits(4),
             beta: Share(0.1),
             resistance: Positive(1.0),
             threshold: Positive(1.0),

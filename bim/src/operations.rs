@@ -20,9 +20,9 @@ use crate::network::{Group, Network, with_params};
 use crate::params::{BlockParams, NetworkParams};
 use crate::plasticity::{Plasticity, Site};
 
-/// Leak, drive and reset of a neuron: three products, two sums.
+/// Leak, drive and reset of a neuron that fires: three products, two sums.
 const NEURON: u64 = 5;
-/// Reverse of a neuron: surrogate (4), its product and sum with what later steps want (2), leak (1).
+/// Reverse of a neuron that fires: surrogate (4), its product and sum with what later steps want (2), leak (1).
 const NEURON_REVERSE: u64 = 7;
 /// Gain of a presynaptic neuron's input; back the gain's gradient and the input's, a product and a sum each.
 const GAIN: (u64, u64) = (1, 4);
@@ -61,12 +61,32 @@ fn fire(levels: Levels) -> u64 {
         Levels::Binary => 1,
         Levels::Analog => 0,
         // scale, offset, floor, two bounds
-        Levels::Signed | Levels::Integer | Levels::Unsigned => 5,
+        Levels::Signed | Levels::Integer | Levels::Unsigned | Levels::Quantised => 5,
     }
 }
 
+/// Element-wise operations of a neuron per step, forward and back, and words of its membrane. The kernel is one for all neurons
+/// and multiplies by zeros where there is no membrane or nothing to reset; that is not counted, so that networks without
+/// spikes pay nothing for neurons they do not have.
+fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
+    let once = fire(c.levels);
+    if c.fires() {
+        // once for the reset and once for the spikes
+        return (NEURON + 2 * once, NEURON_REVERSE, 2);
+    }
+    // leak and its sum, and the same back
+    let (leak, words) = if c.beta.0 > 0.0 { (2, 2) } else { (0, 0) };
+    // back the surrogate (4) and its product
+    let back = if c.levels == Levels::Analog { 0 } else { 5 };
+    (1 + leak + once, back + leak, words)
+}
+
 fn source(neuron: &NeuronConfig) -> Source {
-    if neuron.levels == Levels::Analog { Source::Values } else { Source::Spikes }
+    match neuron.levels {
+        Levels::Binary | Levels::Signed | Levels::Integer | Levels::Unsigned => Source::Spikes,
+        Levels::Quantised => Source::Codes { bits: neuron.bits.0 as u8 },
+        Levels::Analog => Source::Values,
+    }
 }
 
 /// Of what arrives behind the axons: a delayed or filtered spike arrives scaled, so its synapses multiply.
@@ -232,7 +252,8 @@ impl Counter<'_> {
             self.tally.product(Product::new(from, &fan, seen).keeping(rows * neurons));
             self.tally.state(rows * neurons * (c.delays.0 as u64 + 1), 0);
         }
-        let mut each = (NEURON + 2 * fire(c.pre.levels) + GAIN.0, NEURON_REVERSE + GAIN.1);
+        let (forward, back, membrane) = neuron(&c.pre);
+        let mut each = (forward + GAIN.0, back + GAIN.1);
         let extras = [(params.current.is_some(), CURRENT), (c.kernel.0 > 0.0, KERNEL)];
         for (_, (forward, back)) in extras.into_iter().filter(|(there, _)| *there) {
             each = (each.0 + forward, each.1 + back);
@@ -240,11 +261,11 @@ impl Counter<'_> {
         self.tally.elementwise(rows * neurons * each.0, rows * neurons * each.1);
         // membranes read and written, and kept
         let kernel = if c.kernel.0 > 0.0 { 2 } else { 0 };
-        self.tally.state(rows * neurons * (2 + kernel), 2 * rows * neurons);
+        self.tally.state(rows * neurons * (membrane + kernel), 2 * rows * neurons);
         if source(&c.pre) == Source::Spikes {
             let [fired, _] = self.fired[l];
             self.tally.layer(&format!("layers.{l}.pre"));
-            self.tally.neurons(fired.values, fired.nonzero);
+            self.tally.neurons(fired.values, fired.nonzero, fired.events);
             self.tally.layer(&format!("layers.{l}"));
         }
     }
@@ -266,7 +287,9 @@ impl Counter<'_> {
         let seen = met.unwrap_or_else(|| self.seen(l, |b, steps| fan.see(b.psi_of_chunk(steps), from)));
         let mut product = Product::new(from, &fan, seen);
         // steps of history in front of the chunk are in the gradient of what they entered
-        product.gradient += self.seen(l, |b, _| Seen::of(b.psi_before_chunk(), from)).events * windowed.outputs();
+        let history = self.seen(l, |b, _| Seen::of(b.psi_before_chunk(), from));
+        product.gradient += history.events * windowed.outputs();
+        product.gradient_events += history.nonzero * windowed.outputs();
         self.tally.product(product);
         // gradients of the projections are taken over the window, that of the gate over the chunk
         let (dense, of_gate) = (windowed.weights(), if params.gate.is_some() { neurons * width } else { 0 });
@@ -282,7 +305,7 @@ impl Counter<'_> {
         self.tally.elementwise(rows * width as u64 * gate.0, rows * width as u64 * gate.1);
         if post == Source::Spikes {
             self.tally.layer(&format!("layers.{l}.post"));
-            self.tally.neurons(seen.values, seen.nonzero);
+            self.tally.neurons(seen.values, seen.nonzero, seen.events);
             self.tally.layer(&format!("layers.{l}"));
         }
     }
@@ -299,16 +322,17 @@ impl Counter<'_> {
         let per_state = u64::from(dims.decay == Decay::ChannelState);
         self.tally.activations(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
         self.declare(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
+        let (neuron_forward, neuron_back, membrane_words) = neuron(&c.post);
         let forward = states * (SCAN_STATE.0 + per_state * SCAN_DECAY.0)
-            + d * (SCAN_CHANNEL.0 + NEURON + 2 * fire(c.post.levels))
+            + d * (SCAN_CHANNEL.0 + neuron_forward)
             + heads * SCAN_HEAD.0;
         let reverse = states * (SCAN_STATE.1 + per_state * SCAN_DECAY.1)
-            + d * (SCAN_CHANNEL.1 + NEURON_REVERSE)
+            + d * (SCAN_CHANNEL.1 + neuron_back)
             + heads * SCAN_HEAD.1;
         self.tally.elementwise(rows * forward, back * reverse);
         // states and membranes; kept: what the scan read, its steps and decays, the membranes
         let kept = dims.projected() as u64 + 2 * heads + d;
-        self.tally.state(rows * (2 * states + 2 * d), 2 * rows * kept);
+        self.tally.state(rows * (2 * states + membrane_words * d), 2 * rows * kept);
     }
 
     /// Advance of the traces and, if the chunk had a loss, their contraction.
@@ -320,10 +344,10 @@ impl Counter<'_> {
         let streams = self.network.io().streams as u64;
         let from = arriving(self.config);
         // the traces advance over as many steps as the chunk has, from the window's start
-        let events = if first.spec.membrane.lag() == 0 && !delayed(self.config) {
-            self.fired[l][0].events
+        let seen = if first.spec.membrane.lag() == 0 && !delayed(self.config) {
+            self.fired[l][0]
         } else {
-            self.seen(l, |b, steps| Seen::of(b.psi_of_window(steps), from)).events
+            self.seen(l, |b, steps| Seen::of(b.psi_of_window(steps), from))
         };
         let sources = self.rows() * dims.states() as u64;
         let mut work = Work {
@@ -332,11 +356,8 @@ impl Counter<'_> {
             state_words: streams * 2 * numbers,
             ..Work::default()
         };
-        let products = events * rows_per_input(&dims, membrane);
-        match from {
-            Source::Spikes => work.acs += products,
-            Source::Values => work.macs += products,
-        }
+        let rows = rows_per_input(&dims, membrane);
+        work.multiply(from, seen.events * rows, seen.nonzero * rows);
         let mut activations = 0;
         if membrane {
             work.elementwise += sources * SOURCES_MEMBRANE;
@@ -371,10 +392,7 @@ impl Counter<'_> {
                 .into_iter()
                 .chain([(after, pre, source(if site == Site::Input { &c.post } else { &c.pre }))]);
             for (seen, others, from) in sides {
-                match from {
-                    Source::Spikes => work.acs += seen.events * others,
-                    Source::Values => work.macs += seen.events * others,
-                }
+                work.multiply(from, seen.events * others, seen.nonzero * others);
             }
             let at_zero = if c.stdp.at_zero == 0.0 { 0 } else { 2 * pre };
             work.elementwise += rows * (PAIR_TRACE * (pre + post) + at_zero);

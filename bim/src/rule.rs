@@ -48,7 +48,7 @@ impl Membrane {
         if !Rule::from(c.credit).own.membrane || !Rule::from(c.credit).carries {
             return Self::Lag(0);
         }
-        if c.post.attached_reset {
+        if c.post.attached_reset && c.post.fires() {
             return Self::Traces;
         }
         let (beta, tiny) = (c.post.beta.0, 2f64.powi(-bits));

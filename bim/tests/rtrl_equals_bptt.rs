@@ -2,7 +2,9 @@
 //! against a step-by-step twin in plain tensor operations under automatic differentiation.
 
 use bim::BimConfig;
-use bim::config::{Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, Reset, Share, Surrogate};
+use bim::config::{
+    Bits, Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, Reset, Share, Surrogate,
+};
 use bim::diagnose::through_time;
 use bim::kernels::Real;
 use bim::network::Network;
@@ -56,6 +58,7 @@ fn neurons() -> Vec<(&'static str, NeuronConfig)> {
             },
         ),
         ("signed, no reset", NeuronConfig { levels: Levels::Signed, reset: Reset::None, ..base }),
+        ("quantised", NeuronConfig { levels: Levels::Quantised, bits: Bits(3), attached_reset: true, ..base }),
         ("none", NeuronConfig::none()),
     ]
 }

@@ -35,8 +35,9 @@ pub struct StepRow {
     pub activation_sparsity: Option<f64>,
     /// Share of weights exactly zero; biases, gains and look-up tables are no connections.
     pub connection_sparsity: Option<f64>,
-    /// Multiply–accumulates of the forward pass, of one pass even where learning makes two: products with weights and of
-    /// activations. Per token or frame it is the metric of this name in the results.
+    /// Multiply–accumulates of the forward pass, of one pass even where learning makes two, at whatever precision: products with
+    /// weights and of activations (`activation_macs_forward`); `code_macs_forward` is a part of them. Per token or frame it is the
+    /// metric of this name in the results.
     pub macs_forward: Option<u64>,
     /// Accumulates of the forward pass.
     pub acs_forward: Option<u64>,
@@ -110,6 +111,21 @@ pub struct StepRow {
     pub updates: u64,
     /// Operations of passes over the data that prediction does not need, and of the alignment of transcripts.
     pub operations_passes: Option<u64>,
+    /// The accumulates of the forward pass, a burst of spikes counted once.
+    pub events_forward: Option<u64>,
+    /// The same of learning.
+    pub events_learning: Option<u64>,
+    /// (step, weight that is not zero) pairs of the forward weight products that spikes enter.
+    pub spike_synapses: Option<u64>,
+    /// Of `neuron_updates`, those with a spike.
+    pub neurons_fired: Option<u64>,
+    /// Spikes of these neurons, each of a burst counted.
+    pub spikes: Option<u64>,
+    /// Of `macs_forward`, products of weights with activations of n bits, by n from 1 on; ends with the last that is not zero,
+    /// so empty where there are none.
+    pub code_macs_forward: Vec<u64>,
+    /// The same of `macs_learning`.
+    pub code_macs_learning: Vec<u64>,
 }
 
 /// One diagnostic value: a row of `layers.parquet`.

@@ -118,6 +118,13 @@ impl<'a> Recorder<'a> {
             spikingjelly_acs: Some(tools.spikingjelly.acs),
             syops_macs: Some(tools.syops.macs),
             syops_acs: Some(tools.syops.acs),
+            events_forward: Some(work.events),
+            events_learning: Some(learned.events),
+            spike_synapses: Some(counts.spike_synapses),
+            neurons_fired: Some(counts.neurons_fired),
+            spikes: Some(counts.spikes),
+            code_macs_forward: work.code_macs.listed(),
+            code_macs_learning: learned.code_macs.listed(),
             ..StepRow::default()
         }
     }

@@ -29,6 +29,7 @@ impl<T: Real> Neuron<T> {
     /// Converts a checked configuration.
     #[must_use]
     pub fn new(c: &NeuronConfig) -> Self {
+        let fires = c.fires();
         let (lowest, highest, offset) = match c.levels {
             // binary: fires where V > ϑ
             Levels::Binary => (0.0, 1.0, 0.0),
@@ -36,11 +37,15 @@ impl<T: Real> Neuron<T> {
             Levels::Signed => (-1.0, 1.0, 0.5),
             Levels::Integer => (-(c.burst.0 as f64), c.burst.0 as f64, 0.5),
             Levels::Unsigned => (0.0, c.burst.0 as f64, 0.5),
+            Levels::Quantised => {
+                let (lowest, highest) = c.bits.codes();
+                (lowest.into(), highest.into(), 0.5)
+            }
             Levels::Analog => (f64::NEG_INFINITY, f64::INFINITY, 0.5),
         };
         let analog = c.levels == Levels::Analog;
         let reset = match c.reset {
-            _ if analog => 0.0,
+            _ if !fires => 0.0,
             Reset::Subtract => c.threshold.0,
             Reset::Leaky => c.beta.0 * c.threshold.0,
             Reset::None => 0.0,
@@ -54,9 +59,9 @@ impl<T: Real> Neuron<T> {
             lowest: T::of(lowest),
             highest: T::of(highest),
             offset: T::of(offset),
-            surrogate: c.surrogate,
+            surrogate: if fires { c.surrogate } else { Surrogate::Rectangular },
             slope: T::of(c.surrogate_slope.0),
-            attached: c.attached_reset && !analog,
+            attached: c.attached_reset && fires,
             analog,
         }
     }
@@ -128,4 +133,56 @@ impl<T: Real> Neuron<T> {
 fn clip<T: Real>(x: T, low: T, high: T) -> T {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Bits, Positive, Share};
+
+    fn quantised(bits: usize) -> NeuronConfig {
+        NeuronConfig {
+            levels: Levels::Quantised,
+            bits: Bits(bits),
+            threshold: Positive(0.25),
+            beta: Share(0.0),
+            // none of these has a say
+            reset: Reset::Subtract,
+            attached_reset: true,
+            surrogate: Surrogate::FastSigmoid,
+            ..NeuronConfig::default()
+        }
+    }
+
+    /// Every code of every number of bits is reached where `V/ϑ` rounds to it, and none beyond.
+    #[test]
+    fn a_quantiser_has_as_many_codes_as_its_bits_hold() {
+        for bits in 1..=8_usize {
+            let neuron = Neuron::<f64>::new(&quantised(bits));
+            let mut codes: Vec<i64> = (-4000..=4000).map(|i| neuron.fire(f64::from(i) * 0.01) as i64).collect();
+            codes.dedup();
+            let highest = (1_i64 << (bits - 1)) - 1;
+            let expected: Vec<i64> = if bits == 1 { vec![0, 1] } else { (-highest..=highest).collect() };
+            assert_eq!(codes, expected, "{bits} bits");
+        }
+        let neuron = Neuron::<f64>::new(&quantised(3));
+        let fired = [-9.0, -0.40, -0.36, 0.12, 0.13, 0.25, 0.60, 0.70, 9.0].map(|v| neuron.fire(v) as i64);
+        assert_eq!(fired, [-3, -2, -1, 0, 1, 1, 2, 3, 3], "steps of a quarter");
+    }
+
+    /// Straight through within the range of the codes and half a step beyond, nothing outside, nothing off the membrane.
+    #[test]
+    fn gradients_pass_straight_through_a_quantiser() {
+        let neuron = Neuron::<f64>::new(&quantised(3));
+        let slope = 1.0 / 0.25;
+        for (v, expected) in [(-0.9, 0.0), (-0.87, slope), (0.0, slope), (0.3, slope), (0.87, slope), (0.9, 0.0)] {
+            assert!((neuron.surrogate(v) - expected).abs() < f64::EPSILON, "{v}");
+        }
+        // the mean slope of the staircase over its range is the surrogate's
+        let rise = (neuron.fire(0.874) - neuron.fire(-0.874)) / 1.75;
+        assert!((rise / slope - 6.0 / 7.0).abs() < 1e-12, "six steps within seven: {rise}");
+        assert_eq!((neuron.step(0.7, 0.3), neuron.carry(0.7)), (0.3, 0.0), "no memory without beta");
+        let slow = Neuron::<f64>::new(&NeuronConfig { beta: Share(0.5), ..quantised(3) });
+        assert_eq!((slow.step(0.6, 0.4), slow.carry(0.6)), (0.5, 0.5), "that of beta alone");
+    }
 }

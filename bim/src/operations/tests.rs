@@ -1,9 +1,9 @@
 use candle_core::{DType, Device, Tensor};
-use learner::operations::{ADAMW_ELEMENTWISE, OpCounts};
+use learner::operations::{ADAMW_ELEMENTWISE, CodeMacs, OpCounts};
 use learner::{Io, Learner, Predictor, Targets};
 
 use super::*;
-use crate::config::{Count, Credit, DecayForm, DeltaInput, PruneConfig, Share};
+use crate::config::{Bits, Count, Credit, DecayForm, DeltaInput, Positive, PruneConfig, Share};
 use crate::rule::Membrane;
 use crate::{Bim, Optimizer};
 
@@ -85,37 +85,91 @@ fn parts_of_learning_add_up() -> Result<()> {
     Ok(())
 }
 
-/// Counting by hand through the public state: every spike in front of every weight that is not zero.
-#[test]
-fn forward_accumulates_equal_the_quadruple_loop() -> Result<()> {
-    let config = config();
+/// A network that has read a segment, every third weight of its output projections gone.
+fn ran(config: &BimConfig) -> Result<Network<f32>> {
     let io = Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams: STREAMS, segment: STEPS };
     let mut params = learner::Params::new(3, DType::F32, &Device::Cpu);
-    let mut network = Network::<f32>::new(&config, &io, Membrane::choose(&config, 24), &mut params)?;
-    // every third weight of the output projections is gone
+    let mut network = Network::<f32>::new(config, &io, Membrane::choose(config, 24), &mut params)?;
     for block in &network.params.blocks {
         learner::with_f32_mut(&block.out, |w| w.iter_mut().step_by(3).for_each(|w| *w = 0.0))?;
     }
     let tokens: Vec<u32> = (0..(STREAMS * STEPS) as u32).map(|i| i * 3 % 5).collect();
     network.forward(&Tensor::from_vec(tokens, (STREAMS, STEPS), &Device::Cpu)?)?;
-    let plasticity = Plasticity::new(&config, &network, 1);
-    let tally = count(&config, &network, &plasticity.paired_sites(), true)?;
-    let mut expected = 0;
+    Ok(network)
+}
+
+/// By hand through the public state: for every activation in front of every weight that is not zero its magnitude, 1, and for
+/// every weight that is not zero 1.
+fn by_hand(network: &Network<f32>) -> Result<[u64; 3]> {
+    let mut sums = [0; 3];
+    let mut meet = |x: &f32, weights: u64| {
+        let magnitude = x.abs() as u64;
+        [magnitude, magnitude.min(1), 1].iter().zip(&mut sums).for_each(|(n, sum)| *sum += n * weights);
+    };
     for group in &network.groups {
         for (block, params) in group.blocks.iter().zip(&network.params.blocks) {
             let out = learner::read_f32(&params.out)?;
             for row in block.spikes_out(STEPS).chunks_exact(D) {
                 for (i, s) in row.iter().enumerate() {
-                    expected += (s.abs() as u64) * (0..WIDTH).filter(|o| out[o * D + i] != 0.0).count() as u64;
+                    meet(s, (0..WIDTH).filter(|o| out[o * D + i] != 0.0).count() as u64);
                 }
             }
-            let synapses = (D + 2 * N + 1 + WIDTH) as u64;
-            expected += block.psi_of_chunk(STEPS).iter().map(|s| s.abs() as u64 * synapses).sum::<u64>();
+            block.psi_of_chunk(STEPS).iter().for_each(|s| meet(s, (D + 2 * N + 1 + WIDTH) as u64));
         }
     }
-    assert!(expected > 0, "silent: the test would be empty");
-    assert_eq!(tally.counts.forward.acs, expected);
+    Ok(sums)
+}
+
+/// Counting by hand: every spike in front of every weight that is not zero; of a burst also once, and every such weight.
+#[test]
+fn forward_accumulates_equal_the_quadruple_loop() -> Result<()> {
+    let config = BimConfig { pre: NeuronConfig { threshold: Positive(0.4), ..NeuronConfig::default() }, ..config() };
+    let network = ran(&config)?;
+    let plasticity = Plasticity::new(&config, &network, 1);
+    let tally = count(&config, &network, &plasticity.paired_sites(), true)?;
+    let [spikes, events, synapses] = by_hand(&network)?;
+    assert!(spikes > events && events > 0, "no bursts: the test would be empty");
+    assert_eq!((tally.counts.forward.acs, tally.counts.forward.events), (spikes, events));
+    assert_eq!(tally.counts.spike_synapses, synapses);
+    assert_eq!(tally.counts.forward.code_macs, CodeMacs::default());
+    let learning = tally.counts.learning();
+    assert!(learning.events > 0 && learning.events < learning.acs, "a burst is one event in learning too");
     Ok(())
+}
+
+/// The twin's activations are multiplied, zeros skipped, apart from other products and by their bits; it has no spikes.
+#[test]
+fn products_of_codes_are_counted_by_their_bits() -> Result<()> {
+    let quantised = |bits| NeuronConfig {
+        levels: Levels::Quantised,
+        bits: Bits(bits),
+        beta: Share(0.0),
+        threshold: Positive(0.4),
+        ..NeuronConfig::default()
+    };
+    let config = BimConfig { pre: quantised(3), post: quantised(5), lambda: Share(1.0), ..config() };
+    let network = ran(&config)?;
+    let forward = count(&config, &network, &[], true)?.counts.forward;
+    let [_, products, synapses] = by_hand(&network)?;
+    assert!(products > 0 && products < synapses, "no zeros, or nothing else: the test would be empty");
+    assert_eq!(forward.code_macs.sum(), products);
+    assert_eq!(forward.code_macs.each().map(|(bits, _)| bits).collect::<Vec<_>>(), [3, 5]);
+    let (counts, _) = run(&config, 2, false)?;
+    let c = counts[1];
+    assert_eq!((c.forward.acs, c.learning().acs, c.neuron_updates, c.spike_synapses), (0, 0, 0, 0));
+    assert!(c.forward.weight_macs() > c.forward.code_macs.sum(), "convolution and read-out are in full precision");
+    assert!(c.traces.code_macs.sum() > 0 && c.reverse.code_macs.sum() > 0);
+    Ok(())
+}
+
+/// A network without spikes pays for no reset, and without a membrane for no membrane.
+#[test]
+fn what_a_neuron_lacks_is_not_counted() {
+    let of = |levels, beta| neuron(&NeuronConfig { levels, beta: Share(beta), ..NeuronConfig::default() });
+    assert_eq!(of(Levels::Integer, 0.1), (15, 7, 2));
+    assert_eq!(of(Levels::Quantised, 0.1), (8, 7, 2));
+    assert_eq!(of(Levels::Quantised, 0.0), (6, 5, 0));
+    assert_eq!(of(Levels::Analog, 0.0), (1, 0, 0));
 }
 
 /// Without a loss nothing goes back, but traces advance and spikes are paired.

@@ -3,21 +3,23 @@
 //! An operation count is not an energy. A price list is a model of a machine that nobody here runs; every figure names it,
 //! and prices of different lists are never added.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use learner::OpCounts;
-use learner::operations::Work;
+use learner::operations::{MOST_BITS, Work};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::grid::nearest;
 
 /// Price lists that come with the program, the default first.
-const KNOWN: [(&str, &str); 4] = [
+const KNOWN: [(&str, &str); 5] = [
     ("horowitz-2014-fp32", include_str!("../../../reports/cost-models/horowitz-2014-fp32.yaml")),
     ("horowitz-2014-fp16", include_str!("../../../reports/cost-models/horowitz-2014-fp16.yaml")),
     ("horowitz-2014-int8", include_str!("../../../reports/cost-models/horowitz-2014-int8.yaml")),
     ("loihi-2018", include_str!("../../../reports/cost-models/loihi-2018.yaml")),
+    ("loihi-2-graded", include_str!("../../../reports/cost-models/loihi-2-graded.yaml")),
 ];
 
 /// Most bytes of a price list: far more than one has.
@@ -59,9 +61,16 @@ pub struct CostModel {
     /// Per multiply–accumulate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_pj: Option<Picojoules>,
-    /// Per accumulate.
+    /// Per accumulate: a burst of k spikes is paid k times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ac_pj: Option<Picojoules>,
+    /// In place of `ac_pj`: per accumulate with a burst paid once, on a machine that sends it as one graded spike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_pj: Option<Picojoules>,
+    /// Per product of a weight with an activation of so many bits, from 1 to 8. What is not listed is paid bit by bit, an
+    /// accumulate for each of the `n − 1` bits of its magnitude (for one bit one), but no more than `mac_pj`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mac_by_bits: BTreeMap<u32, Picojoules>,
     /// Per element-wise operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elementwise_pj: Option<Picojoules>,
@@ -140,6 +149,8 @@ impl Default for CostModel {
             word_bits: 32,
             mac_pj: None,
             ac_pj: None,
+            event_pj: None,
+            mac_by_bits: BTreeMap::new(),
             elementwise_pj: None,
             neuron_update_pj: None,
             memory: None,
@@ -200,7 +211,14 @@ impl CostModel {
                 return Err(wrong(format!("`memory.levels`: expected ascending sizes, got {a} before {b}")));
             }
         }
-        let prices = [model.mac_pj, model.ac_pj, model.elementwise_pj, model.neuron_update_pj];
+        if let Some(bits) = model.mac_by_bits.keys().find(|bits| !(1..=MOST_BITS as u32).contains(bits)) {
+            return Err(wrong(format!("`mac_by_bits`: expected 1 to {MOST_BITS} bits, got {bits}")));
+        }
+        if model.ac_pj.is_some() && model.event_pj.is_some() {
+            let what = "a burst is paid by its spikes or once";
+            return Err(wrong(format!("expected one of `ac_pj` and `event_pj`, got both: {what}")));
+        }
+        let prices = [model.mac_pj, model.ac_pj, model.event_pj, model.elementwise_pj, model.neuron_update_pj];
         if prices.iter().all(Option::is_none) {
             return Err(wrong("expected at least one price, got none".into()));
         }
@@ -222,17 +240,33 @@ impl CostModel {
         Some(words as f64 * f64::from(self.word_bits) / f64::from(memory.access_bits) * access)
     }
 
+    /// Per product of a weight with an activation of `bits` bits.
+    fn code_pj(&self, bits: u32) -> Option<Picojoules> {
+        let serial = self.ac_pj.map(|ac| ac.0 * f64::from(bits.saturating_sub(1).max(1)));
+        let fallback = || [serial, self.mac_pj.map(|mac| mac.0)].into_iter().flatten().reduce(f64::min).map(Picojoules);
+        self.mac_by_bits.get(&bits).copied().or_else(fallback)
+    }
+
     /// Of one kind of work, with so many neuron updates in it.
     #[must_use]
     pub fn energy(&self, work: &Work, neuron_updates: u64, sizes: Sizes) -> Energy {
         let price = |count: u64, price: Option<Picojoules>| count as f64 * price.map_or(0.0, |p| p.0);
-        let synaptic_pj = price(work.weight_macs(), self.mac_pj) + price(work.acs, self.ac_pj);
+        let codes: Vec<_> = work.code_macs.each().map(|(bits, count)| (count, self.code_pj(bits))).collect();
+        let full = work.weight_macs() - work.code_macs.sum();
+        let by_bits: f64 = codes.iter().map(|&(count, each)| price(count, each)).sum();
+        let spikes = price(work.acs, self.ac_pj) + price(work.events, self.event_pj);
+        let synaptic_pj = price(full, self.mac_pj) + by_bits + spikes;
         let others = price(work.activation_macs, self.mac_pj) + price(work.elementwise, self.elementwise_pj);
         let arithmetic_pj = synaptic_pj + others + price(neuron_updates, self.neuron_update_pj);
         let traffic =
             self.words_pj(work.weight_words, sizes.parameters).zip(self.words_pj(work.state_words, sizes.state));
-        let kinds = [(work.macs, self.mac_pj), (work.acs, self.ac_pj), (work.elementwise, self.elementwise_pj)];
-        let unpriced: u64 = kinds.iter().filter(|(_, price)| price.is_none()).map(|(count, _)| count).sum();
+        let kinds = [
+            (full + work.activation_macs, self.mac_pj),
+            (work.acs, self.ac_pj.or(self.event_pj)),
+            (work.elementwise, self.elementwise_pj),
+        ];
+        let all = kinds.into_iter().chain(codes);
+        let unpriced: u64 = all.filter(|(_, price)| price.is_none()).map(|(count, _)| count).sum();
         Energy {
             arithmetic_pj,
             with_traffic_pj: traffic.map(|(weights, state)| arithmetic_pj + weights + state),
@@ -252,10 +286,13 @@ impl CostModel {
 
 #[cfg(test)]
 mod tests {
+    use learner::operations::CodeMacs;
+
     use super::*;
 
     fn work() -> Work {
-        Work { macs: 100, activation_macs: 40, acs: 1000, elementwise: 10, weight_words: 64, state_words: 32 }
+        let counts = Work { macs: 100, activation_macs: 40, acs: 1000, events: 300, ..Work::default() };
+        Work { elementwise: 10, weight_words: 64, state_words: 32, ..counts }
     }
 
     #[test]
@@ -271,6 +308,7 @@ mod tests {
         assert_eq!(prices("horowitz-2014-fp16"), [Some(1.5), Some(0.4), None]);
         assert_eq!(prices("horowitz-2014-int8"), [Some(0.23), Some(0.03), None]);
         assert_eq!(prices("loihi-2018"), [None, Some(23.6), Some(81.0)]);
+        assert_eq!(prices("loihi-2-graded"), [None, None, Some(81.0)]);
         assert_eq!(CostModel::default().name, "horowitz-2014-fp32");
     }
 
@@ -286,6 +324,63 @@ mod tests {
         assert_eq!(e.coverage.to_bits(), 1f64.to_bits());
         let e = model.energy(&work(), 0, Sizes { parameters: 1 << 20, state: 262_144, traces: 0 });
         near(e.with_traffic_pj.unwrap(), e.arithmetic_pj + 32.0 * 1300.0 + 16.0 * 100.0);
+    }
+
+    /// Half of the products with weights are of codes: 20 of 2 bits and 10 of 4.
+    fn coded() -> Work {
+        Work { code_macs: CodeMacs([0, 20, 0, 10, 0, 0, 0, 0]), ..work() }
+    }
+
+    #[test]
+    fn codes_are_priced_by_their_bits() {
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9 * b.abs(), "{a} {b}"); // f64 rounding of a few terms
+        let model = CostModel::default();
+        let synaptic = |model: &CostModel| model.energy(&coded(), 0, Sizes::default()).synaptic_pj;
+        near(synaptic(&model), 30.0 * 4.6 + 20.0 * 0.9 + 10.0 * 1.125 + 1000.0 * 0.9);
+        // listed nowhere: three accumulates for four bits, one for two
+        let unlisted = CostModel { mac_by_bits: BTreeMap::new(), ..model.clone() };
+        near(synaptic(&unlisted), 30.0 * 4.6 + 20.0 * 0.9 + 10.0 * 2.7 + 1000.0 * 0.9);
+        // but never more than a multiplication
+        let cheap = CostModel { mac_pj: Some(Picojoules(1.0)), ..unlisted };
+        near(synaptic(&cheap), 30.0 + 20.0 * 0.9 + 10.0 + 1000.0 * 0.9);
+        let loihi = CostModel::find("loihi-2018", Path::new("")).unwrap();
+        near(synaptic(&loihi), (20.0 + 30.0 + 1000.0) * 23.6);
+        near(loihi.energy(&coded(), 0, Sizes::default()).coverage, 1030.0 / 1110.0);
+    }
+
+    /// The lists' own rule, from the numbers of their source: an addition, and from three bits on a multiplication of the
+    /// weight's digits by the bits of the magnitude.
+    #[test]
+    fn prices_by_bits_follow_the_rule_that_the_lists_state() {
+        for (name, addition, digits) in
+            [("horowitz-2014-fp32", 0.9, 24.0), ("horowitz-2014-fp16", 0.4, 11.0), ("horowitz-2014-int8", 0.03, 8.0)]
+        {
+            let model = CostModel::find(name, Path::new("")).unwrap();
+            for bits in 1..=MOST_BITS as u32 {
+                let multiplication = if bits > 2 { 0.2 * digits * f64::from(bits - 1) / 64.0 } else { 0.0 };
+                let price = model.mac_by_bits[&bits].0;
+                assert!((price - addition - multiplication).abs() < 1e-9, "{name}, {bits} bits: {price}");
+                assert!(price <= model.mac_pj.unwrap().0, "{name}: dearer than in full precision");
+            }
+        }
+    }
+
+    #[test]
+    fn graded_spikes_are_paid_once() {
+        let graded = CostModel::find("loihi-2-graded", Path::new("")).unwrap();
+        let e = graded.energy(&coded(), 7, Sizes::default());
+        assert!((e.arithmetic_pj - ((300.0 + 30.0) * 23.6 + 7.0 * 81.0)).abs() < 1e-6, "{e:?}");
+        assert!((e.coverage - 1030.0 / 1110.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_price_list_survives_its_own_files() {
+        for name in CostModel::names() {
+            let model = CostModel::find(name, Path::new("")).unwrap();
+            let json: CostModel = serde_json::from_value(serde_json::json!(model)).unwrap();
+            let yaml: CostModel = serde_yaml::from_str(&serde_yaml::to_string(&model).unwrap()).unwrap();
+            assert_eq!((&json, &yaml), (&model, &model));
+        }
     }
 
     #[test]
@@ -327,6 +422,8 @@ mod tests {
             (good.replace("mac_pj: 4.6", "mac_pj: .nan"), "0 pJ or more"),
             (good.replace("mac_pj", "macs_pj"), "unknown field `macs_pj`"),
             (good.replace("up_to_bytes: 8192", "up_to_bytes: 99999"), "ascending sizes, got 99999 before 32768"),
+            (good.replace("{1: 0.9,", "{9: 0.9,"), "`mac_by_bits`: expected 1 to 8 bits, got 9"),
+            (good.replace("word_bits: 32", "event_pj: 1\nword_bits: 32"), "one of `ac_pj` and `event_pj`, got both"),
             (good.replace("word_bits: 32", "word_bits: 0"), "`word_bits`: expected 1 to 4096, got 0"),
             ("name: x\nsource: y\ntechnology: z\nword_bits: 8\n".to_owned(), "at least one price"),
             ("name: [".to_owned(), "x.yaml"),

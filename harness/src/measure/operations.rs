@@ -64,6 +64,8 @@ impl Totals {
             count("macs_forward", counts.forward.macs),
             count("acs_forward", counts.forward.acs),
             count("weight_macs_forward", counts.forward.weight_macs()),
+            count("events_forward", counts.forward.events),
+            count("code_macs_forward", counts.forward.code_macs.sum()),
             count("activation_macs_forward", counts.forward.activation_macs),
             count("elementwise_forward", counts.forward.elementwise),
             count("macs_dense", counts.macs_dense),
@@ -74,6 +76,14 @@ impl Totals {
         for (tool, Synaptic { macs, acs }) in tools {
             metrics.extend([count(&format!("{tool}_macs"), macs), count(&format!("{tool}_acs"), acs)]);
         }
+        // undefined without spikes
+        let per = |name: &str, value: u64, of: u64| Metric::plain(name, (of > 0).then(|| value as f64 / of as f64), n);
+        metrics.extend([
+            per("spikes_per_synapse", counts.forward.acs, counts.spike_synapses),
+            per("events_per_synapse", counts.forward.events, counts.spike_synapses),
+            per("spikes_per_neuron", counts.spikes, counts.neuron_updates),
+            per("spike_rate", counts.neurons_fired, counts.neuron_updates),
+        ]);
         metrics
     }
 }
@@ -81,6 +91,21 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spikes_are_shared_out_over_the_synapses_they_enter() {
+        let mut counts = OpCounts { spike_synapses: 200, neuron_updates: 40, neurons_fired: 10, ..OpCounts::default() };
+        (counts.forward.acs, counts.forward.events, counts.spikes) = (300, 100, 30);
+        let of = |counts: OpCounts, name: &str| {
+            let mut totals = Totals::default();
+            totals.add(counts, 8, 1, 1);
+            let metrics = totals.metrics(&CostModel::default(), Sizes::default());
+            metrics.iter().find(|m| m.name == name).expect("always there").value
+        };
+        let values = ["spikes_per_synapse", "events_per_synapse", "spikes_per_neuron", "spike_rate", "events_forward"];
+        assert_eq!(values.map(|name| of(counts, name)), [1.5, 0.5, 0.75, 0.25, 12.5].map(Some));
+        assert_eq!(of(OpCounts::default(), "spikes_per_synapse"), None, "no spikes, no share");
+    }
 
     #[test]
     fn the_tail_is_the_last_fifth_and_at_least_one_segment() {

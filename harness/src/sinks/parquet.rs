@@ -225,6 +225,10 @@ mod tests {
         (0..len).map(|_| rng.random::<char>()).collect()
     }
 
+    fn counts(rng: &mut ChaCha8Rng) -> Vec<u64> {
+        (0..rng.random_range(0..4)).map(|_| rng.random()).collect()
+    }
+
     pub(super) fn step(rng: &mut ChaCha8Rng) -> StepRow {
         StepRow {
             step: rng.random(),
@@ -279,6 +283,13 @@ mod tests {
             syops_macs: some(rng, Rng::random),
             syops_acs: some(rng, Rng::random),
             data_wait_s: float(rng),
+            events_forward: some(rng, Rng::random),
+            events_learning: some(rng, Rng::random),
+            spike_synapses: some(rng, Rng::random),
+            neurons_fired: some(rng, Rng::random),
+            spikes: some(rng, Rng::random),
+            code_macs_forward: counts(rng),
+            code_macs_learning: counts(rng),
         }
     }
 

@@ -1,12 +1,13 @@
 //! Rows as Parquet columns: which column each field of an event is, written once for both directions.
 //!
-//! `u64` is `UInt64`, `f64` is `Float64`, `String` is `Utf8` and `Vec<f64>` is `List<Float64>`; an `Option` makes its
+//! `u64` is `UInt64`, `f64` is `Float64`, `String` is `Utf8`, and `Vec<f64>` and `Vec<u64>` are
+//! `List<Float64>` and `List<UInt64>`; an `Option` makes its
 //! column nullable. A column has its field's name, and columns stand in the order of the fields.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::builder::{Float64Builder, ListBuilder};
+use arrow_array::builder::{Float64Builder, ListBuilder, UInt64Builder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
@@ -122,28 +123,36 @@ impl Value for Option<String> {
     }
 }
 
-impl Value for Vec<f64> {
-    fn data_type() -> DataType {
-        DataType::List(Arc::new(item()))
-    }
+/// Lists without nulls, of numbers of one type.
+macro_rules! list {
+    ($number:ty, $builder:ty, $data_type:expr) => {
+        impl Value for Vec<$number> {
+            fn data_type() -> DataType {
+                DataType::List(Arc::new(item($data_type)))
+            }
 
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        let mut lists = ListBuilder::new(Float64Builder::new()).with_field(item());
-        for list in values {
-            lists.values().append_slice(list);
-            lists.append(true);
+            fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
+                let mut lists = ListBuilder::new(<$builder>::new()).with_field(item($data_type));
+                for list in values {
+                    lists.values().append_slice(list);
+                    lists.append(true);
+                }
+                Arc::new(lists.finish())
+            }
+
+            fn values(array: &dyn Array) -> Option<Vec<Self>> {
+                array.as_list_opt::<i32>()?.iter().map(|list| <$number>::values(list?.as_ref())).collect()
+            }
         }
-        Arc::new(lists.finish())
-    }
-
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        array.as_list_opt::<i32>()?.iter().map(|list| f64::values(list?.as_ref())).collect()
-    }
+    };
 }
 
+list!(f64, Float64Builder, DataType::Float64);
+list!(u64, UInt64Builder, DataType::UInt64);
+
 /// An item of a list.
-fn item() -> Field {
-    Field::new("item", DataType::Float64, false)
+fn item(data_type: DataType) -> Field {
+    Field::new("item", data_type, false)
 }
 
 /// A type whose values are rows of a table.
@@ -263,6 +272,13 @@ row!(StepRow, "steps", {
     peak_bytes_learning: Option<u64>,
     updates: u64,
     operations_passes: Option<u64>,
+    events_forward: Option<u64>,
+    events_learning: Option<u64>,
+    spike_synapses: Option<u64>,
+    neurons_fired: Option<u64>,
+    spikes: Option<u64>,
+    code_macs_forward: Vec<u64>,
+    code_macs_learning: Vec<u64>,
 });
 
 row!(LayerRow, "layers", { step: u64, layer: String, quantity: String, value: f64 });

@@ -4,10 +4,15 @@
 /// What produced the input of a weight product: decides by type, not by value, whether its operations are accumulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Anything but spikes.
+    /// Anything but spikes and codes.
     Values,
     /// Spikes: −1, 0, 1, or bursts of them as whole numbers, each spike of which is an accumulate of its own.
     Spikes,
+    /// Whole numbers of so many bits, from 1 to [`super::MOST_BITS`]: multiplied, but at that precision.
+    Codes {
+        /// Bits of a number, its sign included.
+        bits: u8,
+    },
 }
 
 /// Values whose counts are summed in 32 bits before they go into 64: a burst has at most 2¹⁶ spikes.
@@ -160,7 +165,7 @@ impl Fan {
             let rows = x.chunks_exact(self.inputs.max(1));
             let pairs = rows.clone().map(|row| row.iter().zip(&fan).map(pairs_of).sum::<u64>()).sum();
             let synaptic = match source {
-                Source::Values => pairs,
+                Source::Values | Source::Codes { .. } => pairs,
                 Source::Spikes => rows.map(|row| row.iter().zip(&fan).map(spikes_of).sum::<u64>()).sum(),
             };
             Seen { pairs, synaptic, ..seen }
@@ -226,7 +231,7 @@ impl Seen {
     pub fn of(x: &[f32], source: Source) -> Self {
         let mut seen = Self { values: x.len() as u64, ..Self::NOTHING };
         match source {
-            Source::Values => {
+            Source::Values | Source::Codes { .. } => {
                 seen.nonzero = nonzero(x);
                 seen.events = seen.nonzero;
                 (seen.unit, seen.binary) = units(x);

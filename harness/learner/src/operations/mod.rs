@@ -5,6 +5,9 @@
 //! | effective operations of a weight product | `Σ [w ≠ 0]·[x ≠ 0]` over its multiplications |
 //! | accumulates (AC) | of these, where the input is a spike by the type of what produced it ([`Source`]); a burst of n spikes is n accumulates |
 //! | multiply–accumulates (MAC) | of these, where it is anything else; and all products of activations with activations (attention, scans), in full |
+//! | code MACs | of the multiply–accumulates, those of an activation of n bits ([`Source::Codes`]), by n; MACs contain them |
+//! | events | the accumulates, a burst counted once: what a machine pays that sends the burst as one graded spike |
+//! | spike synapses | (step, weight) pairs of the forward weight products that spikes enter, the weights that are not zero: accumulates over these are the spikes that a synapse sees per step |
 //! | element-wise | every addition, multiplication, comparison, division or function evaluation (exp, tanh, root) on one value: neurons, gates, norms, biases, losses |
 //! | weight words | weights read, without reuse between steps or streams: one for each effective operation (one for a burst); gradients read and written; the optimiser's reads and writes |
 //! | state words | recurrent state, remembered keys and values, and traces read and written; in learning what the reverse pass keeps, written once and read once |
@@ -56,6 +59,43 @@ pub const SILU_REVERSE_ELEMENTWISE: u64 = 9;
 /// `max(x, 0) + ln(1 + e^{-|x|})`.
 pub const SOFTPLUS_ELEMENTWISE: u64 = 6;
 
+/// Most bits of an activation that is priced by its bits.
+pub const MOST_BITS: usize = 8;
+
+/// Multiply–accumulates of activations of n bits, by n: the first is of one bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeMacs(pub [u64; MOST_BITS]);
+
+impl CodeMacs {
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Bits and how many there are of these bits, fewest bits first, without those that are none.
+    pub fn each(&self) -> impl Iterator<Item = (u32, u64)> {
+        (1..).zip(self.0).filter(|(_, n)| *n > 0)
+    }
+
+    /// How many of one bit, two bits and so on, up to the most bits of which there are any.
+    #[must_use]
+    pub fn listed(&self) -> Vec<u64> {
+        let len = self.0.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+        self.0.iter().take(len).copied().collect()
+    }
+
+    fn add(&mut self, bits: u8, n: u64) {
+        self.0[usize::from(bits).clamp(1, MOST_BITS) - 1] += n;
+    }
+}
+
+impl AddAssign for CodeMacs {
+    fn add_assign(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a += b);
+    }
+}
+
 /// Work of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
@@ -63,8 +103,14 @@ pub struct Work {
     pub macs: u64,
     /// Of these, products of activations with activations or states: attention and scans.
     pub activation_macs: u64,
+    /// Of `macs`, those of activations of few bits with weights.
+    #[serde(default)]
+    pub code_macs: CodeMacs,
     /// Accumulates.
     pub acs: u64,
+    /// The accumulates, a burst of spikes counted once.
+    #[serde(default)]
+    pub events: u64,
     /// Element-wise operations.
     pub elementwise: u64,
     /// Words of weights, gradients and moments read or written.
@@ -85,13 +131,30 @@ impl Work {
     pub fn weight_macs(&self) -> u64 {
         self.macs - self.activation_macs
     }
+
+    /// Adds products of inputs from `source`: so many with each spike of a burst counted, `once` with a burst counted once.
+    pub fn multiply(&mut self, source: Source, products: u64, once: u64) {
+        match source {
+            Source::Values => self.macs += products,
+            Source::Spikes => {
+                self.acs += products;
+                self.events += once;
+            }
+            Source::Codes { bits } => {
+                self.macs += products;
+                self.code_macs.add(bits, products);
+            }
+        }
+    }
 }
 
 impl AddAssign for Work {
     fn add_assign(&mut self, other: Self) {
         self.macs += other.macs;
         self.activation_macs += other.activation_macs;
+        self.code_macs += other.code_macs;
         self.acs += other.acs;
+        self.events += other.events;
         self.elementwise += other.elementwise;
         self.weight_words += other.weight_words;
         self.state_words += other.state_words;
@@ -157,6 +220,15 @@ pub struct OpCounts {
     pub neuron_updates: u64,
     /// The same of further passes: their price is learning's.
     pub passes_neuron_updates: u64,
+    /// Of these, with a spike.
+    #[serde(default)]
+    pub neurons_fired: u64,
+    /// Their spikes, each of a burst counted.
+    #[serde(default)]
+    pub spikes: u64,
+    /// (step, weight that is not zero) pairs of the forward weight products that spikes enter.
+    #[serde(default)]
+    pub spike_synapses: u64,
     /// Multiply–accumulates of the forward pass if nothing were zero.
     pub macs_dense: u64,
     /// Multiplications that were seen but not understood.
@@ -186,8 +258,8 @@ impl OpCounts {
     /// The forward pass alone: nothing was learned from it.
     #[must_use]
     pub fn without_learning(self) -> Self {
-        let Self { forward, neuron_updates, macs_dense, unknown, conventions, .. } = self;
-        Self { forward, neuron_updates, macs_dense, unknown, conventions, ..Self::default() }
+        let [reverse, traces, stdp, pruning, optimizer, passes] = [Work::default(); 6];
+        Self { reverse, traces, stdp, pruning, optimizer, passes, passes_neuron_updates: 0, ..self }
     }
 
     /// Adds one update of `AdamW` over so many parameters.
@@ -208,6 +280,9 @@ impl AddAssign for OpCounts {
         self.passes += other.passes;
         self.neuron_updates += other.neuron_updates;
         self.passes_neuron_updates += other.passes_neuron_updates;
+        self.neurons_fired += other.neurons_fired;
+        self.spikes += other.spikes;
+        self.spike_synapses += other.spike_synapses;
         self.macs_dense += other.macs_dense;
         self.unknown += other.unknown;
         self.conventions += other.conventions;

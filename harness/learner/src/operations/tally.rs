@@ -23,6 +23,10 @@ pub struct Product {
     pub back: u64,
     /// Multiplications, or accumulates, of the weights' gradient.
     pub gradient: u64,
+    /// Of the weights' gradient, a burst of spikes counted once.
+    pub gradient_events: u64,
+    /// (step, weight that is not zero) pairs.
+    pub living: u64,
     /// Numbers that a bias is added to; 0 without one.
     pub biased: u64,
     /// Inputs that the reverse pass keeps.
@@ -42,6 +46,8 @@ impl Product {
             dense: seen.values * fan.outputs(),
             back: rows * fan.nonzero(),
             gradient: seen.events * fan.outputs(),
+            gradient_events: seen.nonzero * fan.outputs(),
+            living: rows * fan.nonzero(),
             biased: 0,
             kept: seen.values,
         }
@@ -66,18 +72,10 @@ impl Product {
     }
 
     fn work(&self) -> (Work, Work) {
-        let (macs, acs) = match self.source {
-            Source::Values => (self.seen.synaptic, 0),
-            Source::Spikes => (0, self.seen.synaptic),
-        };
-        let forward = Work { macs, acs, elementwise: self.biased, weight_words: self.seen.pairs, ..Work::default() };
-        let (by_value, by_spike) = match self.source {
-            Source::Values => (self.gradient, 0),
-            Source::Spikes => (0, self.gradient),
-        };
-        let reverse = Work {
-            macs: self.back + by_value,
-            acs: by_spike,
+        let mut forward = Work { elementwise: self.biased, weight_words: self.seen.pairs, ..Work::default() };
+        forward.multiply(self.source, self.seen.synaptic, self.seen.pairs);
+        let mut reverse = Work {
+            macs: self.back,
             elementwise: self.biased,
             // weights read once more; gradients read and written
             weight_words: self.back + 2 * self.gradient,
@@ -85,6 +83,7 @@ impl Product {
             state_words: 2 * self.kept,
             ..Work::default()
         };
+        reverse.multiply(self.source, self.gradient, self.gradient_events);
         (forward, reverse)
     }
 
@@ -156,6 +155,9 @@ impl Tally {
         self.counts.forward += forward;
         self.counts.reverse += reverse;
         self.counts.macs_dense += product.dense;
+        if product.source == Source::Spikes {
+            self.counts.spike_synapses += product.living;
+        }
         self.counts.conventions += product.conventions();
         self.weights += product.weights;
         self.nonzero_weights += product.nonzero_weights;
@@ -199,9 +201,11 @@ impl Tally {
         self.counts.reverse += Work { elementwise: n, weight_words: 2 * n, ..Work::default() };
     }
 
-    /// Spiking neurons: (neuron, step) pairs, and those of them with a spike.
-    pub fn neurons(&mut self, pairs: u64, fired: u64) {
+    /// Spiking neurons: (neuron, step) pairs, those of them with a spike, and their spikes, each of a burst counted.
+    pub fn neurons(&mut self, pairs: u64, fired: u64, spikes: u64) {
         self.counts.neuron_updates += pairs;
+        self.counts.neurons_fired += fired;
+        self.counts.spikes += spikes;
         let layer = self.current();
         layer.neurons += pairs;
         layer.fired += fired;
@@ -298,6 +302,34 @@ mod tests {
         }
     }
 
+    /// A burst is as many accumulates as spikes but one event, and a code a multiply–accumulate of its bits; by hand.
+    #[test]
+    fn bursts_and_codes_by_hand() {
+        let fan = Fan::of_rows(&[1.0, 2.0, 0.0, 3.0], 2); // the second of two inputs meets one weight
+        let x = [3.0, -2.0, 0.0, 4.0];
+        let count = |source| {
+            let mut tally = Tally::default();
+            tally.product(Product::new(source, &fan, fan.see(&x, source)));
+            tally.counts
+        };
+        let spikes = count(Source::Spikes);
+        assert_eq!((spikes.forward.acs, spikes.forward.events, spikes.forward.macs), (3 * 2 + 2 + 4, 2 + 1 + 1, 0));
+        // the gradient is dense: two outputs
+        assert_eq!((spikes.reverse.acs, spikes.reverse.events), ((3 + 2 + 4) * 2, 3 * 2));
+        assert_eq!(spikes.spike_synapses, 2 * 3, "two steps, three weights that are not zero");
+        let codes = count(Source::Codes { bits: 4 });
+        assert_eq!((codes.forward.acs, codes.forward.events, codes.spike_synapses), (0, 0, 0));
+        assert_eq!(
+            (codes.forward.macs, codes.forward.code_macs.sum()),
+            (4, 4),
+            "zeros are skipped, magnitudes are not"
+        );
+        assert_eq!(codes.forward.code_macs.each().collect::<Vec<_>>(), [(4, 4)]);
+        // the input's gradient is a product of adjoints with weights, in full precision
+        assert_eq!((codes.reverse.macs, codes.reverse.code_macs.sum()), (6 + 6, 6));
+        assert_eq!(codes.forward.weight_words, spikes.forward.weight_words, "one word for a burst");
+    }
+
     #[test]
     fn shares_and_layers_add_up() {
         let mut tally = Tally::default();
@@ -305,7 +337,7 @@ mod tests {
         for name in ["a", "b", "a"] {
             tally.layer(name);
             tally.product(Product::new(Source::Values, &fan, fan.see(&[0.5, 0.5], Source::Values)));
-            tally.neurons(4, 1);
+            tally.neurons(4, 1, 3);
         }
         let names: Vec<&str> = tally.layers.iter().map(|l| l.name.as_str()).collect();
         assert_eq!((names, tally.layers[0].synaptic.macs), (vec!["a", "b"], 2));
@@ -321,6 +353,7 @@ mod tests {
         assert_eq!(tally.counts, before, "all of it was declared");
         tally.reconcile(9);
         assert_eq!((tally.counts.unknown, tally.declared()), (12, 7));
+        assert_eq!((tally.counts.neuron_updates, tally.counts.neurons_fired, tally.counts.spikes), (12, 3, 9));
         let counts = tally.counts.without_learning();
         assert_eq!((counts.learning(), counts.forward), (Work::default(), tally.counts.forward));
     }
