@@ -1,17 +1,19 @@
 //! The neuron, number by number: against the twin's over a range of potentials, and against values worked out by hand.
 
-use bim::config::{Count, Levels, NeuronConfig, Positive, Reset, Share, Surrogate};
+use bim::config::{Bits, Count, Levels, NeuronConfig, Positive, Reset, Share, Surrogate};
 use bim::kernels::neuron::Neuron;
 
 use crate::twin::Cell;
 
-const LEVELS: [Levels; 5] = [Levels::Binary, Levels::Signed, Levels::Integer, Levels::Unsigned, Levels::Analog];
+const LEVELS: [Levels; 6] =
+    [Levels::Binary, Levels::Signed, Levels::Integer, Levels::Unsigned, Levels::Quantised, Levels::Analog];
 
 fn neuron(levels: Levels, surrogate: Surrogate) -> NeuronConfig {
     NeuronConfig {
         levels,
         surrogate,
         burst: Count(3),
+        bits: Bits(3),
         threshold: Positive(0.4),
         surrogate_slope: Positive(5.0),
         beta: Share(0.75),
@@ -45,6 +47,7 @@ fn levels_are_what_the_configuration_says() {
         (Levels::Signed, [-1., -1., -1., -1., -1., 0., 0., 0., 1., 1., 1., 1., 1., 1., 1.]),
         (Levels::Integer, [-3., -3., -2., -2., -1., 0., 0., 0., 1., 1., 1., 2., 2., 3., 3.]),
         (Levels::Unsigned, [0., 0., 0., 0., 0., 0., 0., 0., 1., 1., 1., 2., 2., 3., 3.]),
+        (Levels::Quantised, [-3., -3., -2., -2., -1., 0., 0., 0., 1., 1., 1., 2., 2., 3., 3.]),
         (Levels::Analog, potentials),
     ] {
         let fused = Neuron::<f64>::new(&neuron(levels, Surrogate::Rectangular));
@@ -76,7 +79,7 @@ fn surrogates_are_what_the_configuration_says() {
     close(fast(Levels::Integer, -1.1), 4.0 / 9.0); // from −1.0, the lowest threshold
     close(fast(Levels::Unsigned, 0.1), 4.0 / 9.0); // from 0.2, the lowest threshold
     close(fast(Levels::Unsigned, -0.8), 1.0 / 36.0); // still from 0.2
-    close(fast(Levels::Signed, 1.0), 1.0 / 9.0); // from 0.2
+    close(fast(Levels::Signed, 1.0), 1.0 / 25.0); // from 0.2
     close(fast(Levels::Analog, 3.0), 1.0);
 }
 

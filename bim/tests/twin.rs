@@ -28,6 +28,9 @@ impl Cell {
             Levels::Signed => stairs(-1, 1),
             Levels::Integer => stairs(-burst, burst),
             Levels::Unsigned => stairs(0, burst),
+            // as many codes around zero as the bits hold; one bit holds 0 and 1
+            Levels::Quantised if c.bits.0 == 1 => stairs(0, 1),
+            Levels::Quantised => stairs(1 - (1 << (c.bits.0 - 1)), (1 << (c.bits.0 - 1)) - 1),
             Levels::Analog => None,
         };
         Self { c: *c, staircase }
@@ -40,12 +43,17 @@ impl Cell {
         lowest + edges.iter().filter(|&&edge| if binary { v > edge } else { v >= edge }).count() as f64
     }
 
+    /// Numbers are rounded straight through, whatever the surrogate of spikes.
+    fn surrogate(&self) -> Surrogate {
+        if self.c.levels == Levels::Quantised { Surrogate::Rectangular } else { self.c.surrogate }
+    }
+
     /// Surrogate derivative at potential `v`.
     pub fn slope(&self, v: f64) -> f64 {
         let Some((_, edges)) = &self.staircase else { return 1.0 };
         let theta = self.c.threshold.0;
         let nearest = edges.iter().map(|edge| (v - edge).abs()).fold(f64::INFINITY, f64::min);
-        match self.c.surrogate {
+        match self.surrogate() {
             Surrogate::Rectangular => {
                 // one step of the staircase per ϑ, and one more at either end; binary: one step around its threshold
                 let reach = if self.c.levels == Levels::Binary { theta / 2.0 } else { theta };
@@ -60,7 +68,7 @@ impl Cell {
         let Some((_, edges)) = &self.staircase else { return f64::INFINITY };
         let theta = self.c.threshold.0;
         let reach = if self.c.levels == Levels::Binary { theta / 2.0 } else { theta };
-        let ends = match self.c.surrogate {
+        let ends = match self.surrogate() {
             Surrogate::Rectangular => vec![edges[0] - reach, edges[edges.len() - 1] + reach],
             Surrogate::FastSigmoid => Vec::new(),
         };
@@ -81,7 +89,7 @@ impl Cell {
     fn step(&self, v: &Tensor, current: &Tensor) -> Result<Tensor> {
         let (beta, theta) = (self.c.beta.0, self.c.threshold.0);
         let taken = match (self.c.levels, self.c.reset) {
-            (Levels::Analog, _) | (_, Reset::None) => 0.0,
+            (Levels::Analog | Levels::Quantised, _) | (_, Reset::None) => 0.0,
             (_, Reset::Subtract) => theta,
             (_, Reset::Leaky) => beta * theta,
         };
