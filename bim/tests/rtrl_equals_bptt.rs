@@ -58,7 +58,11 @@ fn neurons() -> Vec<(&'static str, NeuronConfig)> {
             },
         ),
         ("signed, no reset", NeuronConfig { levels: Levels::Signed, reset: Reset::None, ..base }),
-        ("quantised", NeuronConfig { levels: Levels::Quantised, bits: Bits(3), attached_reset: true, ..base }),
+        ("quantised", {
+            // nothing resets it, so it needs the wider range
+            let levels = NeuronConfig { levels: Levels::Quantised, bits: Bits(4), ..base };
+            NeuronConfig { threshold: Positive(0.6), attached_reset: true, ..levels }
+        }),
         ("none", NeuronConfig::none()),
     ]
 }

@@ -107,7 +107,8 @@ impl Plan {
             cells.push(cell);
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
-        Ok(Self { schema: SCHEMA, experiment: grid.experiment, description: grid.description, scale, cells })
+        let Grid { experiment, description, .. } = grid;
+        Ok(Self { schema: SCHEMA, experiment, description, scale, cells })
     }
 
     /// What tells each cell from the others of its task and model: the settings that differ among them, as

@@ -22,6 +22,9 @@ models:
 train: {streams: 4, segment: 25, seen: 1_000, curve_points: 0, eval_streams: 4}
 ";
 
+/// Picojoules of a product with an activation of 1 to 4 bits, from the file.
+const BY_BITS: [f64; 4] = [0.4, 0.4, 0.46875, 0.503_125];
+
 fn whole(row: &StepRow) -> Option<()> {
     let learning = row.macs_learning? + row.acs_learning? + row.elementwise_learning?;
     let parts = row.operations_reverse? + row.operations_traces? + row.operations_stdp?;
@@ -29,10 +32,15 @@ fn whole(row: &StepRow) -> Option<()> {
     assert!(row.macs_forward? + row.acs_forward? > 0 && row.macs_dense? > 0);
     assert!(row.activation_macs_forward? <= row.macs_forward?);
     assert_eq!((row.op_coverage?, row.energy_coverage_forward?, row.energy_coverage_learning?), (1.0, 1.0, 1.0));
-    // 16-bit prices of the file: 1.5, 0.4 and 1.1 pJ
-    let price = |macs: u64, acs: u64, each: u64| 1.5 * macs as f64 + 0.4 * acs as f64 + 1.1 * each as f64;
-    let forward = price(row.macs_forward?, row.acs_forward?, row.elementwise_forward?);
-    let learned = price(row.macs_learning?, row.acs_learning?, row.elementwise_learning?);
+    // 16-bit prices of the file: 1.5, 0.4 and 1.1 pJ, and those of products of few bits
+    let by_bits = |codes: &[u64]| codes.iter().zip(BY_BITS).map(|(n, pj)| *n as f64 * (pj - 1.5)).sum::<f64>();
+    let price = |macs: u64, codes: &[u64], acs: u64, each: u64| {
+        1.5 * macs as f64 + by_bits(codes) + 0.4 * acs as f64 + 1.1 * each as f64
+    };
+    let forward = price(row.macs_forward?, &row.code_macs_forward, row.acs_forward?, row.elementwise_forward?);
+    let learned = price(row.macs_learning?, &row.code_macs_learning, row.acs_learning?, row.elementwise_learning?);
+    assert!(row.events_forward? <= row.acs_forward? && row.events_learning? <= row.acs_learning?);
+    assert!(row.events_forward? == 0 || (row.spike_synapses? > 0 && row.spikes? >= row.neurons_fired?));
     for (got, want) in [(row.energy_forward_pj?, forward), (row.energy_learning_pj?, learned)] {
         assert!((got - want).abs() <= 1e-12 * want, "{got} {want}"); // f64 rounding, in another order
     }
@@ -96,6 +104,36 @@ fn every_model_is_counted_whole_and_the_prices_are_named() {
             assert!((value - mean).abs() <= 1e-9 * mean.abs(), "{kind}: {name} {value} {mean}"); // f64 sums in another order
         }
     }
+}
+
+/// The twin has no spikes, and what it costs can be worked out again from its files; the report holds both against the grid's
+/// reference and tells energy whole.
+#[test]
+fn the_quantised_twin_is_priced_from_stored_counts() {
+    let twin = "  - {name: twin, kind: bim, width: 16, channels: 32, state: 4, heads: 2, layers: 2, lambda: 1.0, \
+                pre: {levels: quantised, bits: 4, beta: 0}, post: {levels: quantised, bits: 3, beta: 0}}\n";
+    let folder = Folder::new();
+    folder.grid(&GRID.replace("train: {streams", &format!("{twin}report: {{reference: lstm}}\ntrain: {{streams")));
+    let output = folder.command("out").args(["--only", "model=twin|lstm|bim"]).output().expect("starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("x: of what lstm takes") && text.contains("(1.00x)"), "{text}");
+    assert!(text.contains("training in all: with traffic") && text.contains("Dampfhoffer"), "{text}");
+    let run = folder.path().join("out/small");
+    let rows = read_results(&run.join("results.parquet")).expect("results");
+    let of = |name: &str| rows.iter().filter(|r| r.model == "twin" && r.metric.as_deref() == Some(name));
+    assert!(of("acs_forward").all(|r| r.value == Some(0.0)) && of("spikes_per_synapse").all(|r| r.value.is_none()));
+    assert!(of("spikes_per_synapse").all(|r| r.split.as_deref() == Some("train")));
+    let cell = run.join("cells").join(&of("acs_forward").next().expect("planned").cell);
+    for row in &read_steps(&cell.join("steps.parquet")).expect("steps") {
+        assert!(whole(row).is_some(), "{row:?}");
+        assert!(row.code_macs_forward.len() == 4 && row.code_macs_forward[..2] == [0, 0], "{row:?}");
+        assert!(row.code_macs_forward[2] > 0 && row.code_macs_learning[3] > 0, "{row:?}");
+    }
+    folder.grid(&GRID.replace("train: {streams", "report: {reference: lstn}\ntrain: {streams"));
+    let output = folder.run("out");
+    let text = stderr(&output);
+    assert!(text.contains("`report.reference`") && text.contains("lstm"), "{text}");
 }
 
 #[test]

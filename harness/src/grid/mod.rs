@@ -18,6 +18,7 @@
 //!   - mamba                        # short for {kind: mamba}
 //! train: {batch: 16}               # for every cell
 //! energy: horowitz-2014-fp32       # prices of operations: a known list, or a .yaml file beside this one
+//! report: {reference: lstm}        # the model that the report holds the others against
 //! seeds: [1, 2, 3]                 # default [1]; one number means that seed
 //! sweep:
 //!   bim.lambda: [0, 0.5, 1]        # `bim.…`: cells of that model only; other models are not multiplied
@@ -162,6 +163,11 @@ impl Grid {
     pub fn load(path: &Path, sources: &mut Sources) -> ConfigResult<Self> {
         let root = merge::load_extended(path, sources)?;
         Self::from_root(&root, sources)
+    }
+
+    /// Names of its models.
+    pub fn model_names(&self) -> impl Iterator<Item = &str> {
+        self.models.iter().map(|model| model.name.as_str())
     }
 
     /// The scales it defines.

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::grid::{ConfigResult, Grid, Node, RawCell, Selection, Sources, read_as};
 
+/// Configuration path of the name of the model that the others are compared with.
+pub(super) const REFERENCE: &str = "report.reference";
+
 /// The keys as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -12,12 +12,10 @@ use super::tables::{label_columns, mark_best, metric_cell, metric_info, outcome_
 
 /// Kind of the model that others are compared with, where the grid names none.
 const REFERENCE: &str = "bim";
-/// Configuration path of the name of the model that the grid does name.
-const NAMED: &str = "report.reference";
 
 /// Differences of the main metrics to the reference model, paired by seed; `None` unless exactly one configuration is it.
 pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
-    let named = part.config(NAMED);
+    let named = part.config(super::config::REFERENCE);
     let is_reference = |group: &&Group| match named.first() {
         Some(name) => group.model == *name,
         None => group.kind == REFERENCE,

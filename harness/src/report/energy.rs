@@ -1,5 +1,16 @@
 //! Operations and energy of a section: what a cost model makes of the counts, the counts as other tools would give them, and
 //! quality against energy.
+//!
+//! An energy is never shown alone: it has six columns, which stand side by side wherever one of them is quoted.
+//!
+//! | column | what is in it |
+//! |---|---|
+//! | forward: weight products | operations with weights alone, the synaptic energy |
+//! | forward: arithmetic | all operations: with attention, scans, neurons, norms and other element-wise work |
+//! | forward: with traffic | arithmetic, and every word of weights and state read and written |
+//! | learning: arithmetic | reverse mode, traces, STDP, pruning and the optimiser |
+//! | learning: with traffic | the same with weights, gradients, moments, kept activations and traces read and written |
+//! | training in all: with traffic | forward and learning, both with traffic: what a step of training costs |
 
 use super::catalogue::{self, Better};
 use super::curves::{point, wide};
@@ -9,8 +20,64 @@ use super::provenance;
 use super::tables::{label_columns, metric_info};
 use crate::measure::operations::SPLIT;
 
+/// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
+const SHOWN: usize = 1;
 /// Crossings of models that are listed.
 const MOST_CROSSINGS: usize = 12;
+
+/// One of the six columns.
+struct Price {
+    label: &'static str,
+    /// Metrics whose sum it is.
+    metrics: &'static [&'static str],
+    /// Shares of the operations that the cost model prices.
+    coverage: &'static [&'static str],
+}
+
+const FORWARD: &str = "energy_coverage_forward";
+const LEARNING: &str = "energy_coverage_learning";
+
+const PRICES: [Price; 6] = [
+    Price { label: "forward: weight products", metrics: &["energy_synaptic_pj"], coverage: &[FORWARD] },
+    Price { label: "forward: arithmetic", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
+    Price { label: "forward: with traffic", metrics: &["energy_forward_with_traffic_pj"], coverage: &[FORWARD] },
+    Price { label: "learning: arithmetic", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
+    Price { label: "learning: with traffic", metrics: &["energy_learning_with_traffic_pj"], coverage: &[LEARNING] },
+    Price {
+        label: "training in all: with traffic",
+        metrics: &["energy_forward_with_traffic_pj", "energy_learning_with_traffic_pj"],
+        coverage: &[FORWARD, LEARNING],
+    },
+];
+
+impl Price {
+    /// Picojoules per step, mean over seeds; `None` where a part of it was not counted or has no price.
+    fn of(&self, group: &Group) -> Option<f64> {
+        self.metrics.iter().map(|name| mean(group, name)).sum()
+    }
+
+    fn is_bound(&self, group: &Group) -> bool {
+        self.coverage.iter().any(|coverage| is_bound(group, coverage))
+    }
+
+    /// With its ratio to that of `reference`, unless one of them is only a lower bound.
+    fn cell(&self, group: &Group, reference: Option<&Group>) -> Cell {
+        let Some(pj) = self.of(group) else { return Cell::measured(None) };
+        let text = catalogue::energy(pj);
+        if self.is_bound(group) {
+            return Cell::new(format!("≥ {text}"));
+        }
+        let base = reference.filter(|r| !self.is_bound(r) && same_prices(r, group)).and_then(|r| self.of(r));
+        let ratio = base.filter(|base| *base > 0.0).map(|base| pj / base);
+        Cell::new(ratio.map_or_else(|| text.clone(), |r| format!("{text} ({}×)", catalogue::significant(r, 3))))
+    }
+}
+
+/// Whether two configurations were priced by one list.
+fn same_prices(a: &Group, b: &Group) -> bool {
+    let list = |group: &Group| group.runs.first().and_then(|run| run.head.config.get("energy").cloned());
+    list(a) == list(b)
+}
 
 fn mean(group: &Group, name: &str) -> Option<f64> {
     group.metric(name, Some(SPLIT)).estimate().map(|e| e.mean)
@@ -19,10 +86,6 @@ fn mean(group: &Group, name: &str) -> Option<f64> {
 /// Whether a figure is a lower bound: operations that the counter did not understand, or that have no price.
 fn is_bound(group: &Group, coverage: &str) -> bool {
     ["op_coverage", coverage].into_iter().any(|name| mean(group, name).is_some_and(|share| share < 1.0))
-}
-
-fn bounded(group: &Group, coverage: &str, text: String) -> String {
-    if is_bound(group, coverage) { format!("≥ {text}") } else { text }
 }
 
 /// The cost models that this section's figures stand on.
@@ -39,32 +102,32 @@ pub(super) fn energies(part: &Part, id: &str) -> Option<Table> {
     let caption = format!(
         "Per {one}, mean over the last fifth of training. Cost model {}: published prices times counted operations, not a \
          measurement. Weight products: operations with weights alone; arithmetic adds attention, scans and element-wise work; \
-         traffic adds weights and state read and written, without reuse between steps or streams.",
+         traffic adds weights and state read and written, without reuse between steps or streams. Learning comes on top of \
+         the forward pass; training in all is both.",
         cost_models(part)
     );
     let mut table = Table::empty(format!("{id}-energy"), "Operations and energy", caption);
     table.place = Place::Everywhere;
     label_columns(&mut table, part, None);
-    let (forward, learning) = ("energy_coverage_forward", "energy_coverage_learning");
-    for (label, name, coverage) in [
-        ("forward: weight products", "energy_synaptic_pj", forward),
-        ("forward: arithmetic", "energy_forward_pj", forward),
-        ("forward: with traffic", "energy_forward_with_traffic_pj", forward),
-        ("learning: arithmetic", "energy_learning_pj", learning),
-        ("learning: with traffic", "energy_learning_with_traffic_pj", learning),
-    ] {
-        let cell =
-            |group: &Group| Cell::measured(mean(group, name).map(|pj| bounded(group, coverage, catalogue::energy(pj))));
-        table.push_column(Column::number(label), part.groups.iter().map(cell).collect());
+    let reference = part.reference();
+    for price in &PRICES {
+        let cells = part.groups.iter().map(|group| price.cell(group, reference));
+        table.push_column(Column::number(price.label), cells.collect());
     }
-    for (label, name) in [("counted", "op_coverage"), ("priced, forward", forward), ("priced, learning", learning)] {
+    for (label, name) in [("counted", "op_coverage"), ("priced, forward", FORWARD), ("priced, learning", LEARNING)] {
         if part.groups.iter().any(|group| mean(group, name).is_some_and(|share| share < 1.0)) {
             let cell = |group: &Group| Cell::measured(mean(group, name).map(|share| format!("{share:.3}")));
             table.push_column(Column::number(label), part.groups.iter().map(cell).collect());
         }
     }
-    if part.groups.iter().any(|group| is_bound(group, forward) || is_bound(group, learning)) {
+    if part.groups.iter().any(|group| is_bound(group, FORWARD) || is_bound(group, LEARNING)) {
         table.notes.push("≥: operations that were not understood, or have no price here, come on top.".into());
+    }
+    if let Some(reference) = reference {
+        table.notes.push(format!("×: of what {} takes.", part.label(reference)));
+    }
+    if part.groups.iter().all(|group| mean(group, "energy_forward_with_traffic_pj").is_none()) {
+        table.notes.push("The cost model prices no memory apart: there are no figures with traffic.".into());
     }
     if part.config("energy").len() > 1 {
         let cell = |group: &Group| {
@@ -95,7 +158,8 @@ pub(super) fn conventions(part: &Part, id: &str) -> Option<Table> {
         for (kind, name) in ["MAC", "AC"].into_iter().zip(names) {
             let cell = |group: &Group| {
                 let count = |n: f64| catalogue::count(n.round() as u64);
-                Cell::measured(mean(group, name).map(|n| bounded(group, "op_coverage", count(n))))
+                let bound = if is_bound(group, "op_coverage") { "≥ " } else { "" };
+                Cell::measured(mean(group, name).map(|n| format!("{bound}{}", count(n))))
             };
             table.push_column(Column::number(format!("{label} {kind}")), part.groups.iter().map(cell).collect());
         }
@@ -151,28 +215,28 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
     if part.config("energy").len() != 1 {
         return None;
     }
-    let mut series = Vec::new();
-    for group in &part.groups {
-        let Some(pj) = mean(group, "energy_forward_pj").filter(|pj| *pj > 0.0) else { continue };
-        let values = group.by_seed(metric, Some(part.split));
-        let points: Vec<_> = point(pj / 1e3, values.into_values()).into_iter().collect();
-        if !points.is_empty() {
-            series.push(Series { label: part.label(group), points });
-        }
-    }
+    let by = |price: &Price| -> Vec<Series> {
+        let one = |group: &Group| {
+            let pj = price.of(group).filter(|pj| *pj > 0.0)?;
+            let values = group.by_seed(metric, Some(part.split));
+            let points: Vec<_> = point(pj / 1e3, values.into_values()).into_iter().collect();
+            (!points.is_empty()).then(|| Series { label: part.label(group), points })
+        };
+        part.groups.iter().filter_map(one).collect()
+    };
+    let series = by(&PRICES[SHOWN]);
     if series.len() < 2 {
         return None;
     }
-    let front: Vec<&str> = front(&series, better).into_iter().map(|s| s.label.as_str()).collect();
     let unit = provenance::unit(part);
     let one = unit.strip_suffix('s').unwrap_or(unit);
     let mut caption = format!(
-        "Mean over seeds. Energy of the forward pass, arithmetic alone, by cost model {}. No model is both better and cheaper \
-         than: {}.",
+        "Mean over seeds. Energy of the forward pass, arithmetic alone, by cost model {}; the table has the other prices. No \
+         model is both better and cheaper than: {}.",
         cost_models(part),
-        front.join(", ")
+        fronts(&PRICES.iter().map(|price| (price.label, by(price))).collect::<Vec<_>>(), better)
     );
-    if part.groups.iter().any(|group| is_bound(group, "energy_coverage_forward")) {
+    if part.groups.iter().any(|group| is_bound(group, FORWARD)) {
         caption.push_str(" Some energies are lower bounds, see the table.");
     }
     Some(Plot {
@@ -185,6 +249,20 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
         series,
         level: None,
     })
+}
+
+/// Who is on the front by each price; prices by which it is the same models are named together.
+fn fronts(all: &[(&str, Vec<Series>)], better: Better) -> String {
+    let mut found: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
+    for (price, series) in all.iter().filter(|(_, series)| !series.is_empty()) {
+        let models: Vec<&str> = front(series, better).into_iter().map(|s| s.label.as_str()).collect();
+        match found.iter_mut().find(|(known, _)| *known == models) {
+            Some((_, prices)) => prices.push(price),
+            None => found.push((models, vec![price])),
+        }
+    }
+    let text = |(models, prices): &(Vec<&str>, Vec<&str>)| format!("{} (by {})", models.join(", "), prices.join(", "));
+    found.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
 /// Series of one point each that no other beats in both directions.
@@ -255,6 +333,47 @@ mod tests {
         assert!(energies(&super::super::group::parts(&plain.rows)[0], "x").is_none(), "nothing counted, no table");
     }
 
+    /// The six columns stand side by side, each with its ratio to the reference's; sums are of one price list.
+    #[test]
+    fn energy_is_told_whole_and_held_against_the_reference() {
+        let metrics = |scale: f64| {
+            let of = |name: &'static str, pj: f64| (name, pj * scale);
+            vec![
+                of("energy_synaptic_pj", 100.0),
+                of("energy_forward_pj", 200.0),
+                of("energy_forward_with_traffic_pj", 3000.0),
+                of("energy_learning_pj", 800.0),
+                of("energy_learning_with_traffic_pj", 5000.0),
+                ("op_coverage", 1.0),
+                (FORWARD, 1.0),
+                (LEARNING, 1.0),
+            ]
+        };
+        let mut all = [rows("plain", 2.0, &metrics(1.0)), rows("bim", 2.1, &metrics(0.5))].concat();
+        all.iter_mut().for_each(|row| drop(row.config.insert("report.reference".into(), "plain".into())));
+        let texts = |all: &[ResultRow]| {
+            let table = energies(&parts(all)[0], "x").unwrap();
+            let labels: Vec<String> = table.columns.iter().map(|c| c.label.clone()).collect();
+            let row: Vec<String> = table.rows[1].iter().map(|c| c.text.clone()).collect();
+            (labels, row, table.notes)
+        };
+        let (labels, row, notes) = texts(&all);
+        assert_eq!(labels[1..], PRICES.map(|p| p.label.to_owned()));
+        let (half, sum) = ("(0.50×)", "4.00 nJ (0.50×)");
+        assert!(row[1..].iter().all(|text| text.ends_with(half)) && row[6] == sum, "{row:?}");
+        assert_eq!(notes, ["×: of what plain takes."]);
+        // a figure of another list does not compare, and a lower bound has no ratio
+        let mut other = all.clone();
+        let bim = |row: &&mut ResultRow| row.model == "bim";
+        other.iter_mut().filter(bim).for_each(|row| drop(row.config.insert("energy".into(), "other".into())));
+        assert!(texts(&other).1[1..7].iter().all(|text| !text.contains('×')));
+        for row in all.iter_mut().filter(|row| row.model == "bim" && row.metric.as_deref() == Some(LEARNING)) {
+            row.value = Some(0.9);
+        }
+        let row = texts(&all).1;
+        assert_eq!(row[3..7], ["1.50 nJ (0.50×)", "≥ 400 pJ", "≥ 2.50 nJ", "≥ 4.00 nJ"]);
+    }
+
     #[test]
     fn the_order_turns_over_where_the_prices_say() {
         assert_eq!(crossing([100.0, 900.0], [400.0, 0.0]), Some(3.0)); // 100·3 + 900 = 400·3
@@ -275,10 +394,12 @@ mod tests {
         let labels = |better| front(&all, better).into_iter().map(|s| s.label.clone()).collect::<Vec<_>>();
         assert_eq!(labels(Better::Lower), ["cheap", "good", "equal"]);
         assert_eq!(labels(Better::Higher), ["cheap", "beaten", "equal"]);
+        let both = [("synaptic", all[..2].to_vec()), ("forward", all[..2].to_vec()), ("learning", all[1..3].to_vec())];
+        assert_eq!(fronts(&both, Better::Lower), "cheap (by synaptic, forward); beaten, good (by learning)");
         let all = [counted("bim", 2.0, 1.0, [1.0, 1.0], 1.0), counted("lstm", 2.2, 2.0, [1.0, 1.0], 1.0)];
         let rows = all.concat();
         let parts = parts(&rows);
         let plot = pareto(&parts[0], "x").unwrap();
-        assert!(plot.caption.contains("than: bim."), "{}", plot.caption);
+        assert!(plot.caption.contains("than: bim (by forward: arithmetic)."), "{}", plot.caption);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::sinks::results::ResultRow;
 use crate::stats::{Estimate, estimate};
 
-use super::catalogue;
+use super::{catalogue, config};
 
 /// Outcome of a cell whose numbers count.
 const COMPLETED: &str = "completed";
@@ -224,6 +224,13 @@ impl Part<'_> {
         // a byte's perplexity is two to the power of its bits, a word's is there by name: the same column twice
         let repeats = |name: &str| name == "perplexity" && matches!(super::provenance::unit(self), "bytes" | "words");
         known.iter().copied().filter(|name| present.contains(name) && !repeats(name)).collect()
+    }
+
+    /// The configuration that the grid says the others are held against; `None` unless it is exactly one.
+    pub(super) fn reference(&self) -> Option<&Group<'_>> {
+        let [name] = self.config(config::REFERENCE).into_iter().collect::<Vec<_>>()[..] else { return None };
+        let mut candidates = self.groups.iter().filter(|group| group.model == name);
+        candidates.next().filter(|_| candidates.next().is_none())
     }
 
     /// The label of a configuration: the model, and its settings where it was swept.

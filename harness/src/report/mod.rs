@@ -15,6 +15,7 @@ pub mod paper;
 pub mod plot;
 mod provenance;
 pub mod render;
+pub mod spikes;
 mod tables;
 mod time_differences;
 
@@ -38,7 +39,7 @@ pub enum ReportError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The published values that were built in are not readable: a mistake of the build.
-    #[error("reports/paper.yaml: {0}")]
+    #[error("reports/paper.yaml or reports/spike-bounds.yaml: {0}")]
     Paper(#[from] serde_yaml::Error),
     /// A template that was built in is wrong: a mistake of the build.
     #[error("reports/templates/{name}: {source}")]
@@ -92,6 +93,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(memory::crossovers(part, &id));
     all.extend(tables::costs(part, &id));
     all.extend(energy::energies(part, &id));
+    all.extend(spikes::table(part, &paper.spikes, &id));
     all.extend(energy::conventions(part, &id));
     all.extend(paper.table(part.family, format!("{id}-published")));
     all.push(detail::runs(part, &id));

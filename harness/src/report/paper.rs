@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::catalogue::Better;
 use super::model::{Cell, Column, Table};
+use super::spikes::SpikeBounds;
 use super::{ReportError, catalogue};
 
 /// The paper's tables and other published results.
@@ -22,6 +23,9 @@ pub struct Paper {
     pub tables: Vec<PaperTable>,
     /// Results of others.
     pub references: Vec<Reference>,
+    /// How many spikes others say that a network may send; they have a file of their own.
+    #[serde(skip)]
+    pub spikes: SpikeBounds,
 }
 
 /// A metric as the paper calls it.
@@ -103,7 +107,8 @@ impl Paper {
     /// # Errors
     /// If the file that was built in does not have this form: a mistake of the build.
     pub fn embedded() -> Result<Self, ReportError> {
-        Ok(serde_yaml::from_str(include_str!("../../../reports/paper.yaml"))?)
+        let paper: Self = serde_yaml::from_str(include_str!("../../../reports/paper.yaml"))?;
+        Ok(Self { spikes: SpikeBounds::embedded()?, ..paper })
     }
 
     /// What the paper gives for a kind of model on a task, its deciding metric first; empty if nothing.
