@@ -185,8 +185,9 @@ fn a_long_gradient_is_scaled_to_the_clip() -> Result<()> {
     let norm = update(&mut free, 0)?;
     assert!((update(&mut short, 0)? - norm).abs() < 1e-9 && norm > 0.01, "{norm}");
     let (free, short) = (free.save()?, short.save()?);
-    for (name, moment) in free.optimizer.iter().filter(|(n, _)| n.ends_with(".first")) {
-        let (long, short) = (numbers(moment)?, numbers(&short.optimizer[name])?);
+    for name in free.weights.keys() {
+        let [long, short] = [&free, &short].map(|s| numbers(&s.optimizer[&format!("{name}.first")]));
+        let (long, short) = (long?, short?);
         for (long, short) in long.iter().zip(short) {
             assert!((short - long * 0.01 / norm).abs() < 1e-6 * 0.01, "{name}: {long} became {short}");
         }
@@ -243,7 +244,7 @@ fn pruned_synapses_are_still_and_regrown_ones_learn() -> Result<()> {
             }
             if t == 3 {
                 let mask = numbers(&now.optimizer[&format!("{name}.plasticity.mask")])?;
-                assert!(mask.iter().all(|m| *m == 1.0), "{name}: all grow back after four updates");
+                assert!(mask.iter().all(|m| *m > 0.0), "{name}: all grow back after four updates");
             }
         }
     }
@@ -276,8 +277,8 @@ fn a_share_of_the_pruned_grows_back_from_zero() {
     let (mut w, mut mask, mut theta) = (before.clone(), was.clone(), 0.3);
     prune::event(&c, &mut w, &mut mask, &mut theta, &mut seeded_rng(1, "prune"));
     assert_eq!(w, before, "living weights stay, regrown ones start from zero");
-    let back: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] != was[i]).collect();
-    assert!(back.iter().all(|&i| was[i] == 0.0 && mask[i] == 1.0));
+    let back: Vec<usize> = (0..mask.len()).filter(|&i| (mask[i] - was[i]).abs() > 0.0).collect();
+    assert!(back.iter().all(|&i| was[i] == 0.0 && mask[i] > 0.0));
     // 1000 of 4000, standard deviation 27
     assert!((850..1150).contains(&back.len()), "{}", back.len());
     let middle = back.iter().sum::<usize>() as f64 / back.len() as f64;

@@ -68,8 +68,9 @@ fn surrogates_are_what_the_configuration_says() {
         (Levels::Integer, [-1.39, 0.0, 1.39], [-1.41, 1.41, 5.0]),
         (Levels::Unsigned, [-0.19, 0.3, 1.39], [-0.21, 1.41, -1.0]),
     ] {
-        inside.into_iter().for_each(|v| close(at(levels, Surrogate::Rectangular, v), 2.5));
-        outside.into_iter().for_each(|v| close(at(levels, Surrogate::Rectangular, v), 0.0));
+        for (v, want) in inside.map(|v| (v, 2.5)).into_iter().chain(outside.map(|v| (v, 0.0))) {
+            close(at(levels, Surrogate::Rectangular, v), want);
+        }
     }
     // slope 5 at a distance of 0.1: 1 / 1.5²
     let fast = |levels, v| at(levels, Surrogate::FastSigmoid, v);
