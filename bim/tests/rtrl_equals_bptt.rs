@@ -1,28 +1,24 @@
 //! The claim that "exact" means exact: chunked online credit against backpropagation through time, and the fused kernels
 //! against a step-by-step twin in plain tensor operations under automatic differentiation.
 
-use std::collections::BTreeMap;
-
 use bim::BimConfig;
 use bim::config::{
     Bits, Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, Reset, Share, Surrogate,
 };
 use bim::diagnose::through_time;
 use bim::kernels::Real;
-use bim::kernels::neuron::Neuron;
 use bim::network::Network;
-use bim::params::{BlockParams, NetworkParams};
 use bim::rule::Membrane;
-use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Shape, Tensor};
-use learner::{InputKind, Io, ParamSource, Params, Result, seeded_rng};
-use rand_distr::{Distribution, StandardNormal};
+use candle_core::{DType, Device, Tensor};
+use learner::{InputKind, Io, ParamSource, Params, Result};
+
+use crate::common::{Grads, add, assert_close, collect, error, named, random, upstream};
+use crate::twin::Twin;
 
 const STREAMS: usize = 3;
 const FRAME: usize = 5;
 const OUTPUTS: usize = 4;
 const STEPS: usize = 48;
-
-type Grads = BTreeMap<String, Vec<f64>>;
 
 fn config(layers: usize, neuron: NeuronConfig) -> BimConfig {
     BimConfig {
@@ -86,12 +82,6 @@ fn blocks(c: &BimConfig) -> Vec<(&'static str, BimConfig)> {
     ]
 }
 
-fn random(name: &str, shape: &[usize], dtype: DType) -> Tensor {
-    let mut rng = seeded_rng(11, name);
-    let values: Vec<f64> = (0..shape.iter().product()).map(|_| StandardNormal.sample(&mut rng)).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).expect("small tensor")
-}
-
 /// A network whose parameters are all off their symmetric starting points.
 fn network<T: Real>(c: &BimConfig, streams: usize, segment: usize, membrane: Membrane) -> Result<(Params, Network<T>)> {
     let io = Io { input: InputKind::Frames { width: FRAME }, outputs: OUTPUTS, streams, segment };
@@ -101,16 +91,6 @@ fn network<T: Real>(c: &BimConfig, streams: usize, segment: usize, membrane: Mem
         var.set(&(var.as_tensor() + (random(name, var.dims(), T::DTYPE) * 0.1)?)?)?;
     }
     Ok((params, network))
-}
-
-fn add(into: &mut Grads, name: &str, values: impl IntoIterator<Item = f64>) {
-    let values: Vec<f64> = values.into_iter().collect();
-    match into.get_mut(name) {
-        Some(sum) => sum.iter_mut().zip(values).for_each(|(a, b)| *a += b),
-        None => {
-            into.insert(name.to_owned(), values);
-        }
-    }
 }
 
 /// Gradient by chunks of `k` steps, with weights held still. `starts` lists (step, stream) where a stream begins anew; a
@@ -135,170 +115,20 @@ fn chunked<T: Real>(c: &BimConfig, k: usize, membrane: Membrane, starts: &[(usiz
     Ok(named(&network, &grads))
 }
 
-fn named<T: Real>(network: &Network<T>, grads: &NetworkParams<Vec<T>>) -> Grads {
-    let pairs = network.names.iter().zip(grads.iter());
-    pairs.map(|(name, g)| (name.clone(), g.iter().map(|v| v.wide()).collect())).collect()
-}
-
-/// Firing with its surrogate derivative, element by element.
-struct Fire<T>(Neuron<T>);
-
-impl<T: Real> CustomOp1 for Fire<T> {
-    fn name(&self) -> &'static str {
-        "fire-slow"
-    }
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (start, end) = l.contiguous_offsets().expect("contiguous");
-        let out = T::cpu_storage_as_slice(s)?[start..end].iter().map(|&v| self.0.fire(v)).collect();
-        Ok((T::to_cpu_storage_owned(out), l.shape().clone()))
-    }
-    fn bwd(&self, v: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let phi: Vec<T> = v.flatten_all()?.to_vec1::<T>()?.into_iter().map(|v| self.0.surrogate(v)).collect();
-        Ok(Some((grad * Tensor::from_vec(phi, v.dims(), v.device())?)?))
-    }
-}
-
-struct SlowState {
-    x: Vec<Tensor>,
-    v_in: Tensor,
-    s: Vec<Tensor>,
-    psi: Tensor,
-    h: Tensor,
-    v: Tensor,
-}
-
-fn neuron_slow<T: Real>(neuron: &Neuron<T>, c: &NeuronConfig, v: &Tensor, current: &Tensor) -> Result<Tensor> {
-    let spikes = v.apply_op1(Fire(*neuron))?;
-    let spikes = if c.attached_reset { spikes } else { spikes.detach() };
-    Ok((((v * neuron.beta.wide())? + (current * neuron.gain.wide())?)? - (spikes * neuron.reset.wide())?)?)
-}
-
-fn normalize_slow(x: &Tensor) -> Result<Tensor> {
-    let rms = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
-    Ok(x.broadcast_div(&rms)?)
-}
-
-/// `Σ_i taps[i] · latest[i]`, with `now` put in front of the history.
-fn line_slow(taps: Option<&Tensor>, now: &Tensor, history: &mut Vec<Tensor>) -> Result<Tensor> {
-    let Some(taps) = taps else { return Ok(now.clone()) };
-    history.insert(0, now.clone());
-    history.truncate(taps.dim(0)?);
-    let mut sum = now.zeros_like()?;
-    for (i, x) in history.iter().enumerate() {
-        sum = (sum + x.broadcast_mul(&taps.get(i)?)?)?;
-    }
-    Ok(sum)
-}
-
-/// One step of one block from the equations alone: `x` `[B, width]` → `[B, width]`.
-fn block_slow<T: Real>(p: &BlockParams<Tensor>, c: &BimConfig, x: &Tensor, s: &mut SlowState) -> Result<Tensor> {
-    let (b, j) = (x.dim(0)?, c.neurons());
-    let (d, n, h) = (c.channels.0, c.state.0, c.heads.0);
-    let (pre, post) = (Neuron::<T>::new(&c.pre), Neuron::<T>::new(&c.post));
-    let mut drive = line_slow(p.conv.as_ref(), &normalize_slow(x)?, &mut s.x)?;
-    if c.silu {
-        drive = drive.silu()?;
-    }
-    let mut current = drive.repeat((1, c.population.0))?.broadcast_mul(&p.gain)?;
-    if let Some(external) = &p.current {
-        current = current.broadcast_add(external)?;
-    }
-    s.v_in = neuron_slow(&pre, &c.pre, &s.v_in, &current)?;
-    let spike = s.v_in.apply_op1(Fire(pre))?;
-    let psi = (line_slow(p.delays.as_ref(), &spike, &mut s.s)? + (&s.psi * c.kernel.0)?)?;
-    s.psi = psi.clone();
-    let projected = psi.matmul(&p.projection.t()?)?;
-    let (u, bb, cc) = (projected.narrow(1, 0, d)?, projected.narrow(1, d, n)?, projected.narrow(1, d + n, n)?);
-    let z = match c.delta_input {
-        DeltaInput::Full => psi.matmul(&p.delta.t()?)?,
-        DeltaInput::Group => psi.reshape((b, h, j / h))?.broadcast_mul(&p.delta)?.sum(2)?,
-    };
-    let delta = (z.broadcast_add(&p.bias)?.exp()? + 1.0)?.log()?; // [B, H]
-    let delta = delta.unsqueeze(2)?.repeat((1, 1, d / h))?.reshape((b, 1, d))?; // [B, 1, D]
-    let rate = match c.decay {
-        DecayForm::Head => p.a_log.exp()?.unsqueeze(1)?.repeat((1, d / h))?.reshape((1, 1, d))?,
-        DecayForm::ChannelState => p.a_log.exp()?.unsqueeze(0)?,
-    };
-    let a = delta.broadcast_mul(&rate)?.neg()?.exp()?; // [B, 1 or N, D]
-    let du = (delta.squeeze(1)? * &u)?;
-    s.h = (s.h.broadcast_mul(&a)? + bb.unsqueeze(2)?.broadcast_mul(&du.unsqueeze(1)?)?)?; // [B, N, D]
-    let mut y = (cc.unsqueeze(2)?.broadcast_mul(&s.h)?.sum(1)? + u.broadcast_mul(&p.skip)?)?;
-    if let Some(external) = &p.post_current {
-        y = y.broadcast_add(external)?;
-    }
-    s.v = neuron_slow(&post, &c.post, &s.v, &y)?;
-    let mut out = s.v.apply_op1(Fire(post))?.matmul(&p.out.t()?)?;
-    if let Some(gate) = &p.gate {
-        out = (out * psi.matmul(&gate.t()?)?.silu()?)?;
-    }
-    assert_eq!(s.h.dims(), [b, n, d]);
-    Ok((x + out)?)
-}
-
 /// Logits of every step `[B, T, O]` on the graph.
-fn forward_slow<T: Real>(c: &BimConfig, network: &Network<T>, x: &Tensor) -> Result<Tensor> {
-    let (b, steps, _) = x.dims3()?;
-    let p = &network.params;
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, T::DTYPE, &Device::Cpu);
-    let mut states = (0..c.layers.0)
-        .map(|_| {
-            let (v_in, psi) = (zeros(&[b, c.neurons()])?, zeros(&[b, c.neurons()])?);
-            let (h, v) = (zeros(&[b, c.state.0, c.channels.0])?, zeros(&[b, c.channels.0])?);
-            Ok(SlowState { x: Vec::new(), v_in, s: Vec::new(), psi, h, v })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let mut all = Vec::new();
-    for t in 0..steps {
-        let mut r = x.narrow(1, t, 1)?.squeeze(1)?.matmul(&p.embedding.t()?)?;
-        for (block, state) in p.blocks.iter().zip(&mut states) {
-            r = block_slow::<T>(block, c, &r, state)?;
-        }
-        let normed = normalize_slow(&r)?.broadcast_mul(&p.gain)?;
-        all.push(normed.matmul(&p.head.t()?)?.broadcast_add(&p.head_bias)?);
-    }
-    Ok(Tensor::stack(&all, 1)?)
+fn forward_slow(c: &BimConfig, params: &Params, x: &Tensor) -> Result<Tensor> {
+    Ok(Twin::new(c, x.dim(0)?, Twin::on(params.vars()))?.run(x)?.0)
 }
 
-fn collect(params: &Params, loss: &Tensor) -> Result<Grads> {
-    let store = loss.backward()?;
-    let mut grads = Grads::new();
-    for (name, var) in params.vars() {
-        let g = store.get(var).map_or_else(|| var.zeros_like(), |g| Ok(g.clone()))?;
-        add(&mut grads, name, g.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
-    }
-    Ok(grads)
-}
-
-fn bptt_slow<T: Real>(c: &BimConfig) -> Result<Grads> {
-    let (params, network) = network::<T>(c, STREAMS, STEPS, Membrane::Lag(0))?;
-    let logits = forward_slow(c, &network, &random("x", &[STREAMS, STEPS, FRAME], T::DTYPE))?;
-    let target = random("y", &[STREAMS, STEPS, OUTPUTS], T::DTYPE);
-    collect(&params, &((logits - target)?.sqr()?.sum_all()? * 0.5)?)
+fn bptt_slow(c: &BimConfig) -> Result<Grads> {
+    let (params, _) = network::<f64>(c, STREAMS, STEPS, Membrane::Lag(0))?;
+    let logits = forward_slow(c, &params, &random("x", &[STREAMS, STEPS, FRAME], DType::F64))?;
+    let target = random("y", &[STREAMS, STEPS, OUTPUTS], DType::F64);
+    collect(params.vars(), &((logits - target)?.sqr()?.sum_all()? * 0.5)?)
 }
 
 fn bptt(c: &BimConfig) -> Result<Grads> {
     chunked::<f64>(&BimConfig { credit: Credit::Bptt, ..c.clone() }, STEPS, Membrane::Lag(0), &[])
-}
-
-/// Largest difference per parameter, relative to the parameter's largest gradient.
-fn error(got: &[f64], want: &[f64]) -> f64 {
-    let scale = want.iter().fold(1e-12f64, |m, x| m.max(x.abs()));
-    got.iter().zip(want).fold(0.0f64, |m, (a, b)| m.max((a - b).abs())) / scale
-}
-
-/// Parameters in front of `ψ`: their credit through the state space is that of a lower layer, so it stays in the chunk.
-fn upstream(name: &str) -> bool {
-    let front = [".norm.gain", ".conv", ".delays", ".pre.current"];
-    name == "embedding" || name.starts_with("layers.") && front.iter().any(|f| name.ends_with(f))
-}
-
-fn assert_close(case: &str, got: &Grads, want: &Grads, tolerance: f64, keep: impl Fn(&str) -> bool) {
-    assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
-    for (name, want) in want.iter().filter(|(name, _)| keep(name)) {
-        assert!(want.iter().any(|x| *x != 0.0), "{case}: {name} has no gradient at all, the test would be empty");
-        let error = error(&got[name], want);
-        assert!(error < tolerance, "{case}: {name} differs by {error:.1e}");
-    }
 }
 
 #[test]
@@ -306,7 +136,7 @@ fn fused_kernels_equal_step_by_step_autograd() -> Result<()> {
     for (name, neuron) in neurons() {
         for (block, c) in blocks(&config(2, neuron)) {
             // two orders of summation in f64
-            assert_close(&format!("{name}, {block}"), &bptt(&c)?, &bptt_slow::<f64>(&c)?, 1e-10, |_| true);
+            assert_close(&format!("{name}, {block}"), &bptt(&c)?, &bptt_slow(&c)?, 1e-10, |_| true);
         }
     }
     Ok(())
@@ -486,8 +316,8 @@ fn ctc_in_two_passes_is_exact_at_frozen_weights() -> Result<()> {
     let (_, neuron) = neurons().swap_remove(0);
     let c = config(1, neuron);
     let x = random("x", &[1, FEW, FRAME], DType::F64);
-    let (params, slow) = network::<f64>(&c, 1, FEW, Membrane::Lag(0))?;
-    let logits = forward_slow(&c, &slow, &x)?.squeeze(0)?; // [T, V]
+    let (params, _) = network::<f64>(&c, 1, FEW, Membrane::Lag(0))?;
+    let logits = forward_slow(&c, &params, &x)?.squeeze(0)?; // [T, V]
     let log_p = logits.broadcast_sub(&logits.exp()?.sum_keepdim(1)?.log()?)?;
     let mut paths = Vec::new();
     for code in 0..OUTPUTS.pow(FEW as u32) {
@@ -501,7 +331,7 @@ fn ctc_in_two_passes_is_exact_at_frozen_weights() -> Result<()> {
         }
     }
     let loss = Tensor::stack(&paths, 0)?.exp()?.sum_all()?.log()?.neg()?;
-    let want = collect(&params, &loss)?;
+    let want = collect(params.vars(), &loss)?;
 
     let (_params, mut network) = network::<f64>(&c, 1, 2, Membrane::Traces)?;
     let mut logits: Vec<f64> = Vec::new();

@@ -184,7 +184,7 @@ impl Whole {
             (_, more) => more.filter(|_| is_first),
         };
         let mut layers = before.layers;
-        layers.extend_from_slice(&chunk.layers);
+        layers.extend(chunk.layers);
         self.update = Update {
             grad_norm: before.grad_norm.max(chunk.grad_norm),
             update_norm: before.update_norm + chunk.update_norm,

@@ -1,0 +1,40 @@
+//! Tests of the whole learner and its gradients, in one binary: it links once.
+//!
+//! | module | what it proves |
+//! |---|---|
+//! | [`twin`] | nothing: the network from its equations, which the others hold the implementation against |
+//! | [`neuron`] | the neuron and its surrogate, number by number |
+//! | [`rtrl_equals_bptt`] | chunked online credit is backpropagation through time, for every form of the block |
+//! | [`production_sizes`] | the same where register tiles are whole, partial and many, with all that a run may switch on |
+//! | [`learning`] | one update by eq. 4: directions, λ, Ω, bounds, masks, clipping, weight decay |
+//! | [`pairs`] | STDP against the double sum over pairs of spikes, streams and resets |
+//! | [`evaluation`] | evaluating by segments is evaluating at once |
+//! | [`faults`] | faults that an audit found stay mended |
+//! | [`long_range`] | traces learn what truncated credit cannot |
+//!
+//! `tests/README.md` lists deliberate errors and the test that catches each.
+
+mod common;
+mod evaluation;
+mod faults;
+mod learning;
+mod long_range;
+mod neuron;
+mod pairs;
+mod production_sizes;
+mod rtrl_equals_bptt;
+mod twin;
+
+/// Files here are modules of this binary: one that is not named above would never run.
+#[test]
+fn every_file_here_is_a_module() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
+    let source = include_str!("main.rs");
+    for entry in std::fs::read_dir(dir).expect("the folder of this file") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("main.rs") {
+            let stem = path.file_stem().and_then(|s| s.to_str()).expect("a name");
+            assert!(source.contains(&format!("\nmod {stem};")), "tests/main.rs does not name {stem}");
+        }
+    }
+}

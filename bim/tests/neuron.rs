@@ -1,0 +1,106 @@
+//! The neuron, number by number: against the twin's over a range of potentials, and against values worked out by hand.
+
+use bim::config::{Bits, Count, Levels, NeuronConfig, Positive, Reset, Share, Surrogate};
+use bim::kernels::neuron::Neuron;
+
+use crate::twin::Cell;
+
+const LEVELS: [Levels; 6] =
+    [Levels::Binary, Levels::Signed, Levels::Integer, Levels::Unsigned, Levels::Quantised, Levels::Analog];
+
+fn neuron(levels: Levels, surrogate: Surrogate) -> NeuronConfig {
+    NeuronConfig {
+        levels,
+        surrogate,
+        burst: Count(3),
+        bits: Bits(3),
+        threshold: Positive(0.4),
+        surrogate_slope: Positive(5.0),
+        beta: Share(0.75),
+        resistance: Positive(2.0),
+        ..NeuronConfig::default()
+    }
+}
+
+#[test]
+fn firing_and_its_derivative_are_those_of_the_twin() {
+    for levels in LEVELS {
+        for surrogate in [Surrogate::Rectangular, Surrogate::FastSigmoid] {
+            let c = neuron(levels, surrogate);
+            let (fused, cell) = (Neuron::<f64>::new(&c), Cell::new(&c));
+            for i in -3000..3000 {
+                let v = f64::from(i) * 1e-3 + 3.7e-4; // never on a threshold
+                assert_eq!(fused.fire(v).to_bits(), (cell.fire(v) + 0.0).to_bits(), "{c:?} at {v}");
+                let (got, want) = (fused.surrogate(v), cell.slope(v));
+                assert!((got - want).abs() < 1e-12, "{c:?} at {v}: {got} {want}");
+            }
+        }
+    }
+}
+
+/// ϑ = 0.4, so thresholds of several levels are at 0.2, 0.6, 1.0; a burst is 3 at most.
+#[test]
+fn levels_are_what_the_configuration_says() {
+    let potentials = [-9.0, -1.01, -0.99, -0.61, -0.21, -0.19, 0.0, 0.19, 0.21, 0.39, 0.41, 0.61, 0.99, 1.01, 9.0];
+    for (levels, want) in [
+        (Levels::Binary, [0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 1., 1., 1., 1., 1.]),
+        (Levels::Signed, [-1., -1., -1., -1., -1., 0., 0., 0., 1., 1., 1., 1., 1., 1., 1.]),
+        (Levels::Integer, [-3., -3., -2., -2., -1., 0., 0., 0., 1., 1., 1., 2., 2., 3., 3.]),
+        (Levels::Unsigned, [0., 0., 0., 0., 0., 0., 0., 0., 1., 1., 1., 2., 2., 3., 3.]),
+        (Levels::Quantised, [-3., -3., -2., -2., -1., 0., 0., 0., 1., 1., 1., 2., 2., 3., 3.]),
+        (Levels::Analog, potentials),
+    ] {
+        let fused = Neuron::<f64>::new(&neuron(levels, Surrogate::Rectangular));
+        for (v, want) in potentials.into_iter().zip(want) {
+            assert!((fused.fire(v) - want).abs() < 1e-15, "{levels:?} at {v}: {} for {want}", fused.fire(v));
+        }
+    }
+}
+
+#[test]
+fn surrogates_are_what_the_configuration_says() {
+    let at = |levels, surrogate, v: f64| Neuron::<f64>::new(&neuron(levels, surrogate)).surrogate(v);
+    let close = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got} for {want}");
+    // 1/ϑ within half a step of the outermost levels, nothing beyond
+    for (levels, inside, outside) in [
+        (Levels::Binary, [0.21, 0.4, 0.59], [0.19, 0.61, -0.4]),
+        (Levels::Signed, [-0.59, 0.0, 0.59], [-0.61, 0.61, 2.0]),
+        (Levels::Integer, [-1.39, 0.0, 1.39], [-1.41, 1.41, 5.0]),
+        (Levels::Unsigned, [-0.19, 0.3, 1.39], [-0.21, 1.41, -1.0]),
+    ] {
+        for (v, want) in inside.map(|v| (v, 2.5)).into_iter().chain(outside.map(|v| (v, 0.0))) {
+            close(at(levels, Surrogate::Rectangular, v), want);
+        }
+    }
+    // slope 5 at a distance of 0.1: 1 / 1.5²
+    let fast = |levels, v| at(levels, Surrogate::FastSigmoid, v);
+    close(fast(Levels::Binary, 0.5), 4.0 / 9.0);
+    close(fast(Levels::Binary, 0.4), 1.0);
+    close(fast(Levels::Integer, 0.7), 4.0 / 9.0); // from 0.6
+    close(fast(Levels::Integer, -1.1), 4.0 / 9.0); // from −1.0, the lowest threshold
+    close(fast(Levels::Unsigned, 0.1), 4.0 / 9.0); // from 0.2, the lowest threshold
+    close(fast(Levels::Unsigned, -0.8), 1.0 / 36.0); // still from 0.2
+    close(fast(Levels::Signed, 1.0), 1.0 / 25.0); // from 0.2
+    close(fast(Levels::Analog, 3.0), 1.0);
+}
+
+/// `V ← 0.75 V + 0.25 · 2 · I − ρ s` with two spikes at V = 0.85, and what of it the gradient sees.
+#[test]
+fn a_step_leaks_integrates_and_resets() {
+    for (reset, taken) in [(Reset::None, 0.0), (Reset::Subtract, 0.4), (Reset::Leaky, 0.3)] {
+        for attached in [false, true] {
+            let c = NeuronConfig { reset, attached_reset: attached, ..neuron(Levels::Integer, Surrogate::FastSigmoid) };
+            let fused = Neuron::<f64>::new(&c);
+            let want = 0.75 * 0.85 + 0.5 * 1.2 - 2.0 * taken;
+            assert!((fused.step(0.85, 1.2) - want).abs() < 1e-12, "{c:?}: {}", fused.step(0.85, 1.2));
+            // the threshold at 1.0 is nearest: 1 / (1 + 5 · 0.15)²
+            let slope = 1.0 / (1.75 * 1.75);
+            let carried = if attached { 0.75 - taken * slope } else { 0.75 };
+            assert!((fused.carry(0.85) - carried).abs() < 1e-12, "{c:?}: {}", fused.carry(0.85));
+        }
+    }
+    // without spikes there is nothing to take off, whatever the reset
+    let analog = NeuronConfig { attached_reset: true, ..neuron(Levels::Analog, Surrogate::Rectangular) };
+    let fused = Neuron::<f64>::new(&analog);
+    assert!((fused.step(0.8, 1.2) - 1.2).abs() < 1e-12 && (fused.carry(0.8) - 0.75).abs() < 1e-12);
+}
