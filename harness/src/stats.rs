@@ -77,6 +77,7 @@ fn share_within(theta: f64, freedom: usize) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unreadable_literal, reason = "golden values, digit by digit as the references print them")]
 mod tests {
     use super::*;
 

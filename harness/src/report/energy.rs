@@ -350,7 +350,9 @@ mod tests {
             ]
         };
         let mut all = [rows("plain", 2.0, &metrics(1.0)), rows("bim", 2.1, &metrics(0.5))].concat();
-        all.iter_mut().for_each(|row| drop(row.config.insert("report.reference".into(), "plain".into())));
+        for row in &mut all {
+            row.config.insert("report.reference".into(), "plain".into());
+        }
         let texts = |all: &[ResultRow]| {
             let table = energies(&parts(all)[0], "x").unwrap();
             let labels: Vec<String> = table.columns.iter().map(|c| c.label.clone()).collect();
