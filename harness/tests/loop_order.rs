@@ -138,7 +138,7 @@ fn config() -> CellConfig {
         model: ModelConfig::Bim(Box::default()),
         train: TrainConfig { seen: Some(6), curve_points: 1, eval_streams: Count(1), ..TrainConfig::default() },
         energy: CostModel::default(),
-        report: Default::default(),
+        report: harness::report::config::ReportFacts::default(),
         seed: 1,
     }
 }

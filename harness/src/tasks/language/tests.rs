@@ -100,7 +100,7 @@ fn items_are_articles_whatever_the_lanes_and_their_sum_is_the_metric() {
         (nats + row.nll.unwrap(), bytes + row.scores[1])
     });
     assert!((bits.value.unwrap() - nats / bytes / std::f64::consts::LN_2).abs() < 1e-12);
-    assert_eq!(bits.n as f64, bytes);
+    assert_eq!(bits.n, bytes as u64);
     // resampling articles by hand, with numbers of its own: 8000 resamples of each place an end within a tenth of the width
     let (low, high) = (bits.low.unwrap(), bits.high.unwrap());
     let rows: Vec<(f64, f64)> = one.predictions.iter().map(|row| (row.nll.unwrap(), row.scores[1])).collect();
