@@ -1,5 +1,7 @@
 //! The online learner: the network, its credit rule, plasticity and optimiser behind the common contract.
 
+use std::sync::atomic::Ordering;
+
 use candle_core::{DType, Device, Tensor};
 use learner::operations::Tally;
 use learner::{
@@ -248,7 +250,9 @@ impl Learner for Bim {
         } else {
             self.network.reverse(Some(&self.d_logits), false)?;
             let bound = self.params.bound();
+            let noted = self.network.take_performed();
             layers.extend(self.diagnoser.diagnose(&self.network, &self.plasticity, &bound, &self.d_logits, update)?);
+            self.network.performed.store(noted, Ordering::Relaxed); // diagnostics are no work of the rule
             self.network.add_grads_and_finish(&mut self.grads)?;
         }
         self.plasticity.mask(self.grads.iter_mut());

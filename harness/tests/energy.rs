@@ -136,7 +136,7 @@ fn the_quantised_twin_is_priced_from_stored_counts() {
     folder.grid(&GRID.replace("train: {streams", "report: {reference: lstn}\ntrain: {streams"));
     let output = folder.run("out");
     let text = stderr(&output);
-    assert!(text.contains("`report.reference`") && text.contains("lstm"), "{text}");
+    assert!(text.contains("no model `lstn`") && text.contains("did you mean `lstm`"), "{text}");
 }
 
 #[test]

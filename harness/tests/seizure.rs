@@ -58,7 +58,7 @@ fn what_is_wrong_is_told_before_anything_starts() {
     folder.grid(&GRID.replace("test_cases: [chb04]", "test_cases: [chb03]"));
     let output = folder.run("out");
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("each patient in one part"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("both have the patient of chb03"), "{}", stderr(&output));
     folder.grid(&GRID.replace("  generate: {patients: 4, recordings: 2, seconds: 60}\n", ""));
     let output = folder.run("out");
     assert_eq!(output.status.code(), Some(4));

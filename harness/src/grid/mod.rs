@@ -19,7 +19,6 @@
 //! train: {batch: 16}               # for every cell
 //! report: {reference: small_lstm}  # the model that tables compare with; `rates_from: GRID` names who chose learning rates
 //! energy: horowitz-2014-fp32       # prices of operations: a known list, or a .yaml file beside this one
-//! report: {reference: lstm}        # the model that the report holds the others against
 //! seeds: [1, 2, 3]                 # default [1]; one number means that seed
 //! sweep:
 //!   bim.lambda: [0, 0.5, 1]        # `bim.…`: cells of that model only; other models are not multiplied

@@ -1,0 +1,119 @@
+//! Every figure that the README states as measured stands in a committed results file.
+//!
+//! A table of figures follows a comment that names its file and the model that ratios are held against:
+//! `<!-- figures of reports/results/….parquet against MODEL -->`. The first cell of a row names its model in backticks; what the
+//! other cells must say follows from the column's title. A figure in the text beside the tables must stand in one of them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harness::sinks::results::{ResultRow, read_results};
+use harness::stats::estimate;
+
+const SECTION: &str = "## Measured";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The section's lines.
+fn section(readme: &str) -> Vec<&str> {
+    let from = readme.lines().skip_while(|line| *line != SECTION).skip(1);
+    from.take_while(|line| !line.starts_with("## ")).collect()
+}
+
+/// A value for each seed of a model, sorted.
+fn values(rows: &[ResultRow], model: &str, metric: &str) -> Vec<f64> {
+    let of = rows.iter().filter(|r| r.model == model && r.metric.as_deref() == Some(metric));
+    let mut found: Vec<(u64, f64)> =
+        of.filter(|r| r.split.as_deref() != Some("valid")).filter_map(|r| Some((r.seed, r.value?))).collect();
+    found.sort_by_key(|(seed, _)| *seed);
+    found.into_iter().map(|(_, value)| value).collect()
+}
+
+fn mean(rows: &[ResultRow], model: &str, metrics: &[&str]) -> f64 {
+    let one = |metric: &&str| estimate(&values(rows, model, metric)).map_or(f64::NAN, |e| e.mean);
+    metrics.iter().map(one).sum()
+}
+
+/// What a cell must say.
+fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> String {
+    let energy = |metrics: &[&str]| {
+        let (own, other) = (mean(rows, model, metrics), mean(rows, reference, metrics));
+        format!("{:.0} ({:.2}×)", own / 1e3, own / other)
+    };
+    let whole = |value: fn(&ResultRow) -> String| {
+        let all: BTreeSet<String> = rows.iter().filter(|r| r.model == model).map(value).collect();
+        all.into_iter().collect::<Vec<_>>().join(" or ")
+    };
+    let learning = ["energy_learning_with_traffic_pj"];
+    match title {
+        "bits per byte" => match estimate(&values(rows, model, "bits_per_byte")).map(|e| (e.mean, e.interval)) {
+            Some((mean, Some((low, high)))) => format!("{mean:.3} [{low:.3}, {high:.3}]"),
+            Some((mean, None)) => format!("{mean:.3}"),
+            None => "not measured".to_owned(),
+        },
+        "ratio" => format!("{:.3}×", mean(rows, model, &["bits_per_byte"]) / mean(rows, reference, &["bits_per_byte"])),
+        "updates" => whole(|r| r.updates.to_string()),
+        "steps an update" => whole(|r| r.config.get("train.segment").cloned().unwrap_or_default()),
+        "learning rate" => whole(|r| r.config.get("train.learning_rate").cloned().unwrap_or_default()),
+        "synaptic" => energy(&["energy_synaptic_pj"]),
+        "forward" => energy(&["energy_forward_pj"]),
+        "forward with traffic" => energy(&["energy_forward_with_traffic_pj"]),
+        "learning" => energy(&["energy_learning_pj"]),
+        "learning with traffic" => energy(&learning),
+        "training with traffic" => energy(&["energy_forward_with_traffic_pj", learning[0]]),
+        other => panic!("README: no test knows what a column `{other}` must say"),
+    }
+}
+
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// Figures with a decimal point, a per cent sign or a multiplication sign behind them.
+fn figures(line: &str) -> Vec<String> {
+    let words = line.split(|c: char| c.is_whitespace() || "()[],;".contains(c)).map(|word| word.trim_end_matches(['.', ':']));
+    let is_figure = |word: &&str| {
+        word.starts_with(|c: char| c.is_ascii_digit()) && (word.contains('.') || word.ends_with('×') || word.ends_with('%'))
+    };
+    words.filter(is_figure).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_figure_of_the_readme_stands_in_a_committed_file() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let lines = section(&readme);
+    let (mut tables, mut wrong) = (0, Vec::new());
+    for (i, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("|---")) {
+        tables += 1;
+        let comment = lines[..i - 1].iter().rev().find(|line| !line.is_empty()).expect("something before a table");
+        let named = comment.strip_prefix("<!-- figures of ").and_then(|c| c.strip_suffix(" -->"));
+        let (file, reference) = named.and_then(|n| n.split_once(" against ")).expect("a table without its file");
+        let rows = read_results(&root().join(file)).expect(file);
+        let titles = cells(lines[i - 1]);
+        for line in lines[i + 1..].iter().take_while(|line| line.starts_with('|')) {
+            let cells = cells(line);
+            assert_eq!(cells.len(), titles.len(), "{line}");
+            let model = cells[0].split('`').nth(1).expect("a model in backticks");
+            assert!(!values(&rows, model, "bits_per_byte").is_empty(), "{file} has no `{model}`");
+            let right: Vec<String> = titles[1..].iter().map(|title| expected(&rows, model, reference, title)).collect();
+            if right.iter().zip(&cells[1..]).any(|(right, cell)| right != cell) {
+                wrong.push(format!("| {} | {} |", cells[0], right.join(" | ")));
+            }
+        }
+    }
+    assert!(tables > 0, "no table under {SECTION}");
+    assert!(wrong.is_empty(), "rows of the README that are not what the files say; right is:\n{}", wrong.join("\n"));
+    let in_tables: String = lines.iter().filter(|line| line.starts_with('|')).copied().collect();
+    let beside = lines.iter().filter(|line| !line.starts_with('|') && !line.starts_with("<!--"));
+    for figure in beside.flat_map(|line| figures(line)) {
+        assert!(in_tables.contains(&figure), "the figure {figure} under {SECTION} stands in no table");
+    }
+}
+
+#[test]
+fn a_figure_is_told_from_a_number() {
+    assert_eq!(figures("costs 1.049× the bits (0.30×), 12 % of 4 layers, 95% and 2.5."), ["1.049×", "0.30×", "95%", "2.5"]);
+}
