@@ -74,9 +74,11 @@ fn cells(line: &str) -> Vec<&str> {
 
 /// Figures with a decimal point, a per cent sign or a multiplication sign behind them.
 fn figures(line: &str) -> Vec<String> {
-    let words = line.split(|c: char| c.is_whitespace() || "()[],;".contains(c)).map(|word| word.trim_end_matches(['.', ':']));
+    let words =
+        line.split(|c: char| c.is_whitespace() || "()[],;".contains(c)).map(|word| word.trim_end_matches(['.', ':']));
     let is_figure = |word: &&str| {
-        word.starts_with(|c: char| c.is_ascii_digit()) && (word.contains('.') || word.ends_with('×') || word.ends_with('%'))
+        word.starts_with(|c: char| c.is_ascii_digit())
+            && (word.contains('.') || word.ends_with('×') || word.ends_with('%'))
     };
     words.filter(is_figure).map(str::to_owned).collect()
 }
@@ -115,5 +117,8 @@ fn every_figure_of_the_readme_stands_in_a_committed_file() {
 
 #[test]
 fn a_figure_is_told_from_a_number() {
-    assert_eq!(figures("costs 1.049× the bits (0.30×), 12 % of 4 layers, 95% and 2.5."), ["1.049×", "0.30×", "95%", "2.5"]);
+    assert_eq!(
+        figures("costs 1.049× the bits (0.30×), 12 % of 4 layers, 95% and 2.5."),
+        ["1.049×", "0.30×", "95%", "2.5"]
+    );
 }
