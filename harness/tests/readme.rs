@@ -88,7 +88,7 @@ fn every_figure_of_the_readme_stands_in_a_committed_file() {
     let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
     let lines = section(&readme);
     let (mut tables, mut wrong) = (0, Vec::new());
-    for (i, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("|---")) {
+    for (i, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("|---")) {
         tables += 1;
         let comment = lines[..i - 1].iter().rev().find(|line| !line.is_empty()).expect("something before a table");
         let named = comment.strip_prefix("<!-- figures of ").and_then(|c| c.strip_suffix(" -->"));
