@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use harness::datasets::error::DataResult;
-use harness::datasets::flac;
-use harness::datasets::librispeech::{RATE_HZ, Split};
-use harness::datasets::mini::speech::{SpeechSpec, generate};
-use harness::features::{Cache, LogMelConfig};
+use data::datasets::librispeech::generate::{SpeechSpec, generate};
+use data::datasets::librispeech::{RATE_HZ, Split};
+use data::error::DataResult;
+use data::features::{Cache, LogMelConfig};
+use data::formats::flac;
 use rayon::prelude::*;
 
 #[global_allocator]

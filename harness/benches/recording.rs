@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use candle_core::Device;
+use grid::Selection;
 use harness::error::Result;
-use harness::grid::Selection;
 use harness::measure::{Counting, allocator, keep_memory, one_candle_thread};
 use harness::plan::{OpenTasks, Plan, open_task};
 use harness::record::Recorder;

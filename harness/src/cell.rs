@@ -7,12 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::datasets::mini::ecg::{self, EcgSpec};
-use crate::datasets::mini::eeg::{self, EegSpec};
-use crate::datasets::mini::speech::{self, SpeechSpec};
-use crate::datasets::mini::text;
 use crate::error::{Error, Result};
-use crate::grid::{canonical_json, short_id};
 use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::report::config::ReportFacts;
@@ -23,6 +18,11 @@ use crate::tasks::recall::{Recall, RecallConfig};
 use crate::tasks::seizure::{Seizure, SeizureConfig};
 use crate::tasks::speech::{Speech, SpeechConfig};
 use crate::train::TrainConfig;
+use data::datasets::chbmit::generate::{self as eeg, EegSpec};
+use data::datasets::librispeech::generate::{self as speech, SpeechSpec};
+use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
+use data::datasets::wikitext::generate as text;
+use grid::{canonical_json, short_id};
 
 /// Tasks that a grid file may name.
 pub const TASKS: [&str; 5] = ["language", "cardio", "seizure", "speech", "recall"];

@@ -15,13 +15,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use learner::product::InstructionSet;
 
 use crate::error::{Error, Result, exit};
-use crate::grid::Selection;
 use crate::jobs::{stop_at_end_of_input, work_in_processes};
 use crate::plan::{OpenTasks, Plan};
-use crate::progress::{Display, Mode};
+use crate::progress::Display;
 use crate::report;
 use crate::schedule::{Context, device_name, work, write_table};
 use crate::store::{CellDir, Outcome, Status, read_json};
+use ::data::fetch::report::Mode;
+use grid::Selection;
 
 /// Runs experiment grids, records every step to Parquet, and renders comparison tables.
 #[derive(Parser)]

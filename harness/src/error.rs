@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::datasets::error::DataError;
-use crate::fetch::FetchError;
-use crate::grid::ConfigError;
 use crate::report::ReportError;
+use data::error::DataError;
+use data::fetch::FetchError;
+use grid::ConfigError;
 
 /// Exit codes, as documented.
 pub mod exit {
@@ -64,7 +64,9 @@ impl Error {
         match self {
             Self::Config(_) | Self::Usage(_) | Self::Learner(_) => exit::USAGE,
             Self::Data(_) => exit::DATA,
-            Self::Fetch(e) => e.exit_code(),
+            Self::Fetch(FetchError::Usage(_) | FetchError::Lock { .. }) => exit::USAGE,
+            Self::Fetch(FetchError::Interrupted) => exit::INTERRUPTED,
+            Self::Fetch(_) => exit::DATA,
             Self::Io { .. } | Self::Report(_) => exit::SOME_FAILED,
         }
     }

@@ -60,7 +60,7 @@ impl<'s> Feed<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datasets::error::{At, DataError, DataResult};
+    use data::error::{At, DataError, DataResult};
 
     /// Segments that carry their index in `seen`; the sixth cannot be read.
     struct Numbered {

@@ -7,16 +7,11 @@
 
 pub mod cell;
 pub mod cli;
-pub mod datasets;
 pub mod error;
 pub mod event;
-pub mod features;
 pub mod feed;
-pub mod fetch;
 pub mod filter;
 pub mod fit;
-pub mod grid;
-pub mod held;
 pub mod jobs;
 pub mod measure;
 pub mod metrics;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cell::{CellConfig, TASKS, TaskConfig};
 use crate::error::{Error, Result};
-use crate::grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
 use crate::measure::energy::CostModel;
 use crate::models::{KINDS, ModelConfig};
 use crate::protocol;
@@ -18,6 +17,7 @@ use crate::run::{build, segments_for};
 use crate::store::{read_json, write_json};
 use crate::tasks::Task;
 use crate::train::TrainConfig;
+use grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
 
 /// Version of `plan.json`.
 const SCHEMA: u32 = 1;

@@ -3,22 +3,12 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use data::fetch::report::Mode;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::plan::PlannedCell;
 use crate::run::Progress;
 use crate::store::{Outcome, Status};
-
-/// How progress is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Bars on a terminal, lines elsewhere.
-    Human,
-    /// One JSON object per line on stderr.
-    Json,
-    /// Nothing.
-    Quiet,
-}
 
 /// Shows the progress of a run.
 pub struct Display {

@@ -7,9 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cell::TaskConfig;
-use crate::grid::{ConfigResult, Node, Sources};
 use crate::tasks::Part;
 use crate::tasks::speech::SpeechConfig;
+use grid::{ConfigResult, Node, Sources};
 
 /// What the results of a task are used to choose: its key `selection`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,8 +131,8 @@ pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grid::{Grid, Selection as Chosen};
     use crate::plan::typed_cells;
+    use grid::{Grid, Selection as Chosen};
 
     /// The first cell of a grid with this task, or what is wrong with it.
     fn cell(task: &str) -> Result<crate::cell::CellConfig, String> {

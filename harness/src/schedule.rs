@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use candle_core::Device;
 use learner::product::InstructionSet;
 
-use crate::datasets::wikitext::sha256_hex;
 use crate::error::{Error, Result};
 use crate::measure::energy::{CostModel, Sizes};
 use crate::measure::operations::{SPLIT, Totals};
@@ -20,6 +19,7 @@ use crate::sinks::parquet::{Metadata, PartWriter, discard_parts};
 use crate::sinks::results::{ResultRow, write_results};
 use crate::store::{CellDir, Outcome, Position, Provenance, Status};
 use crate::tasks::Metric;
+use data::files::sha256_hex;
 
 /// What every cell of an invocation shares.
 pub struct Context<'a> {

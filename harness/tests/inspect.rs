@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use harness::datasets::wfdb::{ChannelToWrite, write_record};
+use data::formats::wfdb::{ChannelToWrite, write_record};
 
 fn inspect(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bim::config::Count;
 use candle_core::{DType, Device, Tensor};
+use data::error::DataResult;
 use harness::cell::{CellConfig, TaskConfig};
-use harness::datasets::error::DataResult;
 use harness::measure::energy::CostModel;
 use harness::models::ModelConfig;
 use harness::run::{Job, run_loop};

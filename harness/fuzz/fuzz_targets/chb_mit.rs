@@ -1,7 +1,7 @@
 //! What is written about recordings of CHB-MIT: a summary, a zero byte, an annotation file.
 #![no_main]
 
-use harness_fuzz::datasets::chbmit::{annotations, summary};
+use data::datasets::chbmit::{annotations, summary};
 use harness_fuzz::{split, with_file};
 use libfuzzer_sys::fuzz_target;
 

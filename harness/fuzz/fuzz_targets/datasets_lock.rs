@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harness_fuzz::fetch::{lock::Lock, sums};
+use data::fetch::{lock::Lock, sums};
 use harness_fuzz::split;
 use libfuzzer_sys::fuzz_target;
 

@@ -4,7 +4,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use harness_fuzz::datasets::edf::Reader;
+use data::formats::edf::Reader;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use harness_fuzz::{datasets::flac, let_readers_catch};
+use data::formats::flac;
+use harness_fuzz::let_readers_catch;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

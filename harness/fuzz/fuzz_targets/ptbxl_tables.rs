@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harness_fuzz::datasets::ptbxl::{LabelSet, Labelling, PtbXl};
+use data::datasets::ptbxl::{LabelSet, Labelling, PtbXl};
 use harness_fuzz::split;
 use libfuzzer_sys::fuzz_target;
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use harness_fuzz::datasets::wfdb::parse_annotations;
+use data::formats::wfdb::parse_annotations;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

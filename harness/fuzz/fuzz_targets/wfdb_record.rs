@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use harness_fuzz::{Memory, datasets::wfdb, let_readers_catch, split};
+use data::formats::wfdb;
+use harness_fuzz::{Memory, let_readers_catch, split};
 use libfuzzer_sys::fuzz_target;
 
 /// Most samples that a record may decode to, whatever its size: the readers' own limits on gaps and on FLAC's silence.

@@ -1,62 +1,4 @@
-//! The harness's readers, compiled from its own files, for the fuzz targets: everything they need and nothing else.
-
-#![allow(dead_code, missing_docs, clippy::all)]
-
-#[path = "../../src/datasets"]
-pub mod datasets {
-    pub mod chbmit;
-    pub mod edf;
-    pub mod error;
-    pub mod flac;
-    pub mod ptbxl;
-    pub mod wfdb;
-
-    /// The one function of it that the readers use; the rest needs Parquet.
-    pub mod wikitext {
-        pub fn sha256_hex(bytes: &[u8]) -> String {
-            use sha2::Digest;
-            sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-        }
-    }
-
-    #[path = "vocabulary"]
-    pub mod vocabulary {
-        pub mod word;
-
-        /// Words of a text, its ids, how many of its words are unknown, and the text of the ids.
-        pub fn round_trip(text: &str) -> (usize, Vec<u32>, u64, Vec<u8>) {
-            let words = word::WordVocabulary::build(text);
-            let (ids, unknown) = words.encode(text);
-            let mut bytes = Vec::new();
-            let known = ids.iter().all(|&id| words.append(id, &mut bytes).is_some());
-            assert!(known, "an id without a word");
-            (words.size(), ids, unknown, bytes)
-        }
-    }
-}
-
-#[path = "../../src/fetch"]
-pub mod fetch {
-    pub mod address;
-    pub mod checksum;
-    pub mod error;
-    pub mod lock;
-    pub mod paths;
-    pub mod sums;
-
-    pub use error::{FetchError, FetchResult};
-}
-
-/// What `fetch` needs of the program's errors.
-pub mod error {
-    pub mod exit {
-        pub const DONE: u8 = 0;
-        pub const SOME_FAILED: u8 = 1;
-        pub const USAGE: u8 = 2;
-        pub const DATA: u8 = 4;
-        pub const INTERRUPTED: u8 = 130;
-    }
-}
+//! What the fuzz targets share.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Error, ErrorKind, Result};
@@ -65,8 +7,8 @@ use std::path::Path;
 /// Files in memory, by name.
 pub struct Memory<'a>(pub BTreeMap<&'a str, &'a [u8]>);
 
-impl datasets::wfdb::Files for Memory<'_> {
-    fn open(&self, path: &Path) -> Result<(Box<dyn datasets::wfdb::Input + '_>, u64)> {
+impl data::formats::wfdb::Files for Memory<'_> {
+    fn open(&self, path: &Path) -> Result<(Box<dyn data::formats::wfdb::Input + '_>, u64)> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let bytes = *self.0.get(name).ok_or_else(|| Error::from(ErrorKind::NotFound))?;
         Ok((Box::new(Cursor::new(bytes)), bytes.len() as u64))

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{ArgAction, Args};
 
 use crate::error::{Error, Result, exit};
-use crate::fetch::import::{self, Manner};
-use crate::fetch::paths::PathPattern;
-use crate::fetch::report::{Report, human_bytes};
-use crate::fetch::transfer::Transfer;
-use crate::fetch::verify::{self, Verdict};
-use crate::fetch::{FetchError, FetchResult, Lock, list, work};
-use crate::progress::Mode;
+use data::fetch::import::{self, Manner};
+use data::fetch::paths::PathPattern;
+use data::fetch::report::Mode;
+use data::fetch::report::{Report, human_bytes};
+use data::fetch::transfer::Transfer;
+use data::fetch::verify::{self, Verdict};
+use data::fetch::{FetchError, FetchResult, Lock, list, work};
 
 /// What all data commands take.
 #[derive(Args)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::datasets::inspect::{Annotations, Fact, Folder, Part, Recording, Report, inspect};
 use crate::error::{Result, exit};
+use data::inspect::{Annotations, Fact, Folder, Part, Recording, Report, inspect};
 
 #[derive(Args)]
 pub(super) struct InspectArgs {

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::datasets::error::DataResult;
-use crate::datasets::mini::ecg::{self, EcgSpec};
-use crate::datasets::mini::eeg::{self, EegSpec};
-use crate::datasets::mini::speech::{self, SpeechSpec};
-use crate::datasets::mini::text::{self, TextSpec};
 use crate::error::{Error, Result, exit};
-use crate::grid::{Selection, nearest};
 use crate::plan::{OpenTasks, Plan};
+use data::datasets::chbmit::generate::{self as eeg, EegSpec};
+use data::datasets::librispeech::generate::{self as speech, SpeechSpec};
+use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
+use data::datasets::wikitext::generate::{self as text, TextSpec};
+use data::error::DataResult;
+use grid::{Selection, nearest};
 
 #[derive(Args)]
 pub(super) struct MiniArgs {

@@ -11,7 +11,7 @@ use learner::operations::{MOST_BITS, Work};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::grid::nearest;
+use grid::nearest;
 
 /// Price lists that come with the program, the default first.
 const KNOWN: [(&str, &str); 5] = [

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::grid::{ConfigResult, Grid, Node, RawCell, Selection, Sources, read_as};
+use grid::{ConfigResult, Grid, Node, RawCell, Selection, Sources, read_as};
 
 /// Configuration path of the name of the model that the others are compared with.
 pub(super) const REFERENCE: &str = "report.reference";

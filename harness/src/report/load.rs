@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use bim::time_differences::Quantity;
 use polars::prelude::{Column, DataFrame, ParquetReader, SerReader};
 
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, LayerRow};
 use crate::sinks::parquet::read_layers;
 use crate::sinks::results::ResultRow;
+use data::error::{At, DataError, DataResult};
 
 use super::model::{Difference, Loaded};
 

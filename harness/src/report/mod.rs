@@ -21,8 +21,8 @@ mod time_differences;
 
 use std::path::{Path, PathBuf};
 
-use crate::datasets::error::{DataError, DataResult};
 use crate::sinks::results::ResultRow;
+use data::error::{DataError, DataResult};
 
 pub use self::load::load;
 pub use self::model::{Loaded, Report};

@@ -21,8 +21,8 @@ use parquet::file::properties::WriterProperties;
 pub use self::parts::discard_parts;
 pub use self::writer::PartWriter;
 use super::rows::Row;
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, LayerRow, PredictionRow, StepRow};
+use data::error::{At, DataError, DataResult};
 
 /// What a file's key-value metadata says: configuration, versions, hashes.
 pub type Metadata = BTreeMap<String, String>;

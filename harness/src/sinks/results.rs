@@ -9,7 +9,7 @@ use arrow_schema::{Field, Schema};
 
 use super::parquet::{Metadata, read_batches, refused, write_batch};
 use super::rows::{Value, column, field};
-use crate::datasets::error::DataResult;
+use data::error::DataResult;
 
 /// What the name of a configuration column begins with.
 const CONFIG: &str = "config.";

@@ -13,8 +13,8 @@ use arrow_array::types::{Float64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, LayerRow, PredictionRow, StepRow};
+use data::error::{At, DataError, DataResult};
 
 /// A type that a column can hold.
 pub trait Value: Sized {

@@ -15,11 +15,11 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::{Epoch, Metric, Part, Scorer, Scores, Segment, Segmentation, Source, Task};
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use crate::event::PredictionRow;
 use crate::metrics;
 use crate::protocol::Selection;
+use data::datasets::ptbxl::{LabelSet, Labelling, Rate};
+use data::error::{At, DataError, DataResult};
 use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings};
 
 /// Resamples for the interval over recordings.

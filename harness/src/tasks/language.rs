@@ -16,12 +16,12 @@ use learner::{InputKind, Io, Targets};
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Part, Scorer, Segment, Source, Task};
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::mini::text::{self, TextSpec};
-use crate::datasets::vocabulary::Vocabulary;
-use crate::datasets::wikitext::articles::{Article, articles};
-use crate::datasets::wikitext::{self, Split};
 use crate::protocol::Selection;
+use data::datasets::vocabulary::Vocabulary;
+use data::datasets::wikitext::articles::{Article, articles};
+use data::datasets::wikitext::generate::{self as text, TextSpec};
+use data::datasets::wikitext::{self, Split};
+use data::error::{At, DataError, DataResult};
 pub use part::TextPart;
 use score::{LanguageScorer, SCORES};
 

@@ -14,8 +14,8 @@ use candle_core::Tensor;
 use learner::{Io, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::datasets::error::DataResult;
 use crate::event::PredictionRow;
+use data::error::DataResult;
 
 /// Which part of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

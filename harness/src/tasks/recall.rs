@@ -13,8 +13,8 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::PredictionRow;
+use data::error::{At, DataError, DataResult};
 
 /// The task's keys in a grid file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -24,10 +24,10 @@ use learner::{InputKind, Io};
 use sha2::{Digest, Sha256};
 
 use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
-use crate::datasets::chbmit::{ChbMit, Recording};
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::wfdb::hex;
 pub use config::{GenerateEeg, SeizureConfig, Split};
+use data::datasets::chbmit::{ChbMit, Recording};
+use data::error::{At, DataError, DataResult};
+use data::files::hex;
 use score::SeizureScorer;
 use signals::{Preparation, Signals, WIDTH};
 use source::{Evaluation, Stretch, Training};

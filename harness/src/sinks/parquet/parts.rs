@@ -8,9 +8,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Metadata, open, place, plain, properties, read_batches, refused, sync_folder};
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::event::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use crate::sinks::rows::Row;
+use data::error::{At, DataError, DataResult};
 
 /// Where parts go before they are removed.
 const MERGED: &str = ".parts-merged";

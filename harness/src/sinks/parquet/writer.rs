@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 
 use super::Metadata;
 use super::parts::{Parts, Rows, discard_parts};
-use crate::datasets::error::{DataError, DataResult};
 use crate::event::Event;
 use crate::measure::allocator;
+use data::error::{DataError, DataResult};
 
 /// Collects a running cell's events and has them written in parts; see [`super::parts`].
 #[derive(Debug)]

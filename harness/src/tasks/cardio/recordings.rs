@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::ptbxl::{self, Ecg, Labelling, PtbXl, Rate};
 use crate::tasks::Part;
+use data::datasets::ptbxl::{self, Ecg, Labelling, PtbXl, Rate};
+use data::error::{At, DataError, DataResult};
 
 /// Leads of a standard ECG.
 pub(super) const LEADS: usize = ptbxl::LEADS.len();
@@ -185,7 +185,7 @@ impl<'a> FirstPass<'a> {
                 }
             }
         }
-        let fingerprint = self.hash.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let fingerprint = data::files::hex(&self.hash.finalize());
         Ok((parts, statistics, fingerprint))
     }
 }

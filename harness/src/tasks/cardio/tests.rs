@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::*;
-use crate::datasets::mini::ecg::{EcgSpec, generate};
-use crate::datasets::ptbxl::PtbXl;
+use data::datasets::ptbxl::PtbXl;
+use data::datasets::ptbxl::generate::{EcgSpec, generate};
 
 const RECORDS: usize = 60;
 
@@ -87,7 +87,7 @@ fn fingerprint_covers_tables_and_signals() {
             data.load(index, Rate::Hz100).unwrap().iter().for_each(|x| digest.update(x.to_le_bytes()));
         }
     }
-    let expected = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+    let expected = data::files::hex(&digest.finalize());
     assert_eq!(Cardio::open(&CardioConfig::default(), &root).unwrap().fingerprint(), expected);
 }
 

@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::wikitext::articles::{articles, cut};
-use crate::datasets::wikitext::{Split, Text, sha256_hex};
+use data::datasets::wikitext::articles::{articles, cut};
+use data::datasets::wikitext::{Split, Text};
+use data::error::{At, DataError, DataResult};
+use data::files::sha256_hex;
 
 /// What is accepted, for messages.
 const EXPECTED: &str = "expected `train`, `valid` or `test`, or a part of one as in `'valid[:0.9]'` (its first nine tenths) \
@@ -51,7 +52,7 @@ impl TextPart {
         if *self == Self::whole(self.split) {
             return Ok(whole);
         }
-        let all = articles(crate::datasets::wikitext::check_text(path, &whole.bytes)?);
+        let all = articles(data::datasets::wikitext::check_text(path, &whole.bytes)?);
         let end = |share| cut(&all, whole.bytes.len(), share);
         let bytes = whole.bytes.get(end(self.from)..end(self.to)).unwrap_or_default().to_vec();
         if bytes.is_empty() {

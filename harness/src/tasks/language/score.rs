@@ -5,11 +5,11 @@ use learner::Targets;
 use rayon::prelude::*;
 
 use super::{Language, Piece, Tokens};
-use crate::datasets::vocabulary::Vocabulary;
 use crate::event::PredictionRow;
 use crate::metrics::interval::ratio_interval;
 use crate::metrics::{bits_per_byte, perplexity, with_interval};
 use crate::tasks::{Metric, Part, Scorer, Scores, Segment};
+use data::datasets::vocabulary::Vocabulary;
 
 /// Resamples for the intervals over articles.
 const RESAMPLES: usize = 1000;

@@ -6,8 +6,8 @@ use bim::config::{Count, Positive, Share};
 use serde::{Deserialize, Serialize};
 
 use super::source::Stretch;
-use crate::datasets::chbmit::{Recording, patient};
 use crate::protocol::Selection;
+use data::datasets::chbmit::{Recording, patient};
 
 /// How recordings are divided into training, validation and test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::datasets::chbmit::Recording;
-use crate::datasets::chbmit::montage::CHANNELS;
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::filter::Filter;
 use crate::measure::allocator;
+use data::datasets::chbmit::Recording;
+use data::datasets::chbmit::montage::CHANNELS;
+use data::error::{At, DataError, DataResult};
 
 /// Channels of a frame's samples.
 pub(super) const WIDTH: usize = CHANNELS.len();

@@ -9,8 +9,8 @@ use learner::{Targets, seeded_rng};
 use rand::seq::SliceRandom;
 
 use super::{Plan, Segment, Source};
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::tasks::Epoch;
+use data::error::{At, DataError, DataResult};
 
 /// Steps of one recording that are trained on in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use super::config::GenerateEeg;
 use super::*;
-use crate::datasets::mini::eeg::{EegSpec, generate};
 use bim::config::{Positive, Share};
+use data::datasets::chbmit::generate::{EegSpec, generate};
 
 fn cases(list: &[&str]) -> Vec<String> {
     list.iter().map(|&case| case.to_owned()).collect()
@@ -282,13 +282,13 @@ fn real_clips_are_read() {
     assert_eq!(data.missing().len(), records.lines().count());
     for case in ["chb01", "chb05", "chb08"] {
         let listed =
-            crate::datasets::chbmit::summary::read(&official.join(case).join(format!("{case}-summary.txt"))).unwrap();
+            data::datasets::chbmit::summary::read(&official.join(case).join(format!("{case}-summary.txt"))).unwrap();
         assert!(listed.iter().map(|l| l.seizures.len()).sum::<usize>() >= 5, "{case}");
         assert!(listed.iter().all(|l| l.start_s.is_some() && l.channels.len() == 23), "{case}");
         for l in &listed {
             let path = official.join(case).join(format!("{}.seizures", l.file));
             if path.exists() {
-                assert_eq!(crate::datasets::chbmit::annotations::read(&path, 256.0).unwrap(), l.seizures, "{}", l.file);
+                assert_eq!(data::datasets::chbmit::annotations::read(&path, 256.0).unwrap(), l.seizures, "{}", l.file);
             }
         }
     }

@@ -9,8 +9,8 @@ use learner::{Targets, seeded_rng};
 use rand::seq::SliceRandom;
 
 use super::{Item, Speech};
-use crate::datasets::error::{At, DataError, DataResult};
 use crate::tasks::{Epoch, Segment, Source};
+use data::error::{At, DataError, DataResult};
 
 /// Lengths within a bucket differ by no more than this factor, so that little is padding.
 const BUCKET: f64 = 1.15;

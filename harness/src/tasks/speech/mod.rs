@@ -23,11 +23,11 @@ use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
 use super::{Epoch, Metric, Part, Scorer, Segmentation, Source, Task};
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::librispeech::{RATE_HZ, Split, Utterance};
-use crate::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
-use crate::features::{Cache, LogMelConfig};
 use crate::protocol::Selection;
+use data::datasets::librispeech::{RATE_HZ, Split, Utterance};
+use data::error::{At, DataError, DataResult};
+use data::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
+use data::features::{Cache, LogMelConfig};
 
 /// How many utterances of each part are used, from the first on; all where a number is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ impl Speech {
         }
         let units = Units::new(config.units, config.vocabulary_size, parts[0].iter().map(|u| u.text.as_str()))?;
         digest.update(units.fingerprint()?.as_bytes());
-        let fingerprint = digest.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let fingerprint = data::files::hex(&digest.finalize());
         let mut speech = Self {
             config: config.clone(),
             units,

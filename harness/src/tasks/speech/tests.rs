@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use learner::{Decay, Learner, Predictor, Schedule, Targets};
 
 use super::*;
-use crate::datasets::mini::speech::{SpeechSpec, generate};
+use data::datasets::librispeech::generate::{SpeechSpec, generate};
 
 /// A generated dataset of 60 utterances, opened.
 fn open(change: impl Fn(&mut SpeechConfig)) -> DataResult<(tempfile::TempDir, Speech)> {
@@ -187,7 +187,7 @@ fn a_recording_that_is_read_twice_is_charged_twice() {
 #[test]
 fn normalisation_uses_the_utterances_it_says() {
     for normalise in [Normalise::Utterance, Normalise::Speaker, Normalise::Global] {
-        let stack = Stacking { stack: crate::features::transform::Span(1), stride: None };
+        let stack = Stacking { stack: data::features::transform::Span(1), stride: None };
         let (_dir, task) = open(|c| (c.normalise, c.stacking) = (normalise, stack)).unwrap();
         let mean = |items: &[&Item]| {
             let values: Vec<f32> = items.iter().flat_map(|item| task.frames(item, None).unwrap()).collect();
@@ -232,7 +232,7 @@ fn what_is_left_out_is_said_and_what_is_empty_refused() {
     let (_dir, few) = open(|c| c.utterances.train = Some(Count(7))).unwrap();
     assert_eq!(few.part(Part::Train).len(), 7);
     // 30 ms a step are few for transcripts of one step a character at 10 Hz: then training leaves utterances out
-    let coarse = |c: &mut SpeechConfig| c.stacking.stack = crate::features::transform::Span(12);
+    let coarse = |c: &mut SpeechConfig| c.stacking.stack = data::features::transform::Span(12);
     let (_dir, coarse) = open(coarse).unwrap();
     assert!(coarse.facts().iter().any(|m| m.name == "training_transcripts_too_long"));
 }

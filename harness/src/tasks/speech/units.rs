@@ -5,8 +5,8 @@ use std::path::Path;
 use learner::ctc::BLANK;
 use serde::{Deserialize, Serialize};
 
-use crate::datasets::error::{At, DataError, DataResult};
-use crate::datasets::vocabulary::Vocabulary;
+use data::datasets::vocabulary::Vocabulary;
+use data::error::{At, DataError, DataResult};
 
 /// Characters of `LibriSpeech`'s transcripts, in the order of their labels from 1 on.
 const CHARACTERS: &str = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ";

@@ -1,0 +1,18 @@
+//! Everything between the disk and the tasks: files, formats, datasets, features, and how data is fetched.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`files`] | hashes and locks |
+//! | [`formats`] | FLAC, EDF(+) and WFDB |
+//! | [`datasets`] | WikiText-103, LibriSpeech, CHB-MIT and PTB-XL, each with its layout, its reader and its generator |
+//! | [`features`] | log-mel spectrograms, kept on disk |
+//! | [`fetch`] | downloads and imports by `datasets.lock`, and their verification |
+//! | [`inspect`](mod@inspect) | what is in a file or folder |
+
+pub mod datasets;
+pub mod error;
+pub mod features;
+pub mod fetch;
+pub mod files;
+pub mod formats;
+pub mod inspect;
