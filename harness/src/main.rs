@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use harness::measure::{Counting, keep_memory, one_candle_thread};
+use suite::Build;
+use suite::measure::{Counting, keep_memory, one_candle_thread};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -11,5 +12,9 @@ fn main() -> ExitCode {
     // SAFETY: there is no other thread yet.
     unsafe { one_candle_thread() };
     keep_memory();
-    harness::cli::main()
+    suite::cli::main(&Build {
+        version: env!("CARGO_PKG_VERSION"),
+        git_commit: option_env!("HARNESS_GIT_COMMIT"),
+        git_dirty: option_env!("HARNESS_GIT_DIRTY").map(|dirty| dirty == "true"),
+    })
 }

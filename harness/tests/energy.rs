@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Folder, stderr, stdout};
-use harness::event::StepRow;
-use harness::sinks::parquet::{read_layers, read_metadata, read_steps};
-use harness::sinks::results::read_results;
+use rows::StepRow;
+use rows::parquet::{read_layers, read_metadata, read_steps};
+use rows::results::read_results;
 
 const GRID: &str = "\
 experiment: small

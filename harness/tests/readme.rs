@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness::sinks::results::{ResultRow, read_results};
-use harness::stats::estimate;
+use metrics::stats::estimate;
+use rows::results::{ResultRow, read_results};
 
 const SECTION: &str = "## Measured";
 

@@ -6,8 +6,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{Folder, GRID, stderr, stdout};
-use harness::sinks::parquet::{read_evals, read_layers, read_predictions, read_steps};
-use harness::sinks::results::read_results;
+use rows::parquet::{read_evals, read_layers, read_predictions, read_steps};
+use rows::results::read_results;
 
 #[test]
 fn a_grid_leaves_complete_files_and_a_table_without_gaps() {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use harness::sinks::results::{ResultRow, read_results};
+use rows::results::{ResultRow, read_results};
 
 /// Two tasks, three models, seconds in all.
 pub const GRID: &str = "\

@@ -1,6 +1,7 @@
 //! Features of sound: log-mel spectrograms, kept on disk by the content of the audio.
 
 pub mod cache;
+pub mod filter;
 pub mod logmel;
 pub mod transform;
 

@@ -1,0 +1,261 @@
+//! Names for readers: tasks, metrics and models, which direction is good, and how numbers are written.
+
+use serde::Deserialize;
+
+use metrics::stats::Estimate;
+
+/// Which direction of a metric is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    /// Smaller values.
+    Lower,
+    /// Larger values.
+    Higher,
+}
+
+/// How a metric's values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Digits {
+    /// So many after the point.
+    After(usize),
+    /// So many in all, for values that span magnitudes.
+    Significant(usize),
+}
+
+/// A metric for readers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MetricInfo {
+    pub label: String,
+    pub better: Option<Better>,
+    pub digits: Digits,
+}
+
+/// Metrics of a task's main table in order, the one that counts first; empty for a task that is not known.
+pub(super) fn main_metrics(task: &str) -> &'static [&'static str] {
+    match task {
+        "language" => &["bits_per_byte", "perplexity_per_word", "perplexity", "oov_rate"],
+        "cardio" => &["auc_roc_macro", "auc_pr_macro"],
+        "seizure" => &["auc_roc", "auc_pr", "prevalence", "event_sensitivity", "false_alarms_per_hour"],
+        "speech" => &["word_error_rate_percent", "character_error_rate_percent"],
+        "recall" => &["accuracy", "loss"],
+        _ => &[],
+    }
+}
+
+/// What is known about a metric by its name.
+pub(super) fn metric(name: &str) -> MetricInfo {
+    use Better::{Higher, Lower};
+    let (label, better, digits) = match name {
+        "bits_per_byte" => ("bits per byte", Some(Lower), Digits::After(3)),
+        "perplexity" => ("perplexity per token", Some(Lower), Digits::Significant(4)),
+        "perplexity_per_word" => ("perplexity per word", Some(Lower), Digits::Significant(4)),
+        "loss" => ("loss (nats)", Some(Lower), Digits::After(4)),
+        "accuracy" => ("accuracy", Some(Higher), Digits::After(3)),
+        "oov_rate" => ("unknown words", None, Digits::After(4)),
+        "auc_roc_macro" => ("AUC-ROC (macro)", Some(Higher), Digits::After(3)),
+        "auc_pr_macro" => ("AUC-PR (macro)", Some(Higher), Digits::After(3)),
+        "auc_roc" => ("AUC-ROC", Some(Higher), Digits::After(3)),
+        "auc_pr" => ("AUC-PR", Some(Higher), Digits::After(3)),
+        "event_sensitivity" => ("event sensitivity", Some(Higher), Digits::After(3)),
+        "false_alarms_per_hour" => ("false alarms per hour", Some(Lower), Digits::Significant(3)),
+        "prevalence" => ("prevalence", None, Digits::After(3)),
+        "scored_hours" => ("hours scored", None, Digits::Significant(3)),
+        "word_error_rate_percent" => ("WER (%)", Some(Lower), Digits::After(2)),
+        "character_error_rate_percent" => ("CER (%)", Some(Lower), Digits::After(2)),
+        _ => match name.split_once('_') {
+            Some(("auc", rest)) => {
+                let label = rest.replacen("roc_", "AUC-ROC ", 1).replacen("pr_", "AUC-PR ", 1);
+                return MetricInfo { label, better: Some(Higher), digits: Digits::After(3) };
+            }
+            _ => (name, None, Digits::Significant(4)),
+        },
+    };
+    MetricInfo { label: label.to_owned(), better, digits }
+}
+
+/// Heading of a task.
+pub(super) fn task_heading(task: &str) -> String {
+    match task {
+        "language" => "Language modelling (WikiText-103)".into(),
+        "cardio" => "ECG classification (PTB-XL)".into(),
+        "seizure" => "Seizure detection (CHB-MIT)".into(),
+        "speech" => "Speech recognition (LibriSpeech)".into(),
+        "recall" => "Selective recall (generated)".into(),
+        other => other.to_owned(),
+    }
+}
+
+/// Dataset of a task; the task's own name if it is not known.
+pub(super) fn dataset(task: &str) -> &str {
+    match task {
+        "language" => "WikiText-103",
+        "cardio" => "PTB-XL",
+        "seizure" => "CHB-MIT",
+        "speech" => "LibriSpeech",
+        other => other,
+    }
+}
+
+/// A kind of model as the paper writes it.
+pub(super) fn kind_label(kind: &str) -> String {
+    match kind {
+        "transformer" => "Transformer".into(),
+        "mamba" => "Mamba".into(),
+        other => other.to_uppercase(),
+    }
+}
+
+impl MetricInfo {
+    /// A value with this metric's digits.
+    pub(super) fn value(&self, value: f64) -> String {
+        match self.digits {
+            Digits::After(digits) => format!("{value:.digits$}"),
+            Digits::Significant(digits) => significant(value, digits),
+        }
+    }
+
+    /// A mean with its interval, or with "(1 seed)".
+    pub(super) fn estimate(&self, e: &Estimate) -> String {
+        match e.interval {
+            Some((low, high)) => format!("{} [{}, {}]", self.value(e.mean), self.value(low), self.value(high)),
+            None => format!("{} (1 seed)", self.value(e.mean)),
+        }
+    }
+
+    /// A difference: as [`Self::estimate`], with signs.
+    pub(super) fn difference(&self, e: &Estimate) -> String {
+        let signed = |value: f64| {
+            let text = self.value(value);
+            let zero = !text.contains(|c: char| ('1'..='9').contains(&c));
+            if zero {
+                text.trim_start_matches('-').to_owned()
+            } else if value > 0.0 {
+                format!("+{text}")
+            } else {
+                text
+            }
+        };
+        match e.interval {
+            Some((low, high)) => format!("{} [{}, {}]", signed(e.mean), signed(low), signed(high)),
+            None => format!("{} (1 seed)", signed(e.mean)),
+        }
+    }
+}
+
+/// `value` with about `digits` significant digits; in scientific notation from a million on and below a hundredth.
+pub(super) fn significant(value: f64, digits: usize) -> String {
+    let magnitude = value.abs();
+    if !value.is_finite() || magnitude >= 1e6 || (magnitude > 0.0 && magnitude < 1e-2) {
+        return format!("{value:.*e}", digits.saturating_sub(1));
+    }
+    let before = if magnitude < 1.0 { 1 } else { magnitude.log10().floor() as usize + 1 };
+    format!("{value:.*}", digits.saturating_sub(before))
+}
+
+/// A count with its thousands separated.
+pub(super) fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes with a binary unit.
+pub(super) fn bytes(value: f64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut scaled = value;
+    let mut unit = "B";
+    for next in UNITS {
+        if scaled < 1024.0 {
+            break;
+        }
+        (scaled, unit) = (scaled / 1024.0, next);
+    }
+    if unit == "B" { format!("{scaled:.0} B") } else { format!("{} {unit}", significant(scaled, 3)) }
+}
+
+/// Picojoules with a unit.
+pub(super) fn energy(picojoules: f64) -> String {
+    const UNITS: [&str; 5] = ["nJ", "µJ", "mJ", "J", "kJ"];
+    let mut scaled = picojoules;
+    let mut unit = "pJ";
+    for next in UNITS {
+        if scaled < 1000.0 {
+            break;
+        }
+        (scaled, unit) = (scaled / 1000.0, next);
+    }
+    format!("{} {unit}", significant(scaled, 3))
+}
+
+/// Seconds as a reader would say them.
+pub(super) fn duration(seconds: f64) -> String {
+    if seconds < 59.95 {
+        return format!("{} s", significant(seconds, 3));
+    }
+    let whole = seconds.round() as u64;
+    if whole < 3600 {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    } else {
+        let minutes = (seconds / 60.0).round() as u64;
+        format!("{} h {:02} min", minutes / 60, minutes % 60)
+    }
+}
+
+/// Lower-case ASCII letters and digits with single hyphens between them.
+pub(super) fn slug(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() {
+            out.push(c.to_ascii_lowercase());
+        } else if !out.ends_with('-') && !out.is_empty() {
+            out.push('-');
+        }
+    }
+    out.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_for_readers() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(bytes(512.0), "512 B");
+        assert_eq!(bytes(1536.0), "1.50 KiB");
+        assert_eq!(bytes(3.0 * 1024f64.powi(3)), "3.00 GiB");
+        assert_eq!(duration(0.1234), "0.12 s");
+        assert_eq!(duration(61.0), "1 min 01 s");
+        assert_eq!(duration(7325.0), "2 h 02 min");
+        assert_eq!(significant(1234.56, 4), "1235");
+        assert_eq!(significant(20.126, 4), "20.13");
+        assert_eq!(significant(12_345_678.0, 4), "1.235e7");
+        assert_eq!(significant(-0.000_489_7, 3), "-4.90e-4");
+        assert_eq!(slug("Table 3, seizure!"), "table-3-seizure");
+    }
+
+    #[test]
+    fn an_estimate_says_when_it_has_no_interval() {
+        let info = metric("bits_per_byte");
+        let e = Estimate { mean: 2.31, interval: Some((2.29, 2.33)), n: 3 };
+        assert_eq!(info.estimate(&e), "2.310 [2.290, 2.330]");
+        assert_eq!(info.estimate(&Estimate { interval: None, n: 1, ..e }), "2.310 (1 seed)");
+        let d = Estimate { mean: -0.02, interval: Some((-0.05, 0.000_01)), n: 3 };
+        assert_eq!(info.difference(&d), "-0.020 [-0.050, 0.000]");
+    }
+
+    #[test]
+    fn class_metrics_have_labels_too() {
+        assert_eq!(metric("auc_roc_NORM").label, "AUC-ROC NORM");
+        assert_eq!(metric("auc_pr_MI").better, Some(Better::Higher));
+        assert_eq!(metric("something_else").label, "something_else");
+    }
+}

@@ -1,0 +1,216 @@
+//! Tables for a closer look: differences paired by seed, sweeps as grids, classes one by one, every run.
+
+use std::collections::BTreeSet;
+
+use metrics::stats::paired_difference;
+
+use super::catalogue;
+use super::group::{Found, Group, Part, compare_values};
+use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
+use super::provenance;
+use super::tables::{label_columns, mark_best, metric_cell, metric_info, outcome_text};
+
+/// Kind of the model that others are compared with, where the grid names none.
+const REFERENCE: &str = "bim";
+
+/// Differences of the main metrics to the reference model, paired by seed; `None` unless exactly one configuration is it.
+pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
+    let named = part.config(crate::REFERENCE);
+    let is_reference = |group: &&Group| match named.first() {
+        Some(name) => group.model == *name,
+        None => group.kind == REFERENCE,
+    };
+    let mut candidates = part.groups.iter().filter(is_reference);
+    let reference =
+        candidates.next().filter(|group| candidates.next().is_none() && group.completed().next().is_some())?;
+    let others: Vec<&Group> = part.groups.iter().filter(|group| !is_reference(group)).collect();
+    let caption = format!(
+        "Each model minus {}, mean over the seeds that both completed, with the 95 % t interval over those seeds \
+         where there is more than one. Not adjusted for the number of comparisons.",
+        reference.model
+    );
+    let mut table = Table::empty(
+        format!("{id}-differences"),
+        format!("Difference to {}, paired by seed", reference.model),
+        caption,
+    );
+    table.push_column(Column::text("model"), others.iter().map(|group| Cell::new(part.label(group))).collect());
+    let shared = |group: &Group| {
+        let seeds = |group: &Group| group.completed().map(|run| run.head.seed).collect::<BTreeSet<_>>();
+        seeds(group).intersection(&seeds(reference)).count()
+    };
+    let metrics = part.main_metrics().into_iter().map(|name| (name, metric_info(part, name)));
+    for (name, info) in metrics.filter(|(_, info)| info.better.is_some()) {
+        let base = reference.by_seed(name, Some(part.split));
+        let cell = |group: &&Group| {
+            let difference = paired_difference(&group.by_seed(name, Some(part.split)), &base);
+            Cell::measured(difference.map(|d| info.difference(&d)))
+        };
+        table.push_column(Column::number(&info.label), others.iter().map(cell).collect());
+    }
+    if table.columns.len() < 2 {
+        return None;
+    }
+    let shared = others.iter().map(|group| Cell::new(shared(group).to_string()));
+    table.push_column(Column::number("seeds in common"), shared.collect());
+    Some(table)
+}
+
+/// The first main metric of every model that was swept over exactly two settings in all combinations, as grids.
+pub(super) fn grids(part: &Part, id: &str) -> Vec<Table> {
+    let models: BTreeSet<&str> = part.groups.iter().map(|group| group.model).collect();
+    models.into_iter().filter_map(|model| grid(part, id, model)).collect()
+}
+
+fn grid(part: &Part, id: &str, model: &str) -> Option<Table> {
+    let groups: Vec<&Group> = part.groups.iter().filter(|group| group.model == model).collect();
+    let [(down, _), (across, _)] = groups.first()?.point.as_slice() else { return None };
+    let name = *part.main_metrics().first()?;
+    let info = metric_info(part, name);
+    let values = |axis: usize| -> Option<Vec<&str>> {
+        let values = groups.iter().map(|group| group.point.get(axis).and_then(|setting| setting.1));
+        let mut values: Vec<&str> = values.collect::<Option<BTreeSet<&str>>>()?.into_iter().collect();
+        values.sort_by(|a, b| compare_values(a, b));
+        Some(values)
+    };
+    let (rows, columns) = (values(0)?, values(1)?);
+    let at = |row: &str, column: &str| {
+        groups.iter().position(|g| g.point.iter().map(|setting| setting.1).eq([Some(row), Some(column)]))
+    };
+    if groups.len() != rows.len() * columns.len() || rows.len() < 2 || columns.len() < 2 {
+        return None;
+    }
+    let found: Vec<Found> = groups.iter().map(|group| group.metric(name, Some(part.split))).collect();
+    let mut cells: Vec<Cell> = groups.iter().zip(&found).map(|(group, f)| metric_cell(group, f, &info)).collect();
+    let marks_best = mark_best(&mut cells, &found, info.better);
+    let label = |path: &str| part.varying.iter().find(|v| v.path == path).map_or(path.to_owned(), |v| v.label.clone());
+    let (down, across) = (label(down), label(across));
+    let title = format!("{}: {} by {down} and {across}", model, info.label);
+    let caption = format!("Rows: {down}. Columns: {across}. Values as in the table of results.");
+    let mut table = Table::empty(format!("{id}-grid-{}", catalogue::slug(model)), title, caption);
+    (table.marks_best, table.place) = (marks_best, Place::Everywhere);
+    table.push_column(Column::number(&down), rows.iter().map(|row| Cell::new(*row)).collect());
+    for column in &columns {
+        let column_cells: Option<Vec<Cell>> =
+            rows.iter().map(|row| at(row, column).and_then(|i| cells.get(i)).cloned()).collect();
+        // a column without a value must stay: the grid is complete, and its cells say why there is none
+        table.columns.push(Column::number(format!("{across} {column}")));
+        for (row, cell) in table.rows.iter_mut().zip(column_cells?) {
+            row.push(cell);
+        }
+    }
+    Some(table)
+}
+
+/// Areas class by class, with the prevalence that the area under the precision–recall curve must be read against.
+pub(super) fn classes(part: &Part, id: &str) -> Vec<Table> {
+    let mut classes: Vec<&str> = Vec::new();
+    for row in part.runs().flat_map(|run| &run.metrics) {
+        let class = row.metric.as_deref().and_then(|name| name.strip_prefix("auc_roc_"));
+        if let Some(class) = class.filter(|class| *class != "macro" && !classes.contains(class)) {
+            classes.push(class);
+        }
+    }
+    if classes.is_empty() {
+        return Vec::new();
+    }
+    let kinds = [("auc_roc", "AUC-ROC by class"), ("auc_pr", "AUC-PR (average precision) by class")];
+    kinds.into_iter().map(|(prefix, title)| class_table(part, id, &classes, prefix, title)).collect()
+}
+
+fn class_table(part: &Part, id: &str, classes: &[&str], prefix: &str, title: &str) -> Table {
+    let precision = prefix == "auc_pr";
+    let caption = if precision {
+        "A ranking by chance has an AUC-PR equal to the prevalence, the share of positive recordings."
+    } else {
+        "A ranking by chance has an AUC-ROC of 0.5."
+    };
+    let mut table = Table::empty(format!("{id}-{}", catalogue::slug(title)), title, caption);
+    label_columns(&mut table, part, precision.then_some("prevalence"));
+    for class in classes {
+        let name = format!("{prefix}_{class}");
+        let info = metric_info(part, &name);
+        let found: Vec<Found> = part.groups.iter().map(|group| group.metric(&name, Some(part.split))).collect();
+        let mut cells: Vec<Cell> =
+            part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
+        table.marks_best |= mark_best(&mut cells, &found, info.better);
+        if precision {
+            let prevalence = part.groups.iter().find_map(|group| {
+                group.metric(&format!("prevalence_{class}"), Some(part.split)).estimate().map(|e| e.mean)
+            });
+            cells.push(Cell::measured(prevalence.map(|value| info.value(value))));
+        }
+        table.push_column(Column::number(*class), cells);
+    }
+    table
+}
+
+/// Every run with the intervals over its items.
+pub(super) fn runs(part: &Part, id: &str) -> Table {
+    let runs: Vec<_> = part.groups.iter().flat_map(|group| group.runs.iter().map(move |run| (group, run))).collect();
+    let caption = format!(
+        "One row per cell. Intervals here are 95 % {} of the evaluation, not over seeds; values without one have none.",
+        provenance::item_intervals(part)
+    );
+    let mut table = Table::empty(format!("{id}-runs"), "Every run", caption);
+    table.place = Place::Detail;
+    table.push_column(Column::text("model"), runs.iter().map(|r| Cell::new(part.label(r.0))).collect());
+    table.push_column(Column::number("seed"), runs.iter().map(|r| Cell::new(r.1.head.seed.to_string())).collect());
+    let mut names = part.main_metrics();
+    names.push("loss");
+    for name in names {
+        let info = metric_info(part, name);
+        let cells = runs.iter().map(|(_, run)| {
+            let Some(row) = run.row(name, Some(part.split)) else { return Cell::absent(NOT_MEASURED) };
+            match (row.value, row.low, row.high) {
+                (None, _, _) => Cell::absent("undefined"),
+                (Some(value), Some(low), Some(high)) => {
+                    Cell::new(format!("{} [{}, {}]", info.value(value), info.value(low), info.value(high)))
+                }
+                (Some(value), _, _) => Cell::new(info.value(value)),
+            }
+        });
+        table.push_column(Column::number(&info.label), cells.collect());
+    }
+    let mut add = |column: Column, text: &dyn Fn(&rows::results::ResultRow) -> String| {
+        table.push_column(column, runs.iter().map(|(_, run)| Cell::new(text(run.head))).collect());
+    };
+    add(Column::number("updates"), &|row| catalogue::count(row.updates));
+    add(Column::number("training time"), &|row| catalogue::duration(row.train_s));
+    add(Column::number("waiting for data"), &|row| {
+        let share = row.data_wait_s.filter(|_| row.train_s > 0.0).map(|wait| 100.0 * wait / row.train_s);
+        share.map_or_else(|| "not recorded".into(), |share| format!("{share:.1} %"))
+    });
+    add(Column::text("outcome"), &|row| outcome_text(&row.outcome));
+    add(Column::text("cell"), &|row| row.cell.clone());
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{cell, config};
+    use super::super::group::parts;
+    use super::*;
+
+    #[test]
+    fn the_reference_is_the_one_that_the_grid_names() {
+        let row = |model: &str, named: Option<&str>, value: f64| {
+            let mut row = cell(model, 1);
+            row.kind = "bim".into();
+            if let Some(named) = named {
+                row = config(row, &[("report.reference", named)]);
+            }
+            (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(value));
+            row
+        };
+        let named = [row("rich", Some("base"), 2.5), row("base", Some("base"), 2.0)];
+        let table = differences(&parts(&named)[0], "x").unwrap();
+        assert_eq!(table.title, "Difference to base, paired by seed");
+        assert_eq!(
+            table.rows[0].iter().map(|cell| cell.text.as_str()).collect::<Vec<_>>()[..2],
+            ["rich", "+0.500 (1 seed)"]
+        );
+        let unnamed = [row("rich", None, 2.5), row("base", None, 2.0)];
+        assert!(differences(&parts(&unnamed)[0], "x").is_none(), "two BIMs and no word which is meant");
+    }
+}

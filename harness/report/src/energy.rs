@@ -1,0 +1,407 @@
+//! Operations and energy of a section: what a cost model makes of the counts, the counts as other tools would give them, and
+//! quality against energy.
+//!
+//! An energy is never shown alone: it has six columns, which stand side by side wherever one of them is quoted.
+//!
+//! | column | what is in it |
+//! |---|---|
+//! | forward: weight products | operations with weights alone, the synaptic energy |
+//! | forward: arithmetic | all operations: with attention, scans, neurons, norms and other element-wise work |
+//! | forward: with traffic | arithmetic, and every word of weights and state read and written |
+//! | learning: arithmetic | reverse mode, traces, STDP, pruning and the optimiser |
+//! | learning: with traffic | the same with weights, gradients, moments, kept activations and traces read and written |
+//! | training in all: with traffic | forward and learning, both with traffic: what a step of training costs |
+
+use super::catalogue::{self, Better};
+use super::curves::{point, wide};
+use super::group::{Group, Part};
+use super::model::{Cell, Column, Place, Plot, Series, Table};
+use super::provenance;
+use super::tables::{label_columns, metric_info};
+use metrics::TRAIN_SPLIT as SPLIT;
+
+/// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
+const SHOWN: usize = 1;
+/// Crossings of models that are listed.
+const MOST_CROSSINGS: usize = 12;
+
+/// One of the six columns.
+struct Price {
+    label: &'static str,
+    /// Metrics whose sum it is.
+    metrics: &'static [&'static str],
+    /// Shares of the operations that the cost model prices.
+    coverage: &'static [&'static str],
+}
+
+const FORWARD: &str = "energy_coverage_forward";
+const LEARNING: &str = "energy_coverage_learning";
+
+const PRICES: [Price; 6] = [
+    Price { label: "forward: weight products", metrics: &["energy_synaptic_pj"], coverage: &[FORWARD] },
+    Price { label: "forward: arithmetic", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
+    Price { label: "forward: with traffic", metrics: &["energy_forward_with_traffic_pj"], coverage: &[FORWARD] },
+    Price { label: "learning: arithmetic", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
+    Price { label: "learning: with traffic", metrics: &["energy_learning_with_traffic_pj"], coverage: &[LEARNING] },
+    Price {
+        label: "training in all: with traffic",
+        metrics: &["energy_forward_with_traffic_pj", "energy_learning_with_traffic_pj"],
+        coverage: &[FORWARD, LEARNING],
+    },
+];
+
+impl Price {
+    /// Picojoules per step, mean over seeds; `None` where a part of it was not counted or has no price.
+    fn of(&self, group: &Group) -> Option<f64> {
+        self.metrics.iter().map(|name| mean(group, name)).sum()
+    }
+
+    fn is_bound(&self, group: &Group) -> bool {
+        self.coverage.iter().any(|coverage| is_bound(group, coverage))
+    }
+
+    /// With its ratio to that of `reference`, unless one of them is only a lower bound.
+    fn cell(&self, group: &Group, reference: Option<&Group>) -> Cell {
+        let Some(pj) = self.of(group) else { return Cell::measured(None) };
+        let text = catalogue::energy(pj);
+        if self.is_bound(group) {
+            return Cell::new(format!("≥ {text}"));
+        }
+        let base = reference.filter(|r| !self.is_bound(r) && same_prices(r, group)).and_then(|r| self.of(r));
+        let ratio = base.filter(|base| *base > 0.0).map(|base| pj / base);
+        Cell::new(ratio.map_or_else(|| text.clone(), |r| format!("{text} ({}×)", catalogue::significant(r, 3))))
+    }
+}
+
+/// Whether two configurations were priced by one list.
+fn same_prices(a: &Group, b: &Group) -> bool {
+    let list = |group: &Group| group.runs.first().and_then(|run| run.head.config.get("energy").cloned());
+    list(a) == list(b)
+}
+
+fn mean(group: &Group, name: &str) -> Option<f64> {
+    group.metric(name, Some(SPLIT)).estimate().map(|e| e.mean)
+}
+
+/// Whether a figure is a lower bound: operations that the counter did not understand, or that have no price.
+fn is_bound(group: &Group, coverage: &str) -> bool {
+    ["op_coverage", coverage].into_iter().any(|name| mean(group, name).is_some_and(|share| share < 1.0))
+}
+
+/// The cost models that this section's figures stand on.
+fn cost_models(part: &Part) -> String {
+    let names: Vec<&str> = part.config("energy").into_iter().collect();
+    names.join(" or ")
+}
+
+/// Energies per step of the data; `None` if nothing was counted.
+pub(super) fn energies(part: &Part, id: &str) -> Option<Table> {
+    part.groups.iter().find(|group| mean(group, "energy_forward_pj").is_some())?;
+    let unit = provenance::unit(part);
+    let one = unit.strip_suffix('s').unwrap_or(unit);
+    let caption = format!(
+        "Per {one}, mean over the last fifth of training. Cost model {}: published prices times counted operations, not a \
+         measurement. Weight products: operations with weights alone; arithmetic adds attention, scans and element-wise work; \
+         traffic adds weights and state read and written, without reuse between steps or streams. Learning comes on top of \
+         the forward pass; training in all is both.",
+        cost_models(part)
+    );
+    let mut table = Table::empty(format!("{id}-energy"), "Operations and energy", caption);
+    table.place = Place::Everywhere;
+    label_columns(&mut table, part, None);
+    let reference = part.reference();
+    for price in &PRICES {
+        let cells = part.groups.iter().map(|group| price.cell(group, reference));
+        table.push_column(Column::number(price.label), cells.collect());
+    }
+    for (label, name) in [("counted", "op_coverage"), ("priced, forward", FORWARD), ("priced, learning", LEARNING)] {
+        if part.groups.iter().any(|group| mean(group, name).is_some_and(|share| share < 1.0)) {
+            let cell = |group: &Group| Cell::measured(mean(group, name).map(|share| format!("{share:.3}")));
+            table.push_column(Column::number(label), part.groups.iter().map(cell).collect());
+        }
+    }
+    if part.groups.iter().any(|group| is_bound(group, FORWARD) || is_bound(group, LEARNING)) {
+        table.notes.push("≥: operations that were not understood, or have no price here, come on top.".into());
+    }
+    if let Some(reference) = reference {
+        table.notes.push(format!("×: of what {} takes.", part.label(reference)));
+    }
+    if part.groups.iter().all(|group| mean(group, "energy_forward_with_traffic_pj").is_none()) {
+        table.notes.push("The cost model prices no memory apart: there are no figures with traffic.".into());
+    }
+    if part.config("energy").len() > 1 {
+        let cell = |group: &Group| {
+            let name = group.runs.first().and_then(|run| run.head.config.get("energy"));
+            Cell::measured(name.cloned())
+        };
+        table.push_column(Column::text("cost model"), part.groups.iter().map(cell).collect());
+        table.notes.push("Figures of different cost models do not compare.".into());
+    }
+    Some(table)
+}
+
+/// Forward weight products in four conventions, and where the order of models turns over.
+pub(super) fn conventions(part: &Part, id: &str) -> Option<Table> {
+    part.groups.iter().find(|group| mean(group, "neurobench_macs").is_some())?;
+    let unit = provenance::unit(part);
+    let caption = format!(
+        "Multiply–accumulates (MAC) and accumulates (AC) of the forward weight products per {}, mean over the last fifth of \
+         training. Ours: neither weight nor input zero; AC where the input is a spike by type, a burst of n as n. NeuroBench: \
+         AC where a whole input tensor is -1, 0 or 1. SpikingJelly: AC where it is 0 or 1; zero weights count. syops-counter: \
+         as SpikingJelly, with biases. Attention, scans and element-wise work are in none of them.",
+        unit.strip_suffix('s').unwrap_or(unit)
+    );
+    let mut table = Table::empty(format!("{id}-conventions"), "Operations in four conventions", caption);
+    table.place = Place::Detail;
+    label_columns(&mut table, part, None);
+    for (label, names) in CONVENTIONS {
+        for (kind, name) in ["MAC", "AC"].into_iter().zip(names) {
+            let cell = |group: &Group| {
+                let count = |n: f64| catalogue::count(n.round() as u64);
+                let bound = if is_bound(group, "op_coverage") { "≥ " } else { "" };
+                Cell::measured(mean(group, name).map(|n| format!("{bound}{}", count(n))))
+            };
+            table.push_column(Column::number(format!("{label} {kind}")), part.groups.iter().map(cell).collect());
+        }
+    }
+    for (label, names) in CONVENTIONS {
+        table.notes.extend(crossings(part, label, names));
+    }
+    Some(table)
+}
+
+const CONVENTIONS: [(&str, [&str; 2]); 4] = [
+    ("ours", ["weight_macs_forward", "acs_forward"]),
+    ("NeuroBench", ["neurobench_macs", "neurobench_acs"]),
+    ("SpikingJelly", ["spikingjelly_macs", "spikingjelly_acs"]),
+    ("syops", ["syops_macs", "syops_acs"]),
+];
+
+/// Price of a multiply–accumulate in accumulates at which two models cost the same; `None` where one always costs less.
+fn crossing(a: [f64; 2], b: [f64; 2]) -> Option<f64> {
+    let ratio = (b[1] - a[1]) / (a[0] - b[0]);
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+}
+
+fn crossings(part: &Part, convention: &str, [macs, acs]: [&str; 2]) -> Option<String> {
+    let counted: Vec<(String, [f64; 2])> =
+        part.groups.iter().filter_map(|g| Some((part.label(g), [mean(g, macs)?, mean(g, acs)?]))).collect();
+    let mut found = Vec::new();
+    for (i, (first, a)) in counted.iter().enumerate() {
+        for (second, b) in counted.iter().skip(i + 1) {
+            if let Some(ratio) = crossing(*a, *b) {
+                // above it, whoever has more multiply–accumulates costs more
+                let (less, more) = if a[0] < b[0] { (first, second) } else { (second, first) };
+                found.push((ratio, format!("{less} below {more} from {}", catalogue::significant(ratio, 3))));
+            }
+        }
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let all = found.len();
+    let mut texts: Vec<String> = found.into_iter().take(MOST_CROSSINGS).map(|(_, text)| text).collect();
+    if all > texts.len() {
+        texts.push(format!("and {} more", all - texts.len()));
+    }
+    let what = "price of a MAC in ACs at which the order of two models turns over";
+    (!texts.is_empty()).then(|| format!("By {convention} counts, {what}: {}.", texts.join("; ")))
+}
+
+/// The first main metric against the energy of the forward pass, a point per configuration.
+pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
+    let metric = *part.main_metrics().first()?;
+    let info = metric_info(part, metric);
+    let better = info.better?;
+    // figures of different price lists do not belong in one picture
+    if part.config("energy").len() != 1 {
+        return None;
+    }
+    let by = |price: &Price| -> Vec<Series> {
+        let one = |group: &Group| {
+            let pj = price.of(group).filter(|pj| *pj > 0.0)?;
+            let values = group.by_seed(metric, Some(part.split));
+            let points: Vec<_> = point(pj / 1e3, values.into_values()).into_iter().collect();
+            (!points.is_empty()).then(|| Series { label: part.label(group), points })
+        };
+        part.groups.iter().filter_map(one).collect()
+    };
+    let series = by(&PRICES[SHOWN]);
+    if series.len() < 2 {
+        return None;
+    }
+    let unit = provenance::unit(part);
+    let one = unit.strip_suffix('s').unwrap_or(unit);
+    let mut caption = format!(
+        "Mean over seeds. Energy of the forward pass, arithmetic alone, by cost model {}; the table has the other prices. No \
+         model is both better and cheaper than: {}.",
+        cost_models(part),
+        fronts(&PRICES.iter().map(|price| (price.label, by(price))).collect::<Vec<_>>(), better)
+    );
+    if part.groups.iter().any(|group| is_bound(group, FORWARD)) {
+        caption.push_str(" Some energies are lower bounds, see the table.");
+    }
+    Some(Plot {
+        id: format!("{id}-energy"),
+        title: format!("{} against energy per {one}", info.label),
+        caption,
+        x_label: format!("nJ per {one}, forward"),
+        y_label: info.label,
+        log_x: wide(&series),
+        series,
+        level: None,
+    })
+}
+
+/// Who is on the front by each price; prices by which it is the same models are named together.
+fn fronts(all: &[(&str, Vec<Series>)], better: Better) -> String {
+    let mut found: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
+    for (price, series) in all.iter().filter(|(_, series)| !series.is_empty()) {
+        let models: Vec<&str> = front(series, better).into_iter().map(|s| s.label.as_str()).collect();
+        match found.iter_mut().find(|(known, _)| *known == models) {
+            Some((_, prices)) => prices.push(price),
+            None => found.push((models, vec![price])),
+        }
+    }
+    let text = |(models, prices): &(Vec<&str>, Vec<&str>)| format!("{} (by {})", models.join(", "), prices.join(", "));
+    found.iter().map(text).collect::<Vec<_>>().join("; ")
+}
+
+/// Series of one point each that no other beats in both directions.
+fn front(series: &[Series], better: Better) -> Vec<&Series> {
+    let at = |s: &Series| s.points.first().map(|p| (p.x, if better == Better::Lower { p.y } else { -p.y }));
+    let beaten = |s: &Series| {
+        let Some((x, y)) = at(s) else { return true };
+        series.iter().filter_map(at).any(|(ox, oy)| ox <= x && oy <= y && (ox < x || oy < y))
+    };
+    series.iter().filter(|s| !beaten(s)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::group::parts;
+    use super::super::model::Point;
+    use super::super::{ResultRow, fixture};
+    use super::*;
+
+    /// One cell with these metrics of training and a main metric.
+    fn rows(model: &str, bits: f64, metrics: &[(&str, f64)]) -> Vec<ResultRow> {
+        let cell = fixture::config(fixture::cell(model, 1), &[("energy", "prices-1999"), ("task.vocabulary", "byte")]);
+        let row = |split: &str, name: &str, value: f64| ResultRow {
+            split: Some(split.into()),
+            metric: Some(name.into()),
+            value: Some(value),
+            ..cell.clone()
+        };
+        let mut all = vec![row("test", "bits_per_byte", bits)];
+        all.extend(metrics.iter().map(|(name, value)| row(SPLIT, name, *value)));
+        all
+    }
+
+    fn counted(model: &str, bits: f64, energy: f64, counts: [f64; 2], coverage: f64) -> Vec<ResultRow> {
+        let [macs, acs] = counts;
+        rows(
+            model,
+            bits,
+            &[
+                ("energy_forward_pj", energy),
+                ("op_coverage", coverage),
+                ("energy_coverage_forward", 1.0),
+                ("energy_coverage_learning", 1.0),
+                ("weight_macs_forward", macs),
+                ("acs_forward", acs),
+                ("neurobench_macs", macs),
+                ("neurobench_acs", acs),
+            ],
+        )
+    }
+
+    #[test]
+    fn bounds_and_cost_models_are_named() {
+        let all = [counted("bim", 2.0, 1500.0, [100.0, 900.0], 0.5), counted("lstm", 2.2, 9e6, [400.0, 0.0], 1.0)];
+        let rows = all.concat();
+        let parts = parts(&rows);
+        let table = energies(&parts[0], "x").unwrap();
+        assert!(
+            table.caption.contains("prices-1999") && table.caption.contains("not a measurement"),
+            "{}",
+            table.caption
+        );
+        let text = |row: usize| table.rows[row].iter().map(|c| c.text.as_str()).collect::<Vec<_>>();
+        assert_eq!(text(0), ["bim", "≥ 1.50 nJ", "0.500"]);
+        assert_eq!(text(1), ["lstm", "9.00 µJ", "1.000"]);
+        assert!(table.notes[0].starts_with('≥'));
+        let plain = fixture::quickstart();
+        assert!(energies(&super::super::group::parts(&plain.rows)[0], "x").is_none(), "nothing counted, no table");
+    }
+
+    /// The six columns stand side by side, each with its ratio to the reference's; sums are of one price list.
+    #[test]
+    fn energy_is_told_whole_and_held_against_the_reference() {
+        let metrics = |scale: f64| {
+            let of = |name: &'static str, pj: f64| (name, pj * scale);
+            vec![
+                of("energy_synaptic_pj", 100.0),
+                of("energy_forward_pj", 200.0),
+                of("energy_forward_with_traffic_pj", 3000.0),
+                of("energy_learning_pj", 800.0),
+                of("energy_learning_with_traffic_pj", 5000.0),
+                ("op_coverage", 1.0),
+                (FORWARD, 1.0),
+                (LEARNING, 1.0),
+            ]
+        };
+        let mut all = [rows("plain", 2.0, &metrics(1.0)), rows("bim", 2.1, &metrics(0.5))].concat();
+        for row in &mut all {
+            row.config.insert("report.reference".into(), "plain".into());
+        }
+        let texts = |all: &[ResultRow]| {
+            let table = energies(&parts(all)[0], "x").unwrap();
+            let labels: Vec<String> = table.columns.iter().map(|c| c.label.clone()).collect();
+            let row: Vec<String> = table.rows[1].iter().map(|c| c.text.clone()).collect();
+            (labels, row, table.notes)
+        };
+        let (labels, row, notes) = texts(&all);
+        assert_eq!(labels[1..], PRICES.map(|p| p.label.to_owned()));
+        let (half, sum) = ("(0.50×)", "4.00 nJ (0.50×)");
+        assert!(row[1..].iter().all(|text| text.ends_with(half)) && row[6] == sum, "{row:?}");
+        assert_eq!(notes, ["×: of what plain takes."]);
+        // a figure of another list does not compare, and a lower bound has no ratio
+        let mut other = all.clone();
+        let bim = |row: &&mut ResultRow| row.model == "bim";
+        other.iter_mut().filter(bim).for_each(|row| drop(row.config.insert("energy".into(), "other".into())));
+        assert!(texts(&other).1[1..7].iter().all(|text| !text.contains('×')));
+        for row in all.iter_mut().filter(|row| row.model == "bim" && row.metric.as_deref() == Some(LEARNING)) {
+            row.value = Some(0.9);
+        }
+        let row = texts(&all).1;
+        assert_eq!(row[3..7], ["1.50 nJ (0.50×)", "≥ 400 pJ", "≥ 2.50 nJ", "≥ 4.00 nJ"]);
+    }
+
+    #[test]
+    fn the_order_turns_over_where_the_prices_say() {
+        assert_eq!(crossing([100.0, 900.0], [400.0, 0.0]), Some(3.0)); // 100·3 + 900 = 400·3
+        assert_eq!(crossing([100.0, 0.0], [400.0, 900.0]), None);
+        assert_eq!(crossing([100.0, 0.0], [100.0, 900.0]), None);
+        let all = [counted("bim", 2.0, 1.0, [100.0, 900.0], 1.0), counted("lstm", 2.2, 2.0, [400.0, 0.0], 1.0)];
+        let rows = all.concat();
+        let parts = parts(&rows);
+        let table = conventions(&parts[0], "x").unwrap();
+        assert!(table.notes[0].ends_with("turns over: bim below lstm from 3.00."), "{:?}", table.notes);
+    }
+
+    #[test]
+    fn the_front_is_what_nothing_beats() {
+        let at =
+            |label: &str, x: f64, y: f64| Series { label: label.into(), points: vec![Point { x, y, low: y, high: y }] };
+        let all = [at("cheap", 1.0, 3.0), at("beaten", 2.0, 3.5), at("good", 3.0, 1.0), at("equal", 1.0, 3.0)];
+        let labels = |better| front(&all, better).into_iter().map(|s| s.label.clone()).collect::<Vec<_>>();
+        assert_eq!(labels(Better::Lower), ["cheap", "good", "equal"]);
+        assert_eq!(labels(Better::Higher), ["cheap", "beaten", "equal"]);
+        let both = [("synaptic", all[..2].to_vec()), ("forward", all[..2].to_vec()), ("learning", all[1..3].to_vec())];
+        assert_eq!(fronts(&both, Better::Lower), "cheap (by synaptic, forward); beaten, good (by learning)");
+        let all = [counted("bim", 2.0, 1.0, [1.0, 1.0], 1.0), counted("lstm", 2.2, 2.0, [1.0, 1.0], 1.0)];
+        let rows = all.concat();
+        let parts = parts(&rows);
+        let plot = pareto(&parts[0], "x").unwrap();
+        assert!(plot.caption.contains("than: bim (by forward: arithmetic)."), "{}", plot.caption);
+    }
+}

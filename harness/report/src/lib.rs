@@ -1,0 +1,211 @@
+//! The report: load the stored results, compute plain data, render it. Nothing is measured here.
+
+mod catalogue;
+mod curves;
+mod detail;
+mod energy;
+#[cfg(test)]
+mod fixture;
+mod group;
+mod load;
+mod memory;
+mod model;
+mod paper;
+mod plot;
+mod provenance;
+mod render;
+mod spikes;
+mod tables;
+mod time_differences;
+
+use std::path::{Path, PathBuf};
+
+use data::error::{DataError, DataResult};
+use rows::results::ResultRow;
+
+pub use self::load::load;
+pub use self::model::{Loaded, Report};
+pub use self::paper::Paper;
+pub use self::render::{Format, render, terminal};
+
+use self::group::{Found, Part};
+use self::model::{Section, Summary};
+
+/// Configuration path of the name of the model that the others are compared with.
+const REFERENCE: &str = "report.reference";
+
+/// What can go wrong with a report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// Stored results are missing or corrupt, or the system refused.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The published values that were built in are not readable: a mistake of the build.
+    #[error("reports/paper.yaml or reports/spike-bounds.yaml: {0}")]
+    Paper(#[from] serde_yaml::Error),
+    /// A template that was built in is wrong: a mistake of the build.
+    #[error("reports/templates/{name}: {source}")]
+    Template {
+        /// The template.
+        name: &'static str,
+        /// The engine's answer.
+        source: Box<tera::Error>,
+    },
+}
+
+/// Computes the report of stored results: the same results give an equal report.
+pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
+    let parts = group::parts(&loaded.rows);
+    let title = match parts.as_slice() {
+        [first, rest @ ..] if rest.iter().all(|part| part.experiment == first.experiment) => {
+            first.experiment.to_owned()
+        }
+        _ => "Results".to_owned(),
+    };
+    let cells = parts.iter().flat_map(Part::runs).count();
+    let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed()).count();
+    Report {
+        outcome: format!("{cells} cells were planned, {completed} completed."),
+        sections: parts.iter().map(|part| section(part, &parts, loaded, paper)).collect(),
+        failures: tables::failures(&parts),
+        summaries: parts.iter().flat_map(summaries).collect(),
+        title,
+    }
+}
+
+fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Section {
+    let id = catalogue::slug(&format!("{} {} {}", part.experiment, part.task, part.scale));
+    let mut heading = catalogue::task_heading(part.family);
+    if part.task != part.family {
+        heading = format!("{heading}, {}", part.task);
+    }
+    let several = |key: fn(&Part<'_>) -> String| parts.iter().any(|other| key(other) != key(part));
+    if several(|p| p.experiment.to_owned()) {
+        heading = format!("{}: {heading}", part.experiment);
+    }
+    if several(|p| p.scale.to_owned()) {
+        heading = format!("{heading}, scale {}", part.scale);
+    }
+    let mut all = vec![tables::results(part, paper, &id)];
+    all.extend(detail::grids(part, &id));
+    all.extend(detail::classes(part, &id));
+    all.extend(detail::differences(part, &id));
+    all.extend(time_differences::table(part, loaded, &id));
+    all.extend(memory::table(part, &id));
+    all.extend(memory::crossovers(part, &id));
+    all.extend(tables::costs(part, &id));
+    all.extend(energy::energies(part, &id));
+    all.extend(spikes::table(part, &paper.spikes, &id));
+    all.extend(energy::conventions(part, &id));
+    all.extend(paper.table(part.family, format!("{id}-published")));
+    all.push(detail::runs(part, &id));
+    let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
+    plots.extend(curves::sweeps(part, &id));
+    plots.extend(energy::pareto(part, &id));
+    plots.extend(time_differences::plots(part, loaded, &id));
+    plots.extend(memory::plot(part, &id));
+    Section { heading, tables: all, plots, provenance: provenance::facts(part), id }
+}
+
+/// Every metric of every configuration over its completed seeds.
+fn summaries(part: &Part) -> Vec<Summary> {
+    let mut all = Vec::new();
+    for group in &part.groups {
+        let mut names: Vec<(Option<&str>, &str)> = Vec::new();
+        for row in group.completed().flat_map(|run| &run.metrics) {
+            let name = row.metric.as_deref().map(|metric| (row.split.as_deref(), metric));
+            names.extend(name.filter(|name| !names.contains(name)));
+        }
+        let settings: Vec<String> =
+            group.point.iter().filter_map(|(path, value)| value.map(|value| format!("{path}={value}"))).collect();
+        for (split, metric) in names {
+            let Found::Value(e) = group.metric(metric, split) else { continue };
+            all.push(Summary {
+                experiment: part.experiment.into(),
+                scale: part.scale.into(),
+                task: part.task.into(),
+                model: group.model.into(),
+                kind: group.kind.into(),
+                settings: settings.join(";"),
+                split: split.unwrap_or_default().into(),
+                metric: metric.into(),
+                mean: e.mean,
+                low: e.interval.map(|i| i.0),
+                high: e.interval.map(|i| i.1),
+                seeds: e.n,
+            });
+        }
+    }
+    all
+}
+
+/// Writes `report.md`, `tables.tex`, `report/index.html` and `report/<plot>.svg` into a directory; each file is written
+/// beside its name and renamed when whole. Returns the paths.
+///
+/// # Errors
+/// `Data` if the system refuses, `Template` if a template is wrong.
+pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportError> {
+    // everything is rendered before the first file is touched
+    let mut files = vec![
+        (dir.join("report.md"), render(report, Format::Markdown)?),
+        (dir.join("tables.tex"), render(report, Format::Latex)?),
+        (dir.join("report/index.html"), render(report, Format::Html)?),
+    ];
+    let plots = report.sections.iter().flat_map(|section| &section.plots);
+    files.extend(plots.map(|p| (dir.join(format!("report/{}.svg", p.id)), plot::svg(p))));
+    let folder = dir.join("report");
+    std::fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
+    for (path, text) in &files {
+        write_whole(path, text)?;
+    }
+    Ok(files.into_iter().map(|file| file.0).collect())
+}
+
+/// Writes a file beside its name, then renames it.
+fn write_whole(path: &Path, text: &str) -> DataResult<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    std::fs::write(&partial, text).map_err(DataError::io(&partial))?;
+    std::fs::rename(&partial, path).map_err(DataError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_written_whole_and_the_same_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = compute(&fixture::quickstart(), &Paper::embedded().unwrap());
+        let paths = write_all(dir.path(), &report).unwrap();
+        assert_eq!(paths.len(), 5, "{paths:?}");
+        let first: Vec<String> = paths.iter().map(|p| std::fs::read_to_string(p).unwrap()).collect();
+        let again = compute(&fixture::quickstart(), &Paper::embedded().unwrap());
+        write_all(dir.path(), &again).unwrap();
+        let second: Vec<String> = paths.iter().map(|p| std::fs::read_to_string(p).unwrap()).collect();
+        assert_eq!(first, second);
+        let files = |folder: &Path| std::fs::read_dir(folder).unwrap().count();
+        assert_eq!((files(dir.path()), files(&dir.path().join("report"))), (3, 3), "nothing partial may be left");
+    }
+
+    #[test]
+    fn every_table_is_whole_and_no_cell_is_empty() {
+        for loaded in [fixture::quickstart(), fixture::sweep(), fixture::all_failed()] {
+            let report = compute(&loaded, &Paper::embedded().unwrap());
+            for table in report.sections.iter().flat_map(|s| &s.tables).chain(&report.failures) {
+                for row in &table.rows {
+                    assert_eq!(row.len(), table.columns.len(), "{}", table.id);
+                    assert!(row.iter().all(|cell| !cell.text.trim().is_empty()), "{}: {row:?}", table.id);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_results_are_a_report_that_says_so() {
+        let report = compute(&Loaded::default(), &Paper::embedded().unwrap());
+        assert_eq!(report.outcome, "0 cells were planned, 0 completed.");
+        assert!(render(&report, Format::Html).unwrap().contains("0 cells were planned"));
+    }
+}

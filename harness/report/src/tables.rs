@@ -1,0 +1,417 @@
+//! The tables every section has: results and costs, and the table of failures.
+
+use std::collections::BTreeMap;
+
+use metrics::stats::Estimate;
+
+use super::catalogue::{self, Better, MetricInfo};
+use super::group::{Found, Group, Part};
+use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
+use super::paper::{Paper, Published};
+use super::provenance;
+
+/// In place of a setting or number that a row cannot have.
+const DOES_NOT_APPLY: &str = "does not apply";
+/// Configuration path of the steps per segment.
+const SEGMENT: &str = "train.segment";
+/// More steps than any recording has.
+const WHOLE_RECORDING: u64 = 1 << 20;
+/// Scale at which published numbers can be judged.
+const PAPER_SCALE: &str = "paper";
+/// Seeds below which no verdict is given.
+const VERDICT_SEEDS: usize = 3;
+
+/// Results with their intervals, the published values and a verdict.
+pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
+    let mut caption = provenance::caption(part);
+    let floor = part.floor();
+    if let Some(floor) = floor {
+        let source = format!("The text's source has an entropy of {floor:.3} bits per byte: no model can go below it.");
+        caption = format!("{caption} {source}");
+    }
+    let mut table = Table::empty(format!("{id}-results"), "Results", caption);
+    label_columns(&mut table, part, None);
+    let mut estimates: Vec<Estimate> = Vec::new();
+    for &name in &part.main_metrics() {
+        let info = metric_info(part, name);
+        let found: Vec<Found> = part.groups.iter().map(|group| group.metric(name, Some(part.split))).collect();
+        estimates.extend(found.iter().filter_map(Found::estimate));
+        let mut cells: Vec<Cell> =
+            part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
+        table.marks_best |= mark_best(&mut cells, &found, info.better);
+        table.push_column(Column::number(&info.label), cells);
+        if let Some(floor) = floor.filter(|_| name == "bits_per_byte") {
+            let above = |found: &Found| Cell::measured(found.estimate().map(|e| info.value(e.mean - floor)));
+            table.push_column(Column::number("above the floor"), found.iter().map(above).collect());
+        }
+    }
+    let mut add = |column: Column, cell: &dyn Fn(&Group) -> Cell| {
+        table.push_column(column, part.groups.iter().map(cell).collect());
+    };
+    let pruned = |group: &Group| group.metric("pruned_share", None).estimate().map(|e| format!("{:.3}", e.mean));
+    if part.groups.iter().any(|group| pruned(group).is_some()) {
+        let cell = |group: &Group| pruned(group).map_or_else(|| Cell::absent(DOES_NOT_APPLY), Cell::new);
+        add(Column::number("pruned at the end"), &cell);
+    }
+    training_columns(&mut table, part);
+    let mut add = |column: Column, cell: &dyn Fn(&Group) -> Cell| {
+        table.push_column(column, part.groups.iter().map(cell).collect());
+    };
+    add(Column::number("seeds"), &|group| Cell::new(group.completed().count().to_string()));
+    if part.runs().any(|run| !run.completed()) {
+        add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
+    }
+    add(Column::text("published (paper)"), &|group| published_cell(&paper.published(part.family, group.kind)));
+    add(Column::text("verdict"), &|group| verdict(part, group, &paper.published(part.family, group.kind)));
+    table.place = Place::Everywhere;
+    table.notes = notes(part, paper, &estimates);
+    table
+}
+
+/// Updates, data seen and steps per segment, where configurations that are compared differ in one of them: as much data in
+/// longer segments is fewer updates.
+fn training_columns(table: &mut Table, part: &Part) {
+    let whole = |mean: Option<f64>| mean.map(|mean| catalogue::count(mean.round() as u64));
+    let updates: Vec<_> = part.groups.iter().map(|group| whole(group.mean(|row| Some(row.updates as f64)))).collect();
+    let seen: Vec<_> = part.groups.iter().map(|group| whole(group.mean(|row| Some(row.seen as f64)))).collect();
+    let segments: Vec<_> = part.groups.iter().map(segment).collect();
+    let differ = |column: &[Option<String>]| {
+        let mut known = column.iter().flatten();
+        known.next().is_some_and(|first| known.any(|other| other != first))
+    };
+    if ![&updates, &seen, &segments].into_iter().any(|column| differ(column)) {
+        return;
+    }
+    let swept = |path: &str| part.varying.iter().any(|varying| varying.path == path);
+    let unit = provenance::unit(part);
+    let columns = [
+        ("updates".to_owned(), updates),
+        (format!("{unit} seen"), seen),
+        (format!("{unit} per segment"), if swept(SEGMENT) { Vec::new() } else { segments }),
+    ];
+    for (label, column) in columns {
+        if !column.is_empty() {
+            table.push_column(Column::number(label), column.into_iter().map(Cell::measured).collect());
+        }
+    }
+}
+
+/// Steps per segment of a configuration; a segment longer than any recording is the recording.
+fn segment(group: &Group) -> Option<String> {
+    let text = group.completed().find_map(|run| run.head.config.get(SEGMENT))?;
+    let whole = text.parse::<u64>().ok().is_some_and(|steps| steps >= WHOLE_RECORDING);
+    Some(if whole { "whole recordings".into() } else { text.clone() })
+}
+
+/// What training took; `None` if no run completed.
+pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
+    part.runs().find(|run| run.completed())?;
+    let unit = provenance::unit(part);
+    let caption = format!(
+        "Means over completed seeds, on {}. Training time leaves out evaluation and writing. Peak memory is the \
+         allocator's highest within a step, without what the process held before; state is recurrent state and traces.",
+        provenance::machine(part)
+    );
+    let mut table = Table::empty(format!("{id}-costs"), "Costs", caption);
+    table.place = Place::Everywhere;
+    label_columns(&mut table, part, None);
+    let mut add = |column: Column, text: &dyn Fn(&Group) -> Option<String>| {
+        let cells = part.groups.iter().map(|group| Cell::measured(text(group)));
+        table.push_column(column, cells.collect());
+    };
+    let whole = |mean: f64| catalogue::count(mean.round() as u64);
+    add(Column::number("parameters"), &|group| group.mean(|row| row.parameters.map(|n| n as f64)).map(whole));
+    add(Column::number(format!("{unit} seen")), &|group| group.mean(|row| Some(row.seen as f64)).map(whole));
+    add(Column::number("training time"), &|group| group.mean(|row| Some(row.train_s)).map(catalogue::duration));
+    add(Column::number(format!("{unit}/s")), &|group| {
+        group.mean(|row| (row.train_s > 0.0).then(|| row.seen as f64 / row.train_s)).map(whole)
+    });
+    add(Column::number("peak memory"), &|group| {
+        group.mean(|row| row.peak_bytes.map(|n| n as f64)).map(catalogue::bytes)
+    });
+    add(Column::number("state"), &|group| group.mean(|row| row.state_bytes.map(|n| n as f64)).map(catalogue::bytes));
+    // only models with spiking neurons have it: a note, not a column of gaps
+    let sparsity = |group: &Group| group.metric("spike_sparsity", None).estimate().map(|e| e.mean);
+    let spiking = part.groups.iter().filter_map(|g| Some(format!("{} {:.3}", part.label(g), sparsity(g)?)));
+    let spiking: Vec<String> = spiking.collect();
+    if !spiking.is_empty() {
+        table
+            .notes
+            .push(format!("Spike sparsity (share of neuron-step pairs without a spike): {}.", spiking.join(", ")));
+    }
+    Some(table)
+}
+
+/// Every planned cell that did not complete; `None` if all did.
+pub(super) fn failures(parts: &[Part]) -> Option<Table> {
+    let mut failed = Vec::new();
+    for part in parts {
+        for group in &part.groups {
+            failed.extend(group.runs.iter().filter(|run| !run.completed()).map(|run| (part, group, run.head)));
+        }
+    }
+    if failed.is_empty() {
+        return None;
+    }
+    let caption = "Planned cells that did not complete. None of their numbers is in the tables above.";
+    let mut table = Table::empty("failures".into(), "Failures", caption);
+    table.place = Place::Everywhere;
+    let mut add = |column: Column, text: &dyn Fn(&(&Part, &Group, &super::ResultRow)) -> Cell| {
+        table.push_column(column, failed.iter().map(text).collect());
+    };
+    if parts.len() > 1 {
+        add(Column::text("experiment"), &|f| Cell::new(format!("{} ({}, {})", f.0.experiment, f.0.task, f.0.scale)));
+    }
+    add(Column::text("model"), &|f| Cell::new(f.0.label(f.1)));
+    add(Column::number("seed"), &|f| Cell::new(f.2.seed.to_string()));
+    add(Column::text("outcome"), &|f| Cell::new(outcome_text(&f.2.outcome)));
+    add(Column::number("updates made"), &|f| Cell::new(catalogue::count(f.2.updates)));
+    add(Column::text("reason"), &|f| {
+        let reason = f.2.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
+        Cell::new(reason.unwrap_or("no reason recorded"))
+    });
+    add(Column::text("cell"), &|f| Cell::new(&f.2.cell));
+    Some(table)
+}
+
+/// Adds the model's name and the value of every setting that varies; `extra` names one more row.
+pub(super) fn label_columns(table: &mut Table, part: &Part, extra: Option<&str>) {
+    let models = part.groups.iter().map(|group| Cell::new(group.model)).chain(extra.map(Cell::new));
+    table.push_column(Column::text("model"), models.collect());
+    for varying in &part.varying {
+        let cell = |group: &Group| {
+            let value = group.runs.first().and_then(|run| run.head.config.get(varying.path));
+            value.filter(|value| !value.is_empty()).map_or_else(|| Cell::absent(DOES_NOT_APPLY), Cell::new)
+        };
+        let cells = part.groups.iter().map(cell).chain(extra.map(|_| Cell::absent(DOES_NOT_APPLY)));
+        table.push_column(Column::number(&varying.label), cells.collect());
+    }
+}
+
+/// What is known of a metric, with the unit of this section's tokens in its label.
+pub(super) fn metric_info(part: &Part, name: &str) -> MetricInfo {
+    let mut info = catalogue::metric(name);
+    if name == "perplexity" {
+        let unit = provenance::unit(part);
+        info.label = format!("perplexity per {}", unit.strip_suffix('s').unwrap_or(unit));
+    }
+    info
+}
+
+/// A metric of a configuration, or why there is none.
+pub(super) fn metric_cell(group: &Group, found: &Found, info: &MetricInfo) -> Cell {
+    let completed = group.completed().count();
+    match found {
+        Found::Value(e) if e.n == completed || e.n == 1 => Cell::new(info.estimate(e)),
+        Found::Value(e) => Cell::new(format!("{} ({} seeds)", info.estimate(e), e.n)),
+        Found::Undefined => Cell::absent("undefined"),
+        Found::Missing if completed == 0 => Cell::absent(outcomes(group)),
+        Found::Missing => Cell::absent(NOT_MEASURED),
+    }
+}
+
+/// Marks the best of at least two means; whether it did.
+pub(super) fn mark_best(cells: &mut [Cell], found: &[Found], better: Option<Better>) -> bool {
+    let means: Vec<Option<f64>> = found.iter().map(|f| f.estimate().map(|e| e.mean)).collect();
+    let values = || means.iter().copied().flatten();
+    let best = match better {
+        Some(Better::Lower) => values().min_by(f64::total_cmp),
+        Some(Better::Higher) => values().max_by(f64::total_cmp),
+        None => None,
+    };
+    let Some(best) = best.filter(|_| values().count() > 1) else { return false };
+    for (cell, mean) in cells.iter_mut().zip(means) {
+        cell.best = mean.is_some_and(|mean| mean.total_cmp(&best).is_eq());
+    }
+    true
+}
+
+/// An outcome in words.
+pub(super) fn outcome_text(outcome: &str) -> String {
+    outcome.replace('_', " ")
+}
+
+/// What became of a configuration's cells: `completed`, or how many of each.
+fn outcomes(group: &Group) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for run in &group.runs {
+        *counts.entry(&run.head.outcome).or_default() += 1;
+    }
+    let several = counts.len() > 1;
+    let text = |(outcome, n): (&&str, &usize)| {
+        if several { format!("{n} {}", outcome_text(outcome)) } else { outcome_text(outcome) }
+    };
+    counts.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn published_cell(published: &[Published]) -> Cell {
+    let each: Vec<String> =
+        published.iter().map(|p| format!("{} {}", p.metric.label, p.metric.text(p.value))).collect();
+    if each.is_empty() { Cell::absent("no published value") } else { Cell::new(each.join(", ")) }
+}
+
+/// Whether the paper's deciding number was reproduced, if that can be said.
+fn verdict(part: &Part, group: &Group, published: &[Published]) -> Cell {
+    let Some(p) = published.first() else { return Cell::absent("no published value") };
+    if part.scale != PAPER_SCALE {
+        return Cell::new("not comparable at this scale");
+    }
+    if part.generated() {
+        return Cell::new("not comparable: generated data");
+    }
+    if let Some(folder) = provenance::other_folder(part) {
+        return Cell::new(format!("not comparable: data in `{folder}`"));
+    }
+    if provenance::trains_elsewhere(part) {
+        return Cell::new("not comparable: other training split");
+    }
+    let Found::Value(e) = group.metric(p.name, Some(part.split)) else { return Cell::absent(NOT_MEASURED) };
+    let Some((low, high)) = e.interval.filter(|_| e.n >= VERDICT_SEEDS) else { return Cell::new("underpowered") };
+    // all of the interval on one side of the margin's end: more spread never helps
+    let bound = p.metric.worst_equal(p.value);
+    let (best, worst) = match p.metric.better {
+        Better::Lower => (low <= bound, high <= bound),
+        Better::Higher => (high >= bound, low >= bound),
+    };
+    Cell::new(match (best, worst) {
+        (_, true) => "reproduced",
+        (false, false) => "not reproduced",
+        (true, false) => "underpowered",
+    })
+}
+
+fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (better, word) in [(Better::Lower, "Lower"), (Better::Higher, "Higher")] {
+        let infos = part.main_metrics().into_iter().map(|name| metric_info(part, name));
+        let labels: Vec<String> = infos.filter(|info| info.better == Some(better)).map(|info| info.label).collect();
+        if !labels.is_empty() {
+            notes.push(format!("{word} is better: {}.", labels.join(", ")));
+        }
+    }
+    let with_interval = || estimates.iter().filter(|e| e.interval.is_some()).map(|e| e.n);
+    if let (Some(fewest), Some(most)) = (with_interval().min(), with_interval().max()) {
+        let seeds = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
+        notes.push(format!("Mean with its 95 % t interval over {seeds} seeds."));
+    }
+    if estimates.iter().any(|e| e.interval.is_none()) {
+        notes.push("1 seed, no interval.".into());
+    }
+    notes.push(provenance::rates(part));
+    if part.runs().any(|run| !run.completed()) {
+        notes.push("Only completed cells count; the others are listed under Failures.".into());
+    }
+    let judged = part.groups.iter().any(|group| !paper.published(part.family, group.kind).is_empty());
+    if part.scale == PAPER_SCALE && judged {
+        notes.push(format!(
+            "Verdict, with at least {VERDICT_SEEDS} seeds: reproduced if all of the interval is better than the paper's first \
+             value or worse by no more than its margin in `reports/paper.yaml`, not reproduced if none of it is, otherwise \
+             underpowered."
+        ));
+    }
+    notes
+}
+
+impl Found {
+    /// The estimate, if there is one.
+    pub(super) fn estimate(&self) -> Option<Estimate> {
+        match self {
+            Self::Value(e) => Some(*e),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::group::parts;
+    use super::super::{ResultRow, fixture};
+    use super::*;
+
+    /// Verdict on bim's perplexity per word (published: 20.1) from one value per seed.
+    fn verdict_of(values: &[f64], change: impl Fn(&mut ResultRow)) -> String {
+        let rows: Vec<ResultRow> = (1u64..)
+            .zip(values)
+            .map(|(seed, &value)| {
+                let mut row = fixture::cell("bim", seed);
+                (row.scale, row.split) = ("paper".into(), Some("test".into()));
+                (row.metric, row.value) = (Some("perplexity_per_word".into()), Some(value));
+                change(&mut row);
+                row
+            })
+            .collect();
+        let parts = parts(&rows);
+        let paper = Paper::embedded().unwrap();
+        verdict(&parts[0], &parts[0].groups[0], &paper.published("language", "bim")).text
+    }
+
+    #[test]
+    fn verdicts_are_careful() {
+        let set = |path: &'static str, value: &'static str| {
+            move |row: &mut ResultRow| drop(row.config.insert(path.into(), value.into()))
+        };
+        assert_eq!(verdict_of(&[19.8, 20.3, 20.4], |_| ()), "reproduced");
+        assert_eq!(verdict_of(&[15.0, 15.1, 15.2], |_| ()), "reproduced", "better than published");
+        assert_eq!(verdict_of(&[24.0, 25.0, 24.5], |_| ()), "not reproduced");
+        assert_eq!(verdict_of(&[20.1, 20.1], |_| ()), "underpowered");
+        // 20.1 has 4.329 bits, 2 % more of them are 21.34
+        assert_eq!(verdict_of(&[21.2, 21.25, 21.3], |_| ()), "underpowered", "the interval passes the margin");
+        assert_eq!(verdict_of(&[21.2, 21.21, 21.22], |_| ()), "reproduced", "within the margin");
+        assert_eq!(verdict_of(&[21.5, 21.55, 21.6], |_| ()), "not reproduced", "outside of it");
+        assert_eq!(verdict_of(&[10.0, 20.0, 40.0], |_| ()), "underpowered", "spread must not help");
+        assert_eq!(verdict_of(&[20.0, 20.1, 20.2], |row| row.scale = "sample".into()), "not comparable at this scale");
+        assert_eq!(
+            verdict_of(&[20.0, 20.1, 20.2], set("task.train_split", "valid")),
+            "not comparable: other training split"
+        );
+        assert_eq!(verdict_of(&[20.0, 20.1, 20.2], set("task.generate", "100")), "not comparable: generated data");
+        assert_eq!(verdict_of(&[20.0, 20.1, 20.2], |row| row.outcome = "failed".into()), NOT_MEASURED);
+    }
+
+    /// Configurations with as many bytes in segments of other lengths: the table says what each made of them.
+    #[test]
+    fn updates_data_and_segments_are_shown_where_they_differ() {
+        let columns = |segments: [&str; 2], updates: u64| -> Vec<(String, Vec<String>)> {
+            let row = |(model, segment): (&str, &str), updates: u64| {
+                let mut row = fixture::config(fixture::cell(model, 1), &[("train.segment", segment)]);
+                (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(2.0));
+                row.updates = updates;
+                row
+            };
+            let rows = [row(("bim", segments[0]), 400), row(("lstm", segments[1]), updates)];
+            let parts = parts(&rows);
+            let table = results(&parts[0], &Paper::embedded().unwrap(), "x");
+            let texts = |i: usize| table.rows.iter().map(|row| row[i].text.clone()).collect();
+            table.columns.iter().enumerate().map(|(i, column)| (column.label.clone(), texts(i))).collect()
+        };
+        let found = columns(["32", "1048576"], 100);
+        let of = |label: &str| found.iter().find(|column| column.0 == label).map(|column| column.1.join(" and "));
+        assert_eq!(of("updates").as_deref(), Some("400 and 100"));
+        assert_eq!(of("tokens seen").as_deref(), Some("100,000 and 100,000"));
+        assert_eq!(of("tokens per segment").as_deref(), Some("32 and whole recordings"));
+        assert!(columns(["32", "32"], 400).iter().all(|column| column.0 != "updates"), "nothing differs");
+        assert!(columns(["32", "64"], 400).iter().any(|column| column.0 == "updates"), "segments differ");
+    }
+
+    #[test]
+    fn the_grid_that_chose_the_rates_is_named() {
+        let pairs = [("report.rates_from", "baseline_learning_rates.sample"), ("report.rates_tried", "6")];
+        let rows = [fixture::config(fixture::cell("bim", 1), &pairs)];
+        let parts = parts(&rows);
+        let table = results(&parts[0], &Paper::embedded().unwrap(), "x");
+        let expected =
+            "Learning rates: chosen by `baseline_learning_rates.sample`, which tries the same 6 for each model.";
+        assert!(table.notes.iter().any(|note| note == expected), "{:?}", table.notes);
+    }
+
+    #[test]
+    fn ties_are_all_best_and_a_lone_value_is_not() {
+        let found = |mean| Found::Value(Estimate { mean, interval: None, n: 1 });
+        let mut cells = vec![Cell::new("a"), Cell::new("b"), Cell::new("c"), Cell::new("d")];
+        let all = [found(0.5), found(0.7), Found::Missing, found(0.7)];
+        assert!(mark_best(&mut cells, &all, Some(Better::Higher)));
+        assert_eq!(cells.iter().map(|c| c.best).collect::<Vec<_>>(), [false, true, false, true]);
+        assert!(!mark_best(&mut cells, &[found(1.0), Found::Undefined], Some(Better::Lower)));
+        assert!(!mark_best(&mut cells, &all, None));
+    }
+}

@@ -1,0 +1,380 @@
+//! Parquet files of rows. A file is written beside its name, synced, and renamed when whole; equal rows and metadata
+//! give equal bytes.
+
+mod parts;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+pub use self::parts::discard_parts;
+pub use self::writer::PartWriter;
+use crate::row::Row;
+use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
+use data::error::{At, DataError, DataResult};
+
+/// What a file's key-value metadata says: configuration, versions, hashes.
+pub type Metadata = BTreeMap<String, String>;
+
+/// zstd's own default level.
+const ZSTD_LEVEL: i32 = 3;
+
+/// Key under which the `parquet` crate keeps the Arrow schema; not the caller's metadata.
+const ARROW_KEY: &str = "ARROW:schema";
+
+/// Writes `rows` as `steps.parquet` columns to `path`, with `meta` in the file's metadata.
+///
+/// # Errors
+/// `Io` if the system refuses.
+pub fn write_steps(path: &Path, rows: &[StepRow], meta: &Metadata) -> DataResult<()> {
+    write_rows(path, rows, meta)
+}
+
+/// Writes `rows` as `layers.parquet` columns; see [`write_steps`].
+///
+/// # Errors
+/// `Io` if the system refuses.
+pub fn write_layers(path: &Path, rows: &[LayerRow], meta: &Metadata) -> DataResult<()> {
+    write_rows(path, rows, meta)
+}
+
+/// Writes `rows` as `evals.parquet` columns; see [`write_steps`].
+///
+/// # Errors
+/// `Io` if the system refuses.
+pub fn write_evals(path: &Path, rows: &[EvalRow], meta: &Metadata) -> DataResult<()> {
+    write_rows(path, rows, meta)
+}
+
+/// Writes `rows` as `predictions.parquet` columns; see [`write_steps`].
+///
+/// # Errors
+/// `Io` if the system refuses.
+pub fn write_predictions(path: &Path, rows: &[PredictionRow], meta: &Metadata) -> DataResult<()> {
+    write_rows(path, rows, meta)
+}
+
+/// Reads what [`write_steps`] wrote.
+///
+/// # Errors
+/// `Io` if the file cannot be opened, `Corrupt` if it is no Parquet file with these columns.
+pub fn read_steps(path: &Path) -> DataResult<Vec<StepRow>> {
+    read_rows(path)
+}
+
+/// Reads what [`write_layers`] wrote.
+///
+/// # Errors
+/// As [`read_steps`].
+pub fn read_layers(path: &Path) -> DataResult<Vec<LayerRow>> {
+    read_rows(path)
+}
+
+/// Reads what [`write_evals`] wrote.
+///
+/// # Errors
+/// As [`read_steps`].
+pub fn read_evals(path: &Path) -> DataResult<Vec<EvalRow>> {
+    read_rows(path)
+}
+
+/// Reads what [`write_predictions`] wrote.
+///
+/// # Errors
+/// As [`read_steps`].
+pub fn read_predictions(path: &Path) -> DataResult<Vec<PredictionRow>> {
+    read_rows(path)
+}
+
+/// The metadata that the writer of a file gave it.
+///
+/// # Errors
+/// As [`read_steps`].
+pub fn read_metadata(path: &Path) -> DataResult<Metadata> {
+    let reader = open(path)?;
+    let pairs = reader.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+    let pairs = pairs.filter(|pair| pair.key != ARROW_KEY);
+    Ok(pairs.map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default())).collect())
+}
+
+/// Writes a table to `path`: beside the name, synced, then renamed, and the renaming synced.
+pub(super) fn write_batch(path: &Path, batch: &RecordBatch, meta: &Metadata) -> DataResult<()> {
+    place(path, &batch.schema(), properties(meta), |writer| writer.write(batch).map_err(refused(path)))?;
+    sync_folder(path.parent().unwrap_or(path))
+}
+
+/// Writes a table as [`write_batch`] does, but leaves syncing the folder to the caller, who may have more files for it.
+fn place(
+    path: &Path,
+    schema: &SchemaRef,
+    properties: Result<WriterProperties, ParquetError>,
+    fill: impl FnOnce(&mut ArrowWriter<File>) -> DataResult<()>,
+) -> DataResult<()> {
+    let temporary = temporary(path);
+    let write = || {
+        let file = File::create(&temporary).map_err(DataError::io(&temporary))?;
+        let properties = properties.map_err(refused(&temporary))?;
+        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(refused(&temporary))?;
+        fill(&mut writer)?;
+        let file = writer.into_inner().map_err(refused(&temporary))?;
+        file.sync_all().map_err(DataError::io(&temporary))?;
+        std::fs::rename(&temporary, path).map_err(DataError::io(path))
+    };
+    let written = write();
+    if written.is_err() {
+        // The error that is returned says more than one of cleaning up would.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Reads a table batch by batch, an empty one first: so the columns of a file without rows are looked at too.
+pub(super) fn read_batches(path: &Path, mut take: impl FnMut(&RecordBatch) -> DataResult<()>) -> DataResult<()> {
+    let reader = open(path)?;
+    take(&RecordBatch::new_empty(reader.schema().clone()))?;
+    for batch in reader.build().map_err(corrupt(path))? {
+        take(&batch.map_err(|error| corrupt(path)(error.into()))?)?;
+    }
+    Ok(())
+}
+
+/// A system's or library's refusal to write.
+pub(super) fn refused<E: Into<ParquetError>>(path: &Path) -> impl FnOnce(E) -> DataError + '_ {
+    move |error| DataError::io(path)(std::io::Error::other(error.into()))
+}
+
+fn corrupt(path: &Path) -> impl FnOnce(ParquetError) -> DataError + '_ {
+    move |error| DataError::corrupt(path, At::File, "a Parquet file of this program", error.to_string())
+}
+
+fn open(path: &Path) -> DataResult<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(path).map_err(DataError::io(path))?;
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(corrupt(path))
+}
+
+fn properties(meta: &Metadata) -> Result<WriterProperties, ParquetError> {
+    let pairs = meta.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+    let compression = Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?);
+    Ok(WriterProperties::builder().set_compression(compression).set_key_value_metadata(Some(pairs)).build())
+}
+
+/// For files that are read once and then removed: neither compressed nor with dictionaries.
+fn plain() -> WriterProperties {
+    WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).set_dictionary_enabled(false).build()
+}
+
+/// `path` + `.tmp-<pid>`.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".tmp-{}", std::process::id()));
+    name.into()
+}
+
+/// Makes renames and removals in a folder last.
+fn sync_folder(folder: &Path) -> DataResult<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(DataError::io(folder))
+}
+
+fn write_rows<R: Row>(path: &Path, rows: &[R], meta: &Metadata) -> DataResult<()> {
+    write_batch(path, &R::to_batch(rows).map_err(refused(path))?, meta)
+}
+
+fn read_rows<R: Row>(path: &Path) -> DataResult<Vec<R>> {
+    let mut rows = Vec::new();
+    read_batches(path, |batch| {
+        rows.extend(R::from_batch(path, batch)?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn float(rng: &mut ChaCha8Rng) -> f64 {
+        match rng.random_range(0..8) {
+            0 => f64::INFINITY,
+            1 => -0.0,
+            2 => f64::MIN_POSITIVE / 2.0,
+            _ => rng.random::<f64>() * 1e3 - 500.0,
+        }
+    }
+
+    fn some<T>(rng: &mut ChaCha8Rng, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
+        if rng.random_bool(0.4) { None } else { Some(value(rng)) }
+    }
+
+    fn string(rng: &mut ChaCha8Rng) -> String {
+        let len = rng.random_range(0..6);
+        (0..len).map(|_| rng.random::<char>()).collect()
+    }
+
+    fn counts(rng: &mut ChaCha8Rng) -> Vec<u64> {
+        (0..rng.random_range(0..4)).map(|_| rng.random()).collect()
+    }
+
+    pub(super) fn step(rng: &mut ChaCha8Rng) -> StepRow {
+        StepRow {
+            step: rng.random(),
+            seen: rng.random(),
+            elapsed_s: float(rng),
+            loss: some(rng, float),
+            learning_rate: float(rng),
+            grad_norm: float(rng),
+            update_norm: float(rng),
+            state_bytes: some(rng, Rng::random),
+            live_bytes: some(rng, Rng::random),
+            peak_bytes: some(rng, Rng::random),
+            peak_bytes_forward: some(rng, Rng::random),
+            peak_bytes_learning: some(rng, Rng::random),
+            rss_bytes: some(rng, Rng::random),
+            device_bytes: None,
+            spike_sparsity: some(rng, float),
+            activation_sparsity: some(rng, float),
+            connection_sparsity: some(rng, float),
+            macs_forward: some(rng, Rng::random),
+            acs_forward: some(rng, Rng::random),
+            macs_learning: some(rng, Rng::random),
+            acs_learning: some(rng, Rng::random),
+            macs_dense: some(rng, Rng::random),
+            op_coverage: some(rng, float),
+            energy_forward_pj: some(rng, float),
+            energy_learning_pj: some(rng, float),
+            elementwise_forward: some(rng, Rng::random),
+            elementwise_learning: some(rng, Rng::random),
+            activation_macs_forward: some(rng, Rng::random),
+            activation_macs_learning: some(rng, Rng::random),
+            neuron_updates: some(rng, Rng::random),
+            weight_words_forward: some(rng, Rng::random),
+            weight_words_learning: some(rng, Rng::random),
+            state_words_forward: some(rng, Rng::random),
+            state_words_learning: some(rng, Rng::random),
+            operations_reverse: some(rng, Rng::random),
+            operations_traces: some(rng, Rng::random),
+            operations_stdp: some(rng, Rng::random),
+            operations_pruning: some(rng, Rng::random),
+            operations_optimizer: some(rng, Rng::random),
+            operations_passes: some(rng, Rng::random),
+            updates: rng.random(),
+            energy_forward_with_traffic_pj: some(rng, float),
+            energy_learning_with_traffic_pj: some(rng, float),
+            energy_coverage_forward: some(rng, float),
+            energy_coverage_learning: some(rng, float),
+            neurobench_macs: some(rng, Rng::random),
+            neurobench_acs: some(rng, Rng::random),
+            spikingjelly_macs: some(rng, Rng::random),
+            spikingjelly_acs: some(rng, Rng::random),
+            syops_macs: some(rng, Rng::random),
+            syops_acs: some(rng, Rng::random),
+            data_wait_s: float(rng),
+            events_forward: some(rng, Rng::random),
+            events_learning: some(rng, Rng::random),
+            spike_synapses: some(rng, Rng::random),
+            neurons_fired: some(rng, Rng::random),
+            spikes: some(rng, Rng::random),
+            code_macs_forward: counts(rng),
+            code_macs_learning: counts(rng),
+        }
+    }
+
+    pub(super) fn layer(rng: &mut ChaCha8Rng) -> LayerRow {
+        LayerRow { step: rng.random(), layer: string(rng), quantity: string(rng), value: float(rng) }
+    }
+
+    pub(super) fn eval(rng: &mut ChaCha8Rng) -> EvalRow {
+        EvalRow {
+            step: rng.random(),
+            seen: rng.random(),
+            split: string(rng),
+            metric: string(rng),
+            value: some(rng, float),
+            n: rng.random(),
+            low: some(rng, float),
+            high: some(rng, float),
+        }
+    }
+
+    pub(super) fn prediction(rng: &mut ChaCha8Rng) -> PredictionRow {
+        let scores = rng.random_range(0..4);
+        PredictionRow {
+            item: string(rng),
+            split: string(rng),
+            target: some(rng, string),
+            scores: (0..scores).map(|_| float(rng)).collect(),
+            hypothesis: some(rng, string),
+            nll: some(rng, float),
+        }
+    }
+
+    /// Rows of random content come back equal, whatever is null and however many there are; a batch of the reader
+    /// has 1024 rows.
+    #[test]
+    fn rows_come_back_exactly() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.parquet");
+        let meta = Metadata::from([("b".into(), String::new()), ("a".into(), "{\"x\": 1}".into())]);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for rows in [0, 1, 7, 1024, 3000] {
+            let (mut steps, mut layers) = (Vec::new(), Vec::new());
+            let (mut evals, mut predictions) = (Vec::new(), Vec::new());
+            for _ in 0..rows {
+                steps.push(step(&mut rng));
+                layers.push(layer(&mut rng));
+                evals.push(eval(&mut rng));
+                predictions.push(prediction(&mut rng));
+            }
+            write_steps(&path, &steps, &meta).unwrap();
+            assert_eq!(read_steps(&path).unwrap(), steps);
+            assert_eq!(read_metadata(&path).unwrap(), meta);
+            write_layers(&path, &layers, &meta).unwrap();
+            assert_eq!(read_layers(&path).unwrap(), layers);
+            write_evals(&path, &evals, &meta).unwrap();
+            assert_eq!(read_evals(&path).unwrap(), evals);
+            write_predictions(&path, &predictions, &meta).unwrap();
+            assert_eq!(read_predictions(&path).unwrap(), predictions);
+            let first = std::fs::read(&path).unwrap();
+            write_predictions(&path, &predictions, &meta).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), first, "equal rows give equal bytes");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary is left");
+    }
+
+    #[test]
+    fn a_diverged_loss_is_kept_and_is_not_null() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("steps.parquet");
+        write_steps(&path, &[StepRow { loss: Some(f64::NAN), ..StepRow::default() }], &Metadata::new()).unwrap();
+        assert!(read_steps(&path).unwrap()[0].loss.unwrap().is_nan());
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("steps.parquet");
+        assert!(matches!(read_steps(&path), Err(DataError::Io { .. })));
+        std::fs::write(&path, "not parquet").unwrap();
+        let error = read_steps(&path).unwrap_err().to_string();
+        assert!(error.contains("steps.parquet: "), "{error}");
+        write_layers(&path, &[], &Metadata::new()).unwrap();
+        // Without rows there is no batch to look into, so the columns must be checked before.
+        assert!(matches!(read_steps(&path), Err(DataError::Corrupt { .. })));
+        let nowhere = dir.path().join("no/such/folder.parquet");
+        assert!(matches!(write_steps(&nowhere, &[], &Metadata::new()), Err(DataError::Io { .. })));
+    }
+}

@@ -1,0 +1,375 @@
+//! The command line.
+
+mod data;
+mod inspect;
+mod mini;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use learner::product::InstructionSet;
+
+use crate::error::{Error, Result, exit};
+use crate::jobs::{stop_at_end_of_input, work_in_processes};
+use crate::plan::{OpenTasks, Plan};
+use crate::progress::Display;
+use crate::schedule::{Build, Context, device_name, work, write_table};
+use crate::store::{CellDir, Outcome, Status, read_json};
+use ::data::fetch::report::Mode;
+use grid::Selection;
+
+/// Runs experiment grids, records every step to Parquet, and renders comparison tables.
+#[derive(Parser)]
+#[command(name = "harness", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Show no progress.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Form of progress lines on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train every cell of the grids that is not finished, write results, render the report, print the table
+    Run(RunArgs),
+    /// Show what would run; train nothing
+    Plan(PlanArgs),
+    /// Render reports from stored results alone
+    Report(ReportArgs),
+    /// Run one cell of a plan
+    Worker(WorkerArgs),
+    /// Datasets
+    #[command(subcommand)]
+    Data(DataCommand),
+}
+
+#[derive(Args)]
+struct Select {
+    /// Grid files
+    #[arg(required = true)]
+    grids: Vec<PathBuf>,
+    /// Folder of run directories
+    #[arg(long, default_value = "runs")]
+    out: PathBuf,
+    /// Data directory
+    #[arg(long, env = "HARNESS_DATA", default_value = "data")]
+    data: PathBuf,
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Override a value, such as train.seen=100000 or bim.lambda=1
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Run a part of the cells, such as model=bim|lstm,seed=1
+    #[arg(long, value_name = "EXPR")]
+    only: Option<String>,
+    /// Prices of operations: a known list such as horowitz-2014-fp32 or loihi-2018, or a .yaml file
+    #[arg(long, value_name = "NAME|FILE")]
+    cost_model: Option<String>,
+    /// Named scale of the grid file
+    #[arg(long, value_name = "NAME")]
+    scale: Option<String>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    select: Select,
+    /// Longest training time of a cell, in seconds
+    #[arg(long, value_name = "S")]
+    limit_seconds: Option<f64>,
+    /// Cells at once, each in a process of its own that gets its share of the processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
+}
+
+#[derive(Args)]
+struct WorkerArgs {
+    /// Plan file of a run directory
+    #[arg(long)]
+    plan: PathBuf,
+    /// Which cell of it, from 0
+    #[arg(long)]
+    index: usize,
+    /// Stop with a checkpoint when standard input ends
+    #[arg(long, hide = true)]
+    stop_at_eof: bool,
+    /// Data directory
+    #[arg(long, env = "HARNESS_DATA", default_value = "data")]
+    data: PathBuf,
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Longest training time, in seconds
+    #[arg(long, value_name = "S")]
+    limit_seconds: Option<f64>,
+}
+
+#[derive(Args)]
+struct PlanArgs {
+    #[command(flatten)]
+    select: Select,
+    /// Machine-readable
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct ReportArgs {
+    /// Run directories
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Folder to write to; default: each run directory
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Show the datasets, their licences and sizes, and what of them is there
+    List(data::ListArgs),
+    /// Download what is missing: resumed, verified, unpacked
+    Fetch(data::FetchArgs),
+    /// Hold what is there against published and recorded checksums
+    Verify(data::VerifyArgs),
+    /// Take files that you already have into the data directory
+    Import(data::ImportArgs),
+    /// Show what is in recordings and dataset folders, with digests of the decoded samples
+    Inspect(inspect::InspectArgs),
+    /// Generate small datasets in the publishers' layouts, or those that a grid file asks for
+    Mini(mini::MiniArgs),
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main(build: &Build) -> ExitCode {
+    let cli = Cli::parse();
+    let mode = match (cli.quiet, cli.log_format) {
+        (true, _) => Mode::Quiet,
+        (false, LogFormat::Json) => Mode::Json,
+        (false, LogFormat::Human) => Mode::Human,
+    };
+    let result = match &cli.command {
+        Command::Run(args) => run(args, mode, build),
+        Command::Plan(args) => plan(args),
+        Command::Report(args) => render(args),
+        Command::Worker(args) => worker(args, mode, build),
+        Command::Data(DataCommand::List(args)) => data::list(args),
+        Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
+        Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),
+        Command::Data(DataCommand::Import(args)) => data::import(args, mode),
+        Command::Data(DataCommand::Inspect(args)) => inspect::run(args),
+        Command::Data(DataCommand::Mini(args)) => mini::run(args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+impl Select {
+    fn selection(&self) -> Selection {
+        Selection {
+            scale: self.scale.clone(),
+            set: self.set.clone(),
+            only: self.only.clone(),
+            cost_model: self.cost_model.clone(),
+        }
+    }
+
+    fn device(&self) -> Result<Device> {
+        parse_device(&self.device)
+    }
+}
+
+/// The device of `--device`; checks that matrix products run where `HARNESS_ISA` says, if it does.
+fn parse_device(text: &str) -> Result<Device> {
+    InstructionSet::choose().map_err(Error::Usage)?;
+    let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
+    match text {
+        "auto" if candle_core::utils::cuda_is_available() => cuda(0),
+        "auto" | "cpu" => Ok(Device::Cpu),
+        other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+            Some(n) => cuda(n),
+            None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
+        },
+    }
+}
+
+fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
+    let select = &args.select;
+    let limit = parse_limit(args.limit_seconds)?;
+    if args.jobs == 0 {
+        return Err(Error::Usage("--jobs 0: expected a number from 1 up".into()));
+    }
+    let device = select.device()?;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    catch_signals(&interrupt)?;
+    let mut open = OpenTasks::new();
+    // every grid is checked before the first cell of any of them starts
+    let plans = select
+        .grids
+        .iter()
+        .map(|grid| Plan::build(grid, &select.selection(), &select.data, &device, &mut open))
+        .collect::<Result<Vec<_>>>()?;
+    let mut code = exit::DONE;
+    for plan in &plans {
+        let run = select.out.join(&plan.experiment);
+        let plan_file = plan.write(&run)?;
+        let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
+        let statuses = {
+            let display = Display::new(mode, plan.cells.len() as u64);
+            if args.jobs > 1 {
+                work_in_processes(plan, &plan_file, &context, args.jobs, &display)?
+            } else {
+                work(plan, &context, &mut open, &display)?
+            }
+        };
+        write_table(plan, &statuses, &run)?;
+        print!("{}", write_report(std::slice::from_ref(&run), &run)?);
+        eprintln!("report: {}", run.join("report/index.html").display());
+        code = code.max(code_of(plan, &statuses));
+    }
+    Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code })
+}
+
+fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
+    match seconds {
+        Some(s) if s > 0.0 => Ok(Duration::try_from_secs_f64(s).ok()), // longer than a clock can tell: no limit
+        Some(s) => Err(Error::Usage(format!("--limit-seconds {s}: expected a number above 0"))),
+        None => Ok(None),
+    }
+}
+
+fn worker(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
+    let mut plan: Plan = read_json(&args.plan)?
+        .ok_or_else(|| Error::Usage(format!("{}: no such plan; `harness run` writes it", args.plan.display())))?;
+    if args.index >= plan.cells.len() {
+        let have = plan.cells.len();
+        return Err(Error::Usage(format!("--index {}: {} has {have} cells", args.index, args.plan.display())));
+    }
+    plan.cells = vec![plan.cells.swap_remove(args.index)];
+    let device = parse_device(&args.device)?;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    catch_signals(&interrupt)?;
+    if args.stop_at_eof {
+        stop_at_end_of_input(&interrupt);
+    }
+    let run = args.plan.parent().unwrap_or(Path::new("."));
+    let limit = parse_limit(args.limit_seconds)?;
+    let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit };
+    let statuses = work(&plan, &context, &mut OpenTasks::new(), &Display::new(mode, 1))?;
+    Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code_of(&plan, &statuses) })
+}
+
+fn code_of(plan: &Plan, statuses: &[Status]) -> u8 {
+    let failed = plan.cells.iter().zip(statuses).any(|(cell, s)| cell.selected && s.outcome != Outcome::Completed);
+    if failed { exit::SOME_FAILED } else { exit::DONE }
+}
+
+fn catch_signals(interrupt: &Arc<AtomicBool>) -> Result<()> {
+    let flag = Arc::clone(interrupt);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            // asked twice: no checkpoint, at once; what was finished is on disk
+            std::process::exit(i32::from(exit::INTERRUPTED));
+        }
+        eprintln!("stopping after this step; a checkpoint will be written (again to stop at once)");
+    })
+    .map_err(|e| Error::Usage(format!("signals cannot be caught: {e}")))
+}
+
+fn plan(args: &PlanArgs) -> Result<u8> {
+    let select = &args.select;
+    let device = select.device()?;
+    let mut open = OpenTasks::new();
+    for grid in &select.grids {
+        let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
+        let run = select.out.join(&plan.experiment);
+        let settings = plan.settings();
+        let rows = plan
+            .cells
+            .iter()
+            .zip(&settings)
+            .filter(|(c, _)| c.selected)
+            .map(|(c, settings)| Ok((c, settings, known(&run, &c.id)?)))
+            .collect::<Result<Vec<_>>>()?;
+        if args.json {
+            let cells: Vec<_> = rows
+                .iter()
+                .map(|(c, _, status)| {
+                    serde_json::json!({
+                        "id": c.id, "task": c.config.task_name, "model": c.config.model_name, "seed": c.config.seed,
+                        "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
+                        "outcome": status.map(Outcome::name), "memory_bytes_at_least": memory_floor(c),
+                        "config": c.config,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::json!({"experiment": plan.experiment, "scale": plan.scale, "cells": cells}));
+            continue;
+        }
+        println!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
+        println!(
+            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:11}  settings",
+            "cell", "task model seed", "parameters", "seen", "memory", "state"
+        );
+        for (c, settings, status) in rows {
+            let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
+            let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
+            let state = status.map_or("to run", Outcome::name);
+            println!(
+                "{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state:11}  {settings}",
+                c.id, c.parameters, c.seen
+            );
+        }
+    }
+    Ok(exit::DONE)
+}
+
+/// Weights, their gradients and two moments in f32, and state; activations come on top.
+fn memory_floor(c: &crate::plan::PlannedCell) -> u64 {
+    16 * c.parameters + c.state_bytes
+}
+
+fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
+    let dir = CellDir { path: run.join("cells").join(id) };
+    Ok(dir.status()?.map(|s| s.outcome))
+}
+
+fn render(args: &ReportArgs) -> Result<u8> {
+    match &args.out {
+        Some(out) => print!("{}", write_report(&args.runs, out)?),
+        None => {
+            for run in &args.runs {
+                print!("{}", write_report(std::slice::from_ref(run), run)?);
+            }
+        }
+    }
+    Ok(exit::DONE)
+}
+
+/// Renders every format of one report over these run directories and returns the table for the terminal.
+fn write_report(runs: &[PathBuf], out: &Path) -> Result<String> {
+    let report = report::compute(&report::load(runs)?, &report::Paper::embedded()?);
+    report::write_all(out, &report)?;
+    Ok(report::terminal(&report)?)
+}

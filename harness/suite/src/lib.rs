@@ -1,0 +1,37 @@
+//! Plans, runs and records experiments: everything of the `harness` program but the stamp of its commit.
+//!
+//! ```text
+//! YAML grid → plan (cells) → dataset → task (segments) → learner (predict, learn) → events → Parquet → statistics → tables
+//! grid        plan, cell     data      tasks             run                        rows     record    metrics      report
+//! ```
+
+mod cell;
+pub mod cli;
+mod error;
+mod feed;
+mod jobs;
+pub mod measure;
+mod models;
+mod plan;
+mod progress;
+mod protocol;
+mod record;
+mod report_config;
+mod run;
+mod schedule;
+mod store;
+mod tasks;
+mod train;
+
+pub use schedule::Build;
+
+/// What the benchmarks take apart; no interface for anyone else.
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::error::Result;
+    pub use crate::plan::{OpenTasks, Plan, open_task};
+    pub use crate::record::Recorder;
+    pub use crate::run::{build, segments_for, step};
+    pub use crate::store::Position;
+    pub use crate::tasks::Source;
+}

@@ -1,0 +1,290 @@
+//! From grid files to validated cells with ids: everything that can be wrong is found before the first step.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::cell::{CellConfig, TASKS, TaskConfig};
+use crate::error::{Error, Result};
+use crate::measure::energy::CostModel;
+use crate::models::{KINDS, ModelConfig};
+use crate::protocol;
+use crate::report_config::ReportConfig;
+use crate::run::{build, segments_for};
+use crate::store::{read_json, write_json};
+use crate::tasks::Task;
+use crate::train::TrainConfig;
+use grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
+
+/// Version of `plan.json`.
+const SCHEMA: u32 = 1;
+
+/// One entry of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// Content hash.
+    pub id: String,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Bytes of state and traces.
+    pub state_bytes: u64,
+    /// Tokens or frames it will see.
+    pub seen: u64,
+    /// Digest of its data.
+    pub data: String,
+    /// Whether this invocation runs it; others are only listed.
+    #[serde(skip, default = "yes")]
+    pub selected: bool,
+    /// Everything resolved.
+    pub config: CellConfig,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What is to be run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this file's layout.
+    pub schema: u32,
+    /// Experiment.
+    pub experiment: String,
+    /// Description from the grid file.
+    pub description: Option<String>,
+    /// Scale.
+    pub scale: String,
+    /// All cells, in order.
+    pub cells: Vec<PlannedCell>,
+}
+
+/// Datasets that are open, by their settings.
+pub type OpenTasks = BTreeMap<String, Arc<dyn Task>>;
+
+/// Opens a task once per distinct configuration.
+///
+/// # Errors
+/// If its data are missing or corrupt.
+pub fn open_task(open: &mut OpenTasks, task: &TaskConfig, data: &Path) -> Result<Arc<dyn Task>> {
+    let key = canonical_json(&serde_json::json!(task));
+    if let Some(t) = open.get(&key) {
+        return Ok(Arc::clone(t));
+    }
+    let t = task.open(data)?;
+    open.insert(key, Arc::clone(&t));
+    Ok(t)
+}
+
+impl Plan {
+    /// Reads a grid file and resolves every cell of it: configuration, data, model, budget.
+    ///
+    /// # Errors
+    /// If the grid is wrong (exit code 2) or data are missing or corrupt (4).
+    pub fn build(
+        grid: &Path,
+        selection: &Selection,
+        data: &Path,
+        device: &Device,
+        open: &mut OpenTasks,
+    ) -> Result<Self> {
+        let mut sources = Sources::default();
+        let file = grid;
+        let grid = Grid::load(file, &mut sources)?;
+        let every = Selection { only: None, ..selection.clone() };
+        let all = grid.cells(&every, &mut sources)?;
+        // by name, not by node: each expansion registers its `--set` texts as sources of their own
+        let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
+        let chosen: Vec<_> = grid.cells(selection, &mut sources)?.iter().map(key).collect();
+        // every configuration is read before any data is touched: a typo must not cost a download or a generation
+        let typed = typed_cells(&grid, file, &every, &mut sources)?;
+        let mut cells = Vec::with_capacity(all.len());
+        for (raw, config) in all.iter().zip(typed) {
+            let mut cell = plan_cell(config, data, device, open)?;
+            cell.selected = chosen.contains(&key(raw));
+            cells.push(cell);
+        }
+        let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
+        let Grid { experiment, description, .. } = grid;
+        Ok(Self { schema: SCHEMA, experiment, description, scale, cells })
+    }
+
+    /// What tells each cell from the others of its task and model: the settings that differ among them, as
+    /// `model.lambda=0.9`.
+    #[must_use]
+    pub fn settings(&self) -> Vec<String> {
+        let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+        for (i, c) in self.cells.iter().enumerate() {
+            groups.entry((&c.config.task_name, &c.config.model_name)).or_default().push(i);
+        }
+        let flat: Vec<_> = self.cells.iter().map(|c| c.config.flat()).collect();
+        let mut settings: Vec<Vec<String>> = vec![Vec::new(); self.cells.len()];
+        for members in groups.values() {
+            let keys: std::collections::BTreeSet<&String> = members.iter().flat_map(|&i| flat[i].keys()).collect();
+            let varied =
+                keys.into_iter().filter(|key| members.iter().any(|&i| flat[i].get(*key) != flat[members[0]].get(*key)));
+            for key in varied {
+                for &i in members {
+                    let value = flat[i].get(key).map_or("unset", String::as_str);
+                    settings[i].push(format!("{key}={value}"));
+                }
+            }
+        }
+        settings.into_iter().map(|s| s.join(" ")).collect()
+    }
+
+    /// Writes `plan.json`. A different plan that is already there is kept under its own hash.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn write(&self, run: &Path) -> Result<PathBuf> {
+        std::fs::create_dir_all(run).map_err(Error::io(run))?;
+        let path = run.join("plan.json");
+        if let Some(old) = read_json::<serde_json::Value>(&path)?
+            && old != serde_json::json!(self)
+        {
+            let kept = run.join(format!("plan-{}.json", short_id(&canonical_json(&old))));
+            std::fs::rename(&path, &kept).map_err(Error::io(&kept))?;
+        }
+        write_json(&path, self)?;
+        Ok(path)
+    }
+}
+
+/// The price list of the command line, of the grid, or the default.
+fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources) -> Result<CostModel> {
+    if let Some(name) = &selection.cost_model {
+        return CostModel::find(name, Path::new(""));
+    }
+    let Some(node) = &grid.energy else { return Ok(CostModel::default()) };
+    let Some(name) = node.scalar() else {
+        let message = format!("`energy`: expected the name of a cost model, got {}", node.describe());
+        return Err(sources.error(node.origin, message).expected_one_of("", &CostModel::names()).into());
+    };
+    CostModel::find(name, file.parent().unwrap_or(Path::new(""))).map_err(|e| match e {
+        Error::Usage(problem) => sources.error(node.origin, problem).into(),
+        other => other,
+    })
+}
+
+/// Typed configurations of all cells, every value checked; no data is touched.
+///
+/// # Errors
+/// If the grid is wrong.
+pub fn typed_cells(grid: &Grid, file: &Path, selection: &Selection, sources: &mut Sources) -> Result<Vec<CellConfig>> {
+    let energy = cost_model(grid, file, selection, sources)?;
+    let raw = grid.cells(selection, sources)?;
+    let report = ReportConfig::read(grid, file, &raw, sources)?;
+    raw.iter().map(|raw| typed(raw, &energy, &report, sources)).collect()
+}
+
+/// Typed configuration of a cell.
+fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sources) -> Result<CellConfig> {
+    let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
+    let task = match kind.as_str() {
+        "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
+        "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
+        "seizure" => TaskConfig::Seizure(read_as(&keys, "task `seizure`", sources)?),
+        "speech" => TaskConfig::Speech(Box::new(read_as(&keys, "task `speech`", sources)?)),
+        _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
+    };
+    let report = report.facts(&kind);
+    let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
+    let model = match kind.as_str() {
+        "bim" => ModelConfig::Bim(Box::new(read_as(&keys, "model `bim`", sources)?)),
+        "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
+        "rnn" => ModelConfig::Rnn(read_as(&keys, "model `rnn`", sources)?),
+        "cnn" => ModelConfig::Cnn(read_as(&keys, "model `cnn`", sources)?),
+        "mamba" => ModelConfig::Mamba(read_as(&keys, "model `mamba`", sources)?),
+        "snn" => ModelConfig::Snn(read_as(&keys, "model `snn`", sources)?),
+        _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
+    };
+    protocol::check(&task, &raw.task, sources)?;
+    let mut train: TrainConfig = read_as(&raw.train, "`train`", sources)?;
+    if task.selection() == protocol::Selection::None {
+        train.curve_points = 0;
+    }
+    Ok(CellConfig {
+        experiment: raw.experiment.clone(),
+        scale: raw.scale.clone(),
+        task_name: raw.task_name().to_owned(),
+        task,
+        model_name: raw.model_name().to_owned(),
+        model,
+        train,
+        energy: energy.clone(),
+        report,
+        seed: raw.seed,
+    })
+}
+
+/// The kind of a task or model, and its own keys: `name` is the grid's.
+fn kind_and_keys(node: &Node, known: &[&str], sources: &Sources) -> Result<(String, Node)> {
+    let (kind, mut keys) = take_kind(node, known, sources)?;
+    keys.take("name");
+    Ok((kind, keys))
+}
+
+fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTasks) -> Result<PlannedCell> {
+    let task = open_task(open, &config.task, data)?;
+    let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
+    let io = task.io(config.train.streams.0, segment);
+    let source = task.training(io.streams, io.segment, config.seed)?;
+    let total = segments_for(&config, &*source);
+    // building it finds settings that do not fit together
+    let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
+    let cost = build(&config, &*task, io, &*source, total, device).map_err(named)?.cost();
+    config.model.check_task(&*task, io.segment).map_err(named)?;
+    let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
+    let fingerprint = task.fingerprint().to_owned();
+    Ok(PlannedCell {
+        id: config.id(&fingerprint),
+        parameters: cost.parameters,
+        state_bytes: cost.state_bytes,
+        seen,
+        data: fingerprint,
+        selected: true,
+        config,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right<T, E: std::fmt::Display>(file: &Path, read: std::result::Result<T, E>) -> T {
+        read.unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    }
+
+    /// Every grid file that is shipped, at every scale it has: configurations are read without touching data.
+    #[test]
+    fn shipped_grids_are_right_at_every_scale() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        let (mut read, mut published) = (0, 0);
+        for entry in std::fs::read_dir(&folder).expect("experiments") {
+            let file = entry.expect("entry").path();
+            if file.extension().is_none_or(|e| e != "yaml") {
+                continue;
+            }
+            let mut sources = Sources::default();
+            let grid = right(&file, Grid::load(&file, &mut sources));
+            let scales: Vec<String> = grid.scales().map(str::to_owned).collect();
+            for scale in scales.iter().map(Some).chain([None]) {
+                let selection = Selection { scale: scale.cloned(), ..Selection::default() };
+                // this checks the parts against each other too
+                for cell in right(&file, typed_cells(&grid, &file, &selection, &mut sources)) {
+                    read += 1;
+                    if let ("table3_biomedical", Some("paper"), "cardio", ModelConfig::Cnn(cnn)) =
+                        (cell.experiment.as_str(), scale.map(String::as_str), cell.task_name.as_str(), &cell.model)
+                    {
+                        assert_eq!(*cnn, baselines::CnnConfig::xresnet1d101());
+                        published += 1;
+                    }
+                }
+            }
+        }
+        assert!(read > 500 && published > 0, "{read}, {published}");
+    }
+}

@@ -1,0 +1,286 @@
+//! THE LOOP: `reset → predict → learn → record`, for every learner and task; evaluation is the same without `learn`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use learner::{Io, Learner, Predictor, TwoPass, Update};
+
+use crate::cell::CellConfig;
+use crate::error::Result;
+use crate::feed::Feed;
+use crate::measure::allocator;
+use crate::record::Recorder;
+use crate::store::{CellDir, Outcome, Position};
+use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
+use rows::parquet::PartWriter;
+use rows::{EvalRow, Event};
+
+/// Raise when the loop would give other numbers for the same cell, or rows with other columns.
+pub const CODE_VERSION: u32 = 4;
+
+/// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+/// Where it is not, this many times as long is trained as the last one took to save.
+const CHECKPOINT_SHARE: u32 = 20;
+/// Overrides it, in seconds: 0 checkpoints after every step.
+const CHECKPOINT_VARIABLE: &str = "HARNESS_CHECKPOINT_SECONDS";
+
+/// How far a cell is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Segments done.
+    pub done: u64,
+    /// Segments in all.
+    pub total: u64,
+    /// Last loss in nats.
+    pub loss: Option<f64>,
+    /// Tokens or frames per second of training.
+    pub rate: f64,
+    /// What is going on.
+    pub phase: &'static str,
+}
+
+/// Everything the loop needs from outside.
+pub struct Job<'a> {
+    /// The cell.
+    pub config: &'a CellConfig,
+    /// Its task.
+    pub task: &'a dyn Task,
+    /// Its folder.
+    pub dir: &'a CellDir,
+    /// Where tensors live.
+    pub device: &'a Device,
+    /// Set by a signal.
+    pub interrupt: &'a AtomicBool,
+    /// Longest training time.
+    pub limit: Option<Duration>,
+    /// Told about every step.
+    pub progress: &'a mut dyn FnMut(Progress),
+}
+
+/// What training and evaluation gave.
+pub struct Finished {
+    /// How it ended; a divergence arrives as an error instead.
+    pub outcome: Outcome,
+    /// Metrics of the final evaluation.
+    pub scores: Scores,
+    /// Sizes.
+    pub cost: learner::Cost,
+}
+
+/// Segments that cover the budget.
+#[must_use]
+pub fn segments_for(config: &CellConfig, source: &dyn Source) -> u64 {
+    let (per_epoch, seen) = (source.segments(), source.seen_per_epoch().max(1));
+    let train = &config.train;
+    let epochs = match (train.seen, train.epochs) {
+        (Some(budget), _) => budget as f64 / seen as f64,
+        (None, Some(epochs)) => epochs.0,
+        (None, None) => 1.0,
+    };
+    ((epochs * per_epoch as f64).ceil() as u64).max(1)
+}
+
+/// Builds a cell's learner and runs it from `at`, continuing from a checkpoint if there is one.
+///
+/// # Errors
+/// If training diverges, data cannot be read, or files cannot be written; `at` then tells how far it came.
+pub fn run_cell(
+    job: &mut Job<'_>,
+    sink: &mut PartWriter,
+    start: Option<&learner::Snapshot>,
+    at: &mut Position,
+) -> Result<Finished> {
+    let config = job.config;
+    let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
+    learner::product::warm_up();
+    baselines::release_scratch(); // an earlier cell's, in a process that runs several
+    allocator::begin_cell(); // data that several cells share, and what belongs to threads, is there by now
+    let io = job.task.io(config.train.streams.0, segment);
+    let source = job.task.training(io.streams, io.segment, config.seed)?;
+    let total = segments_for(config, &*source);
+    let mut learner = build(config, job.task, io, &*source, total, job.device)?;
+    if let Some(snapshot) = start {
+        learner.load(snapshot)?;
+    }
+    run_loop(job, &*source, total, &mut *learner, sink, at)
+}
+
+/// Builds a cell's learner for `total` segments of `source`: as it is where its segments hold those of the task, otherwise
+/// in two passes.
+///
+/// # Errors
+/// If settings do not fit together or the device cannot run the model.
+pub fn build(
+    config: &CellConfig,
+    task: &dyn Task,
+    io: Io,
+    source: &dyn Source,
+    total: u64,
+    device: &Device,
+) -> learner::Result<Box<dyn Learner>> {
+    let model = |updates| config.model.build(io, &config.train, updates, config.seed, device);
+    match task.longest().filter(|longest| io.segment < *longest) {
+        None => model(updates_for(total, source)),
+        Some(longest) => {
+            let chunks = u128::from(total) * u128::from(source.chunks(io.segment));
+            let updates = (chunks / u128::from(source.segments().max(1))).max(1) as u64;
+            Ok(Box::new(TwoPass::new(model(updates)?, io.streams, longest)?))
+        }
+    }
+}
+
+/// Updates in `total` segments: those with a supervised step.
+#[must_use]
+pub fn updates_for(total: u64, source: &dyn Source) -> u64 {
+    (u128::from(total) * u128::from(source.supervised()) / u128::from(source.segments().max(1))).max(1) as u64
+}
+
+/// Trains a learner to the end of its budget and evaluates it.
+///
+/// # Errors
+/// If training diverges, data cannot be read, or files cannot be written; `at` then tells how far it came.
+pub fn run_loop(
+    job: &mut Job<'_>,
+    source: &dyn Source,
+    total: u64,
+    learner: &mut dyn Learner,
+    sink: &mut PartWriter,
+    at: &mut Position,
+) -> Result<Finished> {
+    let stopped = std::thread::scope(|scope| {
+        let mut feed = Feed::new(scope, source, at.segment, total);
+        train(job, &mut feed, total, learner, sink, at)
+    })?;
+    if let Some(outcome) = stopped {
+        return Ok(Finished { outcome, scores: Scores::default(), cost: learner.cost() });
+    }
+    // what follows is made again after a kill, so its rows must lie behind the checkpoint
+    checkpoint(job, learner, sink, at)?;
+    let scored = job.config.task.selection().scored();
+    let calibration = job.task.calibration_part().filter(|part| *part != scored);
+    let calibrated = calibration.map(|part| evaluate(job, learner, part, None, None)).transpose()?;
+    let mut scores = evaluate(job, learner, scored, None, calibrated.as_ref())?;
+    push_evals(sink, at, scored, scores.metrics.clone())?;
+    for row in scores.predictions.drain(..) {
+        sink.push(Event::Prediction(row))?;
+    }
+    Ok(Finished { outcome: Outcome::Completed, scores, cost: learner.cost() })
+}
+
+/// Trains to the end of the budget, or until something stops it.
+fn train(
+    job: &mut Job<'_>,
+    feed: &mut Feed<'_>,
+    total: u64,
+    learner: &mut dyn Learner,
+    sink: &mut PartWriter,
+    at: &mut Position,
+) -> Result<Option<Outcome>> {
+    let recorder = Recorder::new(job.config, total);
+    let given = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
+    let (mut saved, mut saving) = (Instant::now(), Duration::ZERO);
+    while at.segment < total {
+        let stop = if job.interrupt.load(Ordering::Relaxed) {
+            Some(Outcome::Interrupted)
+        } else {
+            job.limit.filter(|l| at.elapsed_s > l.as_secs_f64()).map(|_| Outcome::TimedOut)
+        };
+        let every = given.unwrap_or_else(|| CHECKPOINT_EVERY.max(saving * CHECKPOINT_SHARE));
+        if stop.is_some() || saved.elapsed() > every {
+            let clock = Instant::now();
+            checkpoint(job, learner, sink, at)?;
+            (saved, saving) = (Instant::now(), clock.elapsed());
+        }
+        if let Some(outcome) = stop {
+            return Ok(Some(outcome));
+        }
+        let clock = Instant::now();
+        let segment = feed.segment()?;
+        at.data_wait_s += clock.elapsed().as_secs_f64();
+        allocator::begin_step();
+        let update = step(learner, &segment, job.device)?;
+        at.elapsed_s += clock.elapsed().as_secs_f64();
+        let loss = update.loss;
+        recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
+        let rate = at.seen as f64 / at.elapsed_s;
+        (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
+        // the end of training is no point of its own where the same part is scored whole right after
+        let last = at.segment == total && job.config.task.selection().scored() == job.task.curve_part();
+        if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
+            let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
+            push_evals(sink, at, job.task.curve_part(), scores.metrics)?;
+        }
+    }
+    Ok(None)
+}
+
+/// One turn of the loop.
+///
+/// # Errors
+/// If training diverges or shapes disagree.
+pub fn step(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Result<Update> {
+    if segment.starts.contains(&true) {
+        learner.reset(&segment.starts)?;
+    }
+    learner.predict(&to(device, &segment.input)?)?;
+    allocator::begin_learning();
+    Ok(learner.learn(&segment.targets.to_device(device)?)?)
+}
+
+fn to(device: &Device, t: &Tensor) -> Result<Tensor> {
+    Ok(t.to_device(device).map_err(learner::Error::from)?)
+}
+
+/// Runs a part through the learner's weights and scores it.
+fn evaluate(
+    job: &mut Job<'_>,
+    learner: &dyn Learner,
+    part: Part,
+    limit: Option<u64>,
+    calibrated: Option<&Scores>,
+) -> Result<Scores> {
+    let streams = job.config.train.eval_streams.0;
+    let source = job.task.evaluation(part, streams, learner.segment_len(), limit)?;
+    let mut scorer = job.task.scorer(part, streams, limit)?;
+    let mut predictor: Box<dyn Predictor> = learner.evaluator(streams)?;
+    for index in 0..source.segments() {
+        let segment = source.segment(index)?;
+        if segment.starts.contains(&true) {
+            predictor.reset(&segment.starts)?;
+        }
+        scorer.observe(&segment, &predictor.predict(&to(job.device, &segment.input)?)?)?;
+        (job.progress)(Progress { done: index, total: source.segments(), loss: None, rate: 0.0, phase: "evaluating" });
+    }
+    if let Some(on) = calibrated {
+        scorer.calibrate(on);
+    }
+    Ok(scorer.finish())
+}
+
+fn checkpoint(job: &Job<'_>, learner: &dyn Learner, sink: &mut PartWriter, at: &mut Position) -> Result<()> {
+    sink.hand_over()?; // they are written while the learner is copied
+    let snapshot = learner.save()?;
+    // rows first: a checkpoint never points at rows that are not on disk, and rows behind the last one are dropped
+    at.parts = sink.flush()?;
+    job.dir.save(&snapshot, at)
+}
+
+fn is_curve_point(done: u64, total: u64, points: u64) -> bool {
+    // the last point is the end of training, where the final evaluation follows anyway
+    let reached = |segment: u64| u128::from(segment) * u128::from(points) / u128::from(total);
+    points > 0 && reached(done) > reached(done - 1)
+}
+
+fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Metric>) -> Result<()> {
+    for m in metrics {
+        let (value, n, low, high) = (m.value, m.n, m.low, m.high);
+        let split = part.name().to_owned();
+        sink.push(Event::Eval(EvalRow { step: at.step, seen: at.seen, split, metric: m.name, value, n, low, high }))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The loop calls a learner in one order, and an evaluation never learns: a test double records every call.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use crate::cell::{CellConfig, TaskConfig};
+use crate::measure::energy::CostModel;
+use crate::models::ModelConfig;
+use crate::run::{Job, run_loop};
+use crate::store::{CellDir, Outcome, Position};
+use crate::tasks::language::LanguageConfig;
+use crate::tasks::{Metric, Part, Scorer, Scores, Segment, Source, Task};
+use crate::train::TrainConfig;
+use bim::config::Count;
+use candle_core::{DType, Device, Tensor};
+use data::error::DataResult;
+use learner::{Cost, InputKind, Io, Learner, Predictor, Result, Snapshot, Targets, Update};
+use rows::parquet::{Metadata, PartWriter, read_steps};
+
+type Calls = Arc<Mutex<Vec<String>>>;
+
+struct Recorder {
+    calls: Calls,
+    who: &'static str,
+}
+
+impl Recorder {
+    fn note(&self, what: &str) {
+        self.calls.lock().expect("one thread").push(format!("{} {what}", self.who));
+    }
+}
+
+impl Predictor for Recorder {
+    fn segment_len(&self) -> usize {
+        2
+    }
+    fn reset(&mut self, starts: &[bool]) -> Result<()> {
+        self.note(&format!("reset {starts:?}"));
+        Ok(())
+    }
+    fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.note("predict");
+        Ok(Tensor::zeros((x.dim(0)?, x.dim(1)?, 3), DType::F32, &Device::Cpu)?)
+    }
+}
+
+impl Learner for Recorder {
+    fn learn(&mut self, _: &Targets) -> Result<Update> {
+        self.note("learn");
+        Ok(Update { loss: Some(1.0), ..Update::default() })
+    }
+    fn set_counting(&mut self, on: bool) {
+        self.note(&format!("counting {on}"));
+    }
+    fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
+        self.note(&format!("evaluator of {streams}"));
+        Ok(Box::new(Recorder { calls: Arc::clone(&self.calls), who: "evaluation:" }))
+    }
+    fn cost(&self) -> Cost {
+        Cost::default()
+    }
+    fn save(&self) -> Result<Snapshot> {
+        self.note("save");
+        Ok(Snapshot::default())
+    }
+    fn load(&mut self, _: &Snapshot) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Two segments an epoch, the first of which starts the stream.
+struct TwoSegments;
+
+impl Source for TwoSegments {
+    fn segments(&self) -> u64 {
+        2
+    }
+    fn seen_per_epoch(&self) -> u64 {
+        4
+    }
+    fn segment(&self, index: u64) -> DataResult<Segment> {
+        let zeros = |dtype| Tensor::zeros((1, 2), dtype, &Device::Cpu).expect("two numbers");
+        Ok(Segment {
+            starts: vec![index.is_multiple_of(2)],
+            input: zeros(DType::U32),
+            targets: Targets::Classes { class: zeros(DType::U32), weight: zeros(DType::F32) },
+            seen: 2,
+            items: vec![None],
+            offset: 0,
+        })
+    }
+}
+
+struct FakeTask;
+struct FakeScorer;
+
+impl Scorer for FakeScorer {
+    fn observe(&mut self, _: &Segment, _: &Tensor) -> Result<()> {
+        Ok(())
+    }
+    fn finish(self: Box<Self>) -> Scores {
+        Scores { metrics: vec![Metric::plain("loss", Some(0.5), 1)], predictions: Vec::new() }
+    }
+}
+
+impl Task for FakeTask {
+    fn io(&self, streams: usize, segment: usize) -> Io {
+        Io { input: InputKind::Tokens { vocabulary: 3 }, outputs: 3, streams, segment }
+    }
+    fn training(&self, _: usize, _: usize, _: u64) -> DataResult<Box<dyn Source + '_>> {
+        Ok(Box::new(TwoSegments))
+    }
+    fn evaluation(&self, _: Part, _: usize, _: usize, _: Option<u64>) -> DataResult<Box<dyn Source + '_>> {
+        Ok(Box::new(TwoSegments))
+    }
+    fn scorer(&self, _: Part, _: usize, _: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
+        Ok(Box::new(FakeScorer))
+    }
+    fn curve_part(&self) -> Part {
+        Part::Valid
+    }
+    fn fingerprint(&self) -> &'static str {
+        "fake"
+    }
+    fn facts(&self) -> Vec<Metric> {
+        Vec::new()
+    }
+}
+
+fn config() -> CellConfig {
+    CellConfig {
+        experiment: "order".into(),
+        scale: "mini".into(),
+        task_name: "language".into(),
+        task: TaskConfig::Language(LanguageConfig::default()),
+        model_name: "bim".into(),
+        model: ModelConfig::Bim(Box::default()),
+        train: TrainConfig { seen: Some(6), curve_points: 1, eval_streams: Count(1), ..TrainConfig::default() },
+        energy: CostModel::default(),
+        report: crate::report_config::ReportFacts::default(),
+        seed: 1,
+    }
+}
+
+fn run(dir: &Path, interrupt: bool) -> (Vec<String>, Outcome, Position) {
+    let calls = Calls::default();
+    let mut learner = Recorder { calls: Arc::clone(&calls), who: "training:" };
+    let (config, cell) = (config(), CellDir::open(dir, "x").expect("folder"));
+    let mut sink = PartWriter::open(&cell.path, 0, Metadata::new(), || ()).expect("sink");
+    let interrupt = AtomicBool::new(interrupt);
+    let mut progress = |_| ();
+    let mut job = Job {
+        config: &config,
+        task: &FakeTask,
+        dir: &cell,
+        device: &Device::Cpu,
+        interrupt: &interrupt,
+        limit: None,
+        progress: &mut progress,
+    };
+    let mut at = Position::default();
+    let done = run_loop(&mut job, &TwoSegments, 3, &mut learner, &mut sink, &mut at).expect("runs");
+    sink.finish().expect("files");
+    let calls = calls.lock().expect("one thread").clone();
+    (calls, done.outcome, at)
+}
+
+#[test]
+fn reset_predict_learn_and_evaluation_without_learn() {
+    let dir = tempfile::tempdir().expect("folder");
+    let (calls, outcome, position) = run(dir.path(), false);
+    let evaluation =
+        ["training: evaluator of 1", "evaluation: reset [true]", "evaluation: predict", "evaluation: predict"];
+    let mut expected = vec![
+        "training: reset [true]",
+        "training: predict",
+        "training: learn",
+        "training: predict", // the stream goes on: no reset
+        "training: learn",
+        "training: reset [true]",
+        "training: predict",
+        "training: learn",
+    ];
+    expected.extend(evaluation); // the point of the curve
+    expected.push("training: save"); // before what follows: a kill there makes it again
+    expected.extend(evaluation); // the result
+    assert_eq!(calls, expected);
+    assert_eq!((outcome, position.segment, position.step, position.seen), (Outcome::Completed, 3, 3, 6));
+    let steps = read_steps(&dir.path().join("cells/x/steps.parquet")).expect("steps");
+    assert_eq!(steps.iter().map(|s| (s.step, s.seen)).collect::<Vec<_>>(), [(1, 2), (2, 4), (3, 6)]);
+}
+
+#[test]
+fn an_interrupt_saves_before_the_next_step() {
+    let dir = tempfile::tempdir().expect("folder");
+    let (calls, outcome, position) = run(dir.path(), true);
+    assert_eq!((calls, outcome, position.segment), (vec!["training: save".to_owned()], Outcome::Interrupted, 0));
+}

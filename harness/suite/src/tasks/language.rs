@@ -1,0 +1,308 @@
+//! Language modelling on WikiText-103: bytes, words or BPE pieces, as contiguous streams with state carried over.
+//!
+//! A part's tokens are cut into `B` lanes of equal length; the input of every step is the token before it in the file, so
+//! that each token is scored exactly once and none is skipped, whatever the number of lanes.
+
+mod part;
+mod score;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use learner::{InputKind, Io, Targets};
+use serde::{Deserialize, Serialize};
+
+use super::{Metric, Part, Scorer, Segment, Source, Task};
+use crate::protocol::Selection;
+use data::datasets::vocabulary::Vocabulary;
+use data::datasets::wikitext::articles::{Article, articles};
+use data::datasets::wikitext::generate::{self as text, TextSpec};
+use data::datasets::wikitext::{self, Split};
+use data::error::{At, DataError, DataResult};
+pub use part::TextPart;
+use score::{LanguageScorer, SCORES};
+
+/// Unit of prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// 256 byte values.
+    #[default]
+    Byte,
+    /// The dataset's own words with `<unk>` and `<eos>`.
+    Word,
+    /// Byte-level byte-pair encoding learned on the training part.
+    Bpe,
+}
+
+/// Sizes of a generated text.
+#[allow(clippy::struct_field_names, reason = "the keys of a grid name their unit")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateText {
+    /// Bytes of the training split.
+    pub train_bytes: u64,
+    /// Bytes of the validation split.
+    pub valid_bytes: u64,
+    /// Bytes of the test split.
+    pub test_bytes: u64,
+}
+
+/// The task's keys in a grid file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageConfig {
+    /// Folder under the data directory.
+    pub root: String,
+    /// Unit of prediction.
+    pub vocabulary: Unit,
+    /// Pieces of a BPE vocabulary.
+    pub vocabulary_size: usize,
+    /// What to train on: a file or a part of one, such as `'valid[:0.9]'`, cut where an article begins.
+    pub train_split: TextPart,
+    /// What settings are chosen on, and the curve during training is of.
+    pub valid_split: TextPart,
+    /// What the result is of.
+    pub test_split: TextPart,
+    /// What these results are used to choose.
+    #[serde(skip_serializing_if = "Selection::is_default")]
+    pub selection: Selection,
+    /// Generated text; absent for published data.
+    pub generate: Option<GenerateText>,
+}
+
+impl Default for LanguageConfig {
+    fn default() -> Self {
+        Self {
+            root: "wikitext-103".into(),
+            vocabulary: Unit::Byte,
+            vocabulary_size: 4096,
+            train_split: TextPart::whole(Split::Train),
+            valid_split: TextPart::whole(Split::Valid),
+            test_split: TextPart::whole(Split::Test),
+            selection: Selection::default(),
+            generate: None,
+        }
+    }
+}
+
+impl LanguageConfig {
+    /// What the generator is asked for; `None` for published data.
+    #[must_use]
+    pub fn spec(&self) -> Option<TextSpec> {
+        let g = self.generate.as_ref()?;
+        Some(TextSpec { train_bytes: g.train_bytes, valid_bytes: g.valid_bytes, test_bytes: g.test_bytes, seed: 1 })
+    }
+}
+
+/// An article in the tokens of a part.
+struct Piece {
+    title: Option<String>,
+    tokens: Range<usize>,
+    bytes: u64,
+    words: u64,
+}
+
+/// A part, encoded.
+struct Tokens {
+    ids: Vec<u32>,
+    words: u64,
+    unknown: u64,
+    /// In order: all tokens are in one of them.
+    articles: Vec<Piece>,
+}
+
+impl Tokens {
+    /// Encodes a text article by article, which gives the tokens of the whole: lines are independent of each other.
+    fn new(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
+        let found = articles(wikitext::check_text(Path::new("wikitext-103"), bytes)?);
+        Self::of(vocabulary, bytes, found)
+    }
+
+    /// Encodes a text that nobody scores, as one article: a vocabulary is faster at a text as a whole.
+    fn unscored(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
+        Self::of(vocabulary, bytes, vec![Article { start: 0, title: None }])
+    }
+
+    fn of(vocabulary: &Vocabulary, bytes: &[u8], found: Vec<Article>) -> DataResult<Self> {
+        let mut tokens = Self { ids: Vec::new(), words: 0, unknown: 0, articles: Vec::with_capacity(found.len()) };
+        let ends = found.iter().skip(1).map(|next| next.start).chain([bytes.len()]).collect::<Vec<_>>();
+        for (article, end) in found.into_iter().zip(ends) {
+            let encoded = vocabulary.encode(bytes.get(article.start..end).unwrap_or_default())?;
+            let first = tokens.ids.len();
+            tokens.ids.extend(encoded.ids);
+            tokens.words += encoded.words;
+            tokens.unknown += encoded.unknown;
+            tokens.articles.push(Piece {
+                title: article.title,
+                tokens: first..tokens.ids.len(),
+                bytes: encoded.bytes,
+                words: encoded.words,
+            });
+        }
+        Ok(tokens)
+    }
+}
+
+/// WikiText-103 in memory, encoded.
+pub struct Language {
+    vocabulary: Vocabulary,
+    parts: [Tokens; 3],
+    fingerprint: String,
+    floor: Option<f64>,
+}
+
+impl Language {
+    /// Reads and encodes the three parts.
+    ///
+    /// # Errors
+    /// If files are missing or corrupt.
+    pub fn open(config: &LanguageConfig, root: &Path) -> DataResult<Self> {
+        let read = |part: TextPart| {
+            let path = root.join(format!("wiki.{}.tokens", part.split().name()));
+            part.of(wikitext::read_split(root, part.split())?, &path)
+        };
+        let texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
+        let vocabulary = match config.vocabulary {
+            Unit::Byte => Vocabulary::byte(),
+            Unit::Word => Vocabulary::word(&texts[0].bytes)?,
+            Unit::Bpe => Vocabulary::bpe(&texts[0].bytes, config.vocabulary_size)?,
+        };
+        let parts = [
+            Tokens::unscored(&vocabulary, &texts[0].bytes)?,
+            Tokens::new(&vocabulary, &texts[1].bytes)?,
+            Tokens::new(&vocabulary, &texts[2].bytes)?,
+        ];
+        let fingerprint = format!(
+            "{}+{}+{}+{}",
+            texts[0].fingerprint,
+            texts[1].fingerprint,
+            texts[2].fingerprint,
+            vocabulary.fingerprint()?
+        );
+        let floor = config.spec().map(|spec| text::entropy_bits_per_byte(&spec));
+        Ok(Self { vocabulary, parts, fingerprint, floor })
+    }
+
+    fn part(&self, part: Part) -> &Tokens {
+        &self.parts[part as usize]
+    }
+
+    /// Tokens of a part that an evaluation with this limit scores.
+    fn kept(&self, part: Part, limit: Option<u64>) -> usize {
+        let n = self.part(part).ids.len();
+        limit.map_or(n, |l| n.min(l as usize))
+    }
+}
+
+struct Lanes<'a> {
+    task: &'a Language,
+    ids: &'a [u32],
+    streams: usize,
+    segment: usize,
+    /// Tokens per lane.
+    lane: usize,
+}
+
+impl Source for Lanes<'_> {
+    fn segments(&self) -> u64 {
+        self.lane.div_ceil(self.segment) as u64
+    }
+
+    fn seen_per_epoch(&self) -> u64 {
+        self.ids.len().min(self.lane * self.streams) as u64
+    }
+
+    fn segment(&self, index: u64) -> DataResult<Segment> {
+        let piece = (index % self.segments()) as usize;
+        let offset = piece * self.segment;
+        let steps = self.segment.min(self.lane - offset);
+        let count = self.streams * steps;
+        let (mut input, mut class, mut weight) =
+            (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
+        for b in 0..self.streams {
+            for t in b * self.lane + offset..b * self.lane + offset + steps {
+                let before = t.checked_sub(1).and_then(|t| self.ids.get(t));
+                input.push(before.copied().unwrap_or_else(|| self.task.vocabulary.start_id()));
+                class.push(self.ids.get(t).copied().unwrap_or(0));
+                weight.push(f32::from(u8::from(t < self.ids.len())));
+            }
+        }
+        let seen = weight.iter().filter(|w| **w > 0.0).count() as u64;
+        let shape = (self.streams, steps);
+        let build = || -> candle_core::Result<Segment> {
+            Ok(Segment {
+                starts: vec![piece == 0; self.streams],
+                input: Tensor::from_vec(input, shape, &Device::Cpu)?,
+                targets: Targets::Classes {
+                    class: Tensor::from_vec(class, shape, &Device::Cpu)?,
+                    weight: Tensor::from_vec(weight, shape, &Device::Cpu)?,
+                },
+                seen,
+                items: vec![None; self.streams],
+                offset,
+            })
+        };
+        build()
+            .map_err(|e| DataError::corrupt(Path::new("wikitext-103"), At::File, "a segment of tokens", e.to_string()))
+    }
+}
+
+impl Task for Language {
+    fn io(&self, streams: usize, segment: usize) -> Io {
+        let vocabulary = self.vocabulary.size();
+        Io { input: InputKind::Tokens { vocabulary }, outputs: vocabulary, streams, segment }
+    }
+
+    fn training(&self, streams: usize, segment: usize, _: u64) -> DataResult<Box<dyn Source + '_>> {
+        let ids = &self.part(Part::Train).ids;
+        let lane = ids.len() / streams;
+        if lane == 0 {
+            let got = format!("{} tokens", ids.len());
+            return Err(DataError::corrupt(
+                Path::new("wikitext-103"),
+                At::File,
+                format!("at least {streams} tokens"),
+                got,
+            ));
+        }
+        Ok(Box::new(Lanes { task: self, ids: &ids[..lane * streams], streams, segment, lane }))
+    }
+
+    fn evaluation(
+        &self,
+        part: Part,
+        streams: usize,
+        segment: usize,
+        limit: Option<u64>,
+    ) -> DataResult<Box<dyn Source + '_>> {
+        let kept = self.kept(part, limit);
+        let ids = &self.part(part).ids[..kept];
+        Ok(Box::new(Lanes { task: self, ids, streams, segment, lane: kept.div_ceil(streams).max(1) }))
+    }
+
+    fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
+        let kept = self.kept(part, limit);
+        let lane = kept.div_ceil(streams).max(1);
+        Ok(Box::new(LanguageScorer::new(self, part, kept, lane)))
+    }
+
+    fn curve_part(&self) -> Part {
+        Part::Valid
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn facts(&self) -> Vec<Metric> {
+        self.floor.map(|f| Metric::plain("entropy_floor_bits_per_byte", Some(f), 0)).into_iter().collect()
+    }
+
+    fn outputs(&self) -> Vec<String> {
+        SCORES.map(str::to_owned).into()
+    }
+}

@@ -1,0 +1,196 @@
+//! Tasks turn a dataset into segments for the loop and outputs into metrics.
+//!
+//! A [`Source`] gives segments by index, so that the position in training is one number and resuming needs no replay.
+
+pub mod cardio;
+pub mod language;
+pub mod recall;
+pub mod seizure;
+pub mod speech;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::Tensor;
+use learner::{Io, Targets};
+use serde::{Deserialize, Serialize};
+
+use data::error::DataResult;
+use rows::PredictionRow;
+
+/// Which part of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Training data.
+    Train,
+    /// Validation data.
+    Valid,
+    /// Test data.
+    Test,
+}
+
+impl Part {
+    /// Name in result files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// `B` streams for at most `K` steps.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Streams that begin something new with this segment.
+    pub starts: Vec<bool>,
+    /// Tokens `[B, K]` or frames `[B, K, F]`.
+    pub input: Tensor,
+    /// Targets with the weight of each step.
+    pub targets: Targets,
+    /// Steps that count: tokens or frames that are not padding.
+    pub seen: u64,
+    /// Which item each stream is in, where items are whole recordings; `None` for an idle stream.
+    pub items: Vec<Option<usize>>,
+    /// Steps before this segment in its recording or lane.
+    pub offset: usize,
+}
+
+/// Segments by index.
+pub trait Source: Send + Sync {
+    /// Number of segments after which the data repeats (an epoch), or ends (an evaluation).
+    fn segments(&self) -> u64;
+    /// Segments of an epoch with at least one supervised step: those that make an update.
+    fn supervised(&self) -> u64 {
+        self.segments()
+    }
+    /// Updates of an epoch where each segment is worked off in chunks of at most `length` steps; about, if epochs differ.
+    fn chunks(&self, length: usize) -> u64 {
+        let _ = length;
+        self.supervised()
+    }
+    /// Steps that count in an epoch.
+    fn seen_per_epoch(&self) -> u64;
+    /// Segment number `index`; indices run on over epochs.
+    ///
+    /// # Errors
+    /// If its data cannot be read.
+    fn segment(&self, index: u64) -> DataResult<Segment>;
+    /// Whether making a segment is worth another thread's time: signals are read, decoded or scaled.
+    fn is_work(&self) -> bool {
+        false
+    }
+}
+
+/// The epoch whose order was asked for last: segments of an epoch follow each other.
+struct Epoch<T>(Mutex<Option<(u64, Arc<T>)>>);
+
+impl<T> Default for Epoch<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Epoch<T> {
+    /// The order of epoch `number`, drawn unless it is the last one's.
+    fn get(&self, number: u64, draw: impl FnOnce() -> T) -> Arc<T> {
+        // a thread that panicked while it held the lock left it whole
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, order)) if *known == number => Arc::clone(order),
+            _ => {
+                let order = Arc::new(draw());
+                *last = Some((number, Arc::clone(&order)));
+                order
+            }
+        }
+    }
+}
+
+pub use metrics::Metric;
+
+/// What an evaluation found.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// Metrics in display order.
+    pub metrics: Vec<Metric>,
+    /// One row per item.
+    pub predictions: Vec<PredictionRow>,
+}
+
+/// Collects outputs of an evaluation.
+pub trait Scorer {
+    /// Takes the outputs `[B, K, O]` for a segment.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read.
+    fn observe(&mut self, segment: &Segment, output: &Tensor) -> learner::Result<()>;
+    /// Takes what the same weights scored on [`Task::calibration_part`], before the end.
+    fn calibrate(&mut self, _on: &Scores) {}
+    /// The metrics.
+    fn finish(self: Box<Self>) -> Scores;
+}
+
+/// How a task hands recordings to a learner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segmentation {
+    /// As streams that go on from segment to segment for as long as they last.
+    Streams,
+    /// So that each fits in one segment, with an answer asked of every step.
+    Whole,
+    /// So that each fits in one segment, with one answer asked of all of it.
+    OneAnswer,
+}
+
+/// A dataset with its question.
+pub trait Task: Send + Sync {
+    /// Shapes a learner must have for this task.
+    fn io(&self, streams: usize, segment: usize) -> Io;
+    /// How recordings come.
+    fn segmentation(&self) -> Segmentation {
+        Segmentation::Streams
+    }
+    /// Steps of the longest segment where the loss needs whole segments, whatever a learner's own length; learners of
+    /// shorter ones then take two passes.
+    fn longest(&self) -> Option<usize> {
+        None
+    }
+    /// Endless training segments, in an order that depends on `seed` alone.
+    ///
+    /// # Errors
+    /// If there is less data than one segment of all streams.
+    fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>>;
+    /// Every item of a part exactly once; at most about `limit` steps of it if given.
+    ///
+    /// # Errors
+    /// If the part is empty.
+    fn evaluation(
+        &self,
+        part: Part,
+        streams: usize,
+        segment: usize,
+        limit: Option<u64>,
+    ) -> DataResult<Box<dyn Source + '_>>;
+    /// A scorer for [`Task::evaluation`] of the same part and limit.
+    ///
+    /// # Errors
+    /// If the part is empty.
+    fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>>;
+    /// Part whose metric is plotted during training.
+    fn curve_part(&self) -> Part;
+    /// Part that the final evaluation is calibrated on, such as the threshold of an alarm: evaluated first and given to
+    /// [`Scorer::calibrate`].
+    fn calibration_part(&self) -> Option<Part> {
+        None
+    }
+    /// Digest of the data that is used: part of every cell's id.
+    fn fingerprint(&self) -> &str;
+    /// Facts about the data worth a row in the results (name, value), such as an entropy floor.
+    fn facts(&self) -> Vec<Metric>;
+    /// Names of the outputs, where they have names: the order of scores in `predictions.parquet`.
+    fn outputs(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
