@@ -1,6 +1,7 @@
 //! Numbers that say how well a model does, as functions of scores and labels or of summed log-likelihoods, and the statistics
 //! over them. Nothing here knows a task or a model.
 
+pub mod catalogue;
 pub mod detection;
 pub mod edit;
 pub mod fit;

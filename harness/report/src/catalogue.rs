@@ -1,108 +1,24 @@
-//! Names for readers: tasks, metrics and models, which direction is good, and how numbers are written.
+//! How numbers and names are written.
 
-use serde::Deserialize;
-
+use metrics::catalogue::{self, Better, Digits};
 use metrics::stats::Estimate;
-
-/// Which direction of a metric is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Better {
-    /// Smaller values.
-    Lower,
-    /// Larger values.
-    Higher,
-}
-
-/// How a metric's values are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Digits {
-    /// So many after the point.
-    After(usize),
-    /// So many in all, for values that span magnitudes.
-    Significant(usize),
-}
 
 /// A metric for readers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MetricInfo {
     pub label: String,
     pub better: Option<Better>,
-    pub digits: Digits,
-}
-
-/// Metrics of a task's main table in order, the one that counts first; empty for a task that is not known.
-pub(super) fn main_metrics(task: &str) -> &'static [&'static str] {
-    match task {
-        "language" => &["bits_per_byte", "perplexity_per_word", "perplexity", "oov_rate"],
-        "cardio" => &["auc_roc_macro", "auc_pr_macro"],
-        "seizure" => &["auc_roc", "auc_pr", "prevalence", "event_sensitivity", "false_alarms_per_hour"],
-        "speech" => &["word_error_rate_percent", "character_error_rate_percent"],
-        "recall" => &["accuracy", "loss"],
-        _ => &[],
-    }
+    digits: Digits,
 }
 
 /// What is known about a metric by its name.
 pub(super) fn metric(name: &str) -> MetricInfo {
-    use Better::{Higher, Lower};
-    let (label, better, digits) = match name {
-        "bits_per_byte" => ("bits per byte", Some(Lower), Digits::After(3)),
-        "perplexity" => ("perplexity per token", Some(Lower), Digits::Significant(4)),
-        "perplexity_per_word" => ("perplexity per word", Some(Lower), Digits::Significant(4)),
-        "loss" => ("loss (nats)", Some(Lower), Digits::After(4)),
-        "accuracy" => ("accuracy", Some(Higher), Digits::After(3)),
-        "oov_rate" => ("unknown words", None, Digits::After(4)),
-        "auc_roc_macro" => ("AUC-ROC (macro)", Some(Higher), Digits::After(3)),
-        "auc_pr_macro" => ("AUC-PR (macro)", Some(Higher), Digits::After(3)),
-        "auc_roc" => ("AUC-ROC", Some(Higher), Digits::After(3)),
-        "auc_pr" => ("AUC-PR", Some(Higher), Digits::After(3)),
-        "event_sensitivity" => ("event sensitivity", Some(Higher), Digits::After(3)),
-        "false_alarms_per_hour" => ("false alarms per hour", Some(Lower), Digits::Significant(3)),
-        "prevalence" => ("prevalence", None, Digits::After(3)),
-        "scored_hours" => ("hours scored", None, Digits::Significant(3)),
-        "word_error_rate_percent" => ("WER (%)", Some(Lower), Digits::After(2)),
-        "character_error_rate_percent" => ("CER (%)", Some(Lower), Digits::After(2)),
-        _ => match name.split_once('_') {
-            Some(("auc", rest)) => {
-                let label = rest.replacen("roc_", "AUC-ROC ", 1).replacen("pr_", "AUC-PR ", 1);
-                return MetricInfo { label, better: Some(Higher), digits: Digits::After(3) };
-            }
-            _ => (name, None, Digits::Significant(4)),
-        },
-    };
-    MetricInfo { label: label.to_owned(), better, digits }
-}
-
-/// Heading of a task.
-pub(super) fn task_heading(task: &str) -> String {
-    match task {
-        "language" => "Language modelling (WikiText-103)".into(),
-        "cardio" => "ECG classification (PTB-XL)".into(),
-        "seizure" => "Seizure detection (CHB-MIT)".into(),
-        "speech" => "Speech recognition (LibriSpeech)".into(),
-        "recall" => "Selective recall (generated)".into(),
-        other => other.to_owned(),
-    }
-}
-
-/// Dataset of a task; the task's own name if it is not known.
-pub(super) fn dataset(task: &str) -> &str {
-    match task {
-        "language" => "WikiText-103",
-        "cardio" => "PTB-XL",
-        "seizure" => "CHB-MIT",
-        "speech" => "LibriSpeech",
-        other => other,
-    }
-}
-
-/// A kind of model as the paper writes it.
-pub(super) fn kind_label(kind: &str) -> String {
-    match kind {
-        "transformer" => "Transformer".into(),
-        "mamba" => "Mamba".into(),
-        other => other.to_uppercase(),
+    match catalogue::find(name) {
+        Some((info, class)) => {
+            let label = info.label.replacen('*', class.unwrap_or_default(), 1);
+            MetricInfo { label, better: info.better, digits: info.digits }
+        }
+        None => MetricInfo { label: name.to_owned(), better: None, digits: Digits::Significant(4) },
     }
 }
 

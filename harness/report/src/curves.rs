@@ -104,12 +104,7 @@ fn curve_split(part: &Part, loaded: &Loaded, metric: &str) -> Option<String> {
 
 /// Over how much each evaluation of a curve is, where it is the same for all and its unit is known.
 fn extent(part: &Part, loaded: &Loaded, metric: &str, split: &str) -> Option<String> {
-    let unit = match (metric, part.family) {
-        ("bits_per_byte", _) => "bytes",
-        (_, "cardio") => "recordings",
-        (_, "seizure") => "windows",
-        _ => return None,
-    };
+    let unit = part.info.filter(|info| info.metrics.first() == Some(&metric))?.curve_items?;
     let rows = part.runs().filter_map(|run| loaded.evals.get(&run.head.cell)).flatten();
     let mut amounts = rows.filter(|row| row.metric == metric && row.split == split).map(|row| row.n);
     let first = amounts.next()?;

@@ -12,13 +12,14 @@
 //! | learning: with traffic | the same with weights, gradients, moments, kept activations and traces read and written |
 //! | training in all: with traffic | forward and learning, both with traffic: what a step of training costs |
 
-use super::catalogue::{self, Better};
+use super::catalogue;
 use super::curves::{point, wide};
 use super::group::{Group, Part};
 use super::model::{Cell, Column, Place, Plot, Series, Table};
 use super::provenance;
 use super::tables::{label_columns, metric_info};
 use metrics::TRAIN_SPLIT as SPLIT;
+use metrics::catalogue::Better;
 
 /// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
 const SHOWN: usize = 1;

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use metrics::catalogue::{self, TaskInfo};
 use metrics::stats::{Estimate, estimate};
 use rows::results::ResultRow;
-
-use super::catalogue;
 
 /// Outcome of a cell whose numbers count.
 const COMPLETED: &str = "completed";
@@ -19,6 +18,8 @@ pub(super) struct Part<'a> {
     pub task: &'a str,
     /// What the task is, such as `language`: it may have another name in the grid.
     pub family: &'a str,
+    /// What is known about that; absent for a task of another version of the program.
+    pub info: Option<&'static TaskInfo>,
     pub scale: &'a str,
     /// Configurations: models in the order of the plan, sweep points ascending.
     pub groups: Vec<Group<'a>>,
@@ -78,7 +79,7 @@ pub(super) fn parts(rows: &[ResultRow]) -> Vec<Part<'_>> {
         let split = main_split(&runs);
         let family = runs.iter().find_map(|run| run.head.config.get("task.kind")).map_or(task, String::as_str);
         let (groups, varying) = groups(runs);
-        Some(Part { experiment, task, family, scale, groups, varying, split })
+        Some(Part { experiment, task, family, info: catalogue::task(family), scale, groups, varying, split })
     };
     keys.into_iter().filter_map(build).collect()
 }
@@ -215,7 +216,7 @@ impl Part<'_> {
 
     /// Metrics of the main table that some run has, the one that counts first.
     pub(super) fn main_metrics(&self) -> Vec<&str> {
-        let known = catalogue::main_metrics(self.family);
+        let known = self.info.map_or(&[][..], |info| info.metrics);
         let present: BTreeSet<&str> =
             self.runs().flat_map(|run| run.metrics.iter()).filter_map(|row| row.metric.as_deref()).collect();
         if known.is_empty() {

@@ -75,7 +75,7 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
 
 fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Section {
     let id = catalogue::slug(&format!("{} {} {}", part.experiment, part.task, part.scale));
-    let mut heading = catalogue::task_heading(part.family);
+    let mut heading = part.info.map_or_else(|| part.family.to_owned(), metrics::catalogue::TaskInfo::heading);
     if part.task != part.family {
         heading = format!("{heading}, {}", part.task);
     }

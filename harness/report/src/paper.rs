@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::catalogue::Better;
+use super::ReportError;
 use super::model::{Cell, Column, Table};
 use super::spikes::SpikeBounds;
-use super::{ReportError, catalogue};
+use metrics::catalogue::Better;
 
 /// The paper's tables and other published results.
 #[derive(Clone, Debug, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Paper {
     pub title: String,
     /// Where it is found.
     pub source: String,
+    /// How the paper calls each kind of model.
+    pub models: BTreeMap<String, String>,
     /// How the paper calls each metric.
     pub metrics: BTreeMap<String, PaperMetric>,
     /// The paper's tables.
@@ -143,7 +145,7 @@ impl Paper {
             for row in &table.rows {
                 let values = table.metrics.iter().map(String::as_str).zip(row.values.iter().copied()).collect();
                 let source = format!("{}, {}, {}", self.title, self.source, table.name);
-                rows.push((catalogue::kind_label(&row.kind), values, source));
+                rows.push((self.models.get(&row.kind).unwrap_or(&row.kind).clone(), values, source));
             }
         }
         for reference in self.references.iter().filter(|reference| reference.task == task) {

@@ -5,22 +5,19 @@ use std::collections::BTreeSet;
 use super::catalogue;
 use super::group::Part;
 use super::model::Fact;
+use metrics::catalogue::Amount;
 
 /// Items of a list that are looked for.
 const MOST_ITEMS: usize = 1000;
 
 /// What a step of the data is called in the plural.
 pub(super) fn unit(part: &Part) -> &'static str {
-    let vocabularies = part.config("task.vocabulary");
-    let mut vocabularies = vocabularies.iter();
-    match (part.family, vocabularies.next(), vocabularies.next()) {
-        ("language", Some(&"byte"), None) => "bytes",
-        ("language", Some(&"word"), None) => "words",
-        ("language", Some(&"bpe"), None) => "pieces",
-        ("language", _, _) => "tokens",
-        ("cardio" | "speech" | "seizure", _, _) => "frames",
-        _ => "steps",
-    }
+    let Some(info) = part.info else { return "steps" };
+    let values = info.step_key.map(|key| part.config(key)).unwrap_or_default();
+    let mut values = values.iter();
+    let only = values.next().filter(|_| values.next().is_none()).copied().unwrap_or_default();
+    let name = |value: &str| info.steps.iter().find(|(of, _)| *of == value).map(|(_, name)| *name);
+    name(only).or_else(|| name("")).unwrap_or("steps")
 }
 
 /// Whether it trained on another split than the published one.
@@ -60,7 +57,7 @@ pub(super) fn caption(part: &Part) -> String {
 
 /// On which data a section trains and evaluates, in whole sentences.
 pub(super) fn data(part: &Part) -> String {
-    let dataset = catalogue::dataset(part.family);
+    let dataset = part.info.map_or(part.family, |info| info.data());
     let elsewhere = other_folder(part);
     let own = part.generated() || elsewhere.is_some();
     let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
@@ -96,7 +93,7 @@ pub(super) fn place(part: &Part, role: &str) -> String {
     if let Some(folds) = list(part, &format!("task.{role}_folds")) {
         return format!("{} {}", if folds.contains([',', ' ']) { "folds" } else { "fold" }, span(&folds));
     }
-    if part.family == "seizure" {
+    if part.has_config("task.split") {
         return patients(part, role);
     }
     if let Some(splits) = list(part, &format!("task.{role}_splits")).map(|list| list.replace('"', "")) {
@@ -120,10 +117,10 @@ fn stretch(text: &str) -> String {
     format!("{split} split ({which}, cut at an article)")
 }
 
-/// The folder, where seizure detection reads another than the dataset's.
+/// The folder, where the task reads another than the dataset's.
 pub(super) fn other_folder(part: &Part) -> Option<String> {
     let root = join(part.config("task.root").into_iter().map(str::to_owned));
-    (part.family == "seizure" && !root.is_empty() && root != "chb-mit").then_some(root)
+    part.info.filter(|info| !root.is_empty() && root != info.root).map(|_| root)
 }
 
 /// Cases of CHB-MIT that play a role.
@@ -202,57 +199,37 @@ pub(super) fn rates(part: &Part) -> String {
 
 /// What the intervals of single runs are over, such as `bootstrap intervals over 60 articles`.
 pub(super) fn item_intervals(part: &Part) -> String {
-    let of = |metric: &str, value: fn(&super::ResultRow) -> Option<u64>| -> BTreeSet<u64> {
-        let rows = part.runs().filter_map(|run| run.row(metric, Some(part.split)));
-        rows.filter_map(value).collect()
-    };
-    let (kind, counts, items) = match part.family {
-        "language" => match of("scored_articles", |row| row.n) {
-            // results from before articles were the items
-            counts if counts.is_empty() => ("bootstrap", counts, "blocks of text"),
-            counts => ("bootstrap", counts, "articles"),
-        },
-        "cardio" => ("bootstrap", of("auc_roc_macro", |row| row.n), "recordings"),
-        "seizure" => ("bootstrap", of("scored_hours", |row| row.n), "recordings"),
-        "speech" => ("bootstrap", of("loss", |row| row.n), "utterances"),
-        "recall" => ("Wilson", of("accuracy", |row| row.n), "recordings"),
-        _ => ("bootstrap", BTreeSet::new(), "items"),
+    let (kind, counts, items) = match part.info.map(|info| info.intervals) {
+        None => ("bootstrap", BTreeSet::new(), "items"),
+        Some((kind, amount, items)) => (kind, amounts(part, amount), items),
     };
     let counts = counts.into_iter().map(catalogue::count).collect::<Vec<_>>().join(" or ");
     let counts = if counts.is_empty() { counts } else { format!("{counts} ") };
     format!("{kind} intervals over the {counts}{items}")
 }
 
+/// What the runs were over, by the rows of their results.
+fn amounts(part: &Part, amount: Amount) -> BTreeSet<u64> {
+    let (metric, of): (_, fn(&super::ResultRow) -> Option<u64>) = match amount {
+        Amount::Value(metric) => (metric, |row| row.value.map(|value| value as u64)),
+        Amount::Items(metric) => (metric, |row| row.n),
+    };
+    let rows = part.runs().filter(|run| run.completed()).filter_map(|run| run.row(metric, Some(part.split)));
+    rows.filter_map(of).collect()
+}
+
 /// How much was scored, where all completed runs scored the same.
 fn scored(part: &Part) -> String {
-    let amounts = |metric: &str| -> BTreeSet<u64> {
-        let rows = part.runs().filter(|run| run.completed()).filter_map(|run| run.row(metric, Some(part.split)));
-        rows.filter_map(|row| row.value.map(|value| value as u64)).collect()
-    };
-    let items = || -> BTreeSet<u64> {
-        let main = part.main_metrics();
-        let rows = part.runs().filter_map(|run| run.row(main.first()?, Some(part.split)));
-        rows.filter_map(|row| row.n).collect()
-    };
     let text = |amounts: BTreeSet<u64>, what: &str| {
         let each: Vec<String> = amounts.into_iter().map(catalogue::count).collect();
         (!each.is_empty()).then(|| format!("{} {what}", each.join(" or ")))
     };
-    let mut parts: Vec<String> = Vec::new();
-    if part.family == "language" {
-        if unit(part) != "bytes" {
-            parts.extend(text(amounts("scored_tokens"), unit(part)));
-        }
-        parts.extend(text(amounts("scored_bytes"), "bytes"));
-    } else {
-        let what = match part.family {
-            "cardio" => "recordings",
-            "seizure" => "windows",
-            "speech" => "words",
-            _ => "items",
-        };
-        parts.extend(text(items(), what));
-    }
+    let scored = part.info.map_or(&[][..], |info| info.scored);
+    // what a step is called says more than the name of what is counted: words, for tokens
+    let name = |items| if items == "tokens" { unit(part) } else { items };
+    let mut parts: Vec<String> =
+        scored.iter().filter_map(|&(amount, items)| text(amounts(part, amount), name(items))).collect();
+    parts.dedup();
     parts.join(", ")
 }
 

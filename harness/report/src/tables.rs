@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use metrics::stats::Estimate;
 
-use super::catalogue::{self, Better, MetricInfo};
+use super::catalogue::{self, MetricInfo};
 use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
 use super::paper::{Paper, Published};
 use super::provenance;
+use metrics::catalogue::Better;
 
 /// In place of a setting or number that a row cannot have.
 const DOES_NOT_APPLY: &str = "does not apply";

@@ -176,7 +176,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             done: 0,
             at: Position::default(),
             recorder: Recorder::new(config, total),
-            sink: PartWriter::open(dir.path(), 0, Metadata::new())?,
+            sink: PartWriter::open(dir.path(), 0, Metadata::new(), allocator::exclude_this_thread)?,
         };
         let (calls, updates) = (CALLS.load(Ordering::Relaxed), 40);
         for _ in 0..updates {

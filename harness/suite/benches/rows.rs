@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use report;
 use rows::parquet::{Metadata, PartWriter, discard_parts, read_steps};
 use rows::results::{ResultRow, write_results};
 use rows::{EvalRow, Event, LayerRow, StepRow};

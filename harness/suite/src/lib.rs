@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod protocol;
 mod record;
+mod registry;
 mod report_config;
 mod run;
 mod schedule;

@@ -9,70 +9,57 @@ use bim::config::Credit;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::Device;
 use learner::{Error, Io, Learner};
-use serde::{Deserialize, Serialize};
 
+use crate::registry::registry;
 use crate::tasks::{Segmentation, Task};
 use crate::train::TrainConfig;
 
-/// Kinds that a grid file may name.
-pub const KINDS: [&str; 7] = ["bim", "transformer", "lstm", "rnn", "cnn", "mamba", "snn"];
+/// What is known about a kind of model before it has settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Name in grid files.
+    pub kind: &'static str,
+    /// Version of the code that turns a configuration into numbers: part of every cell's id.
+    pub code_version: u32,
+}
+
+const fn baseline(kind: &'static str) -> ModelInfo {
+    ModelInfo { kind, code_version: baselines::CODE_VERSION }
+}
 
 /// More steps than any recording has, far below what would overflow a size.
 const WHOLE_RECORDING: usize = 1 << 20;
 
-/// A model with its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ModelConfig {
+registry! {
+    /// A model with its settings.
+    pub enum ModelConfig, "model", ModelInfo;
     /// Bio-Inspired Mamba, learning online.
-    Bim(Box<BimConfig>),
+    Bim(Box<BimConfig>) = ModelInfo { kind: "bim", code_version: bim::CODE_VERSION };
     /// Pre-norm Transformer, causal with carried context or over whole recordings, by backpropagation through time.
-    Transformer(TransformerConfig),
+    Transformer(TransformerConfig) = baseline("transformer");
     /// LSTM, by backpropagation through time.
-    Lstm(LstmConfig),
+    Lstm(LstmConfig) = baseline("lstm");
     /// GRU or simple recurrent network, by backpropagation through time.
-    Rnn(RnnConfig),
+    Rnn(RnnConfig) = baseline("rnn");
     /// Causal convolutions or a residual network over recordings, by backpropagation.
-    Cnn(CnnConfig),
+    Cnn(CnnConfig) = baseline("cnn");
     /// Mamba, by backpropagation through time.
-    Mamba(MambaConfig),
+    Mamba(MambaConfig) = baseline("mamba");
     /// Spiking neural network, by surrogate gradients and backpropagation through time.
-    Snn(SnnConfig),
+    Snn(SnnConfig) = baseline("snn");
 }
 
 impl ModelConfig {
-    /// Name of the kind in grid files.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Bim(_) => KINDS[0],
-            Self::Transformer(_) => KINDS[1],
-            Self::Lstm(_) => KINDS[2],
-            Self::Rnn(_) => KINDS[3],
-            Self::Cnn(_) => KINDS[4],
-            Self::Mamba(_) => KINDS[5],
-            Self::Snn(_) => KINDS[6],
-        }
-    }
-
-    /// Version of the code that turns a configuration into numbers: part of every cell's id.
-    #[must_use]
-    pub fn code_version(&self) -> u32 {
-        match self {
-            Self::Bim(_) => bim::CODE_VERSION,
-            _ => baselines::CODE_VERSION,
-        }
-    }
-
     /// Steps per segment where the grid does not say.
     #[must_use]
     pub fn default_segment(&self) -> usize {
         match self {
             Self::Bim(c) if c.credit == Credit::Bptt => 256,
             Self::Bim(_) => 32,
-            // tasks with recordings cut this to the length of theirs
-            _ if self.for_streams().is_some() => WHOLE_RECORDING,
-            _ => 256,
+            Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) | Self::Mamba(_) | Self::Snn(_) => {
+                // tasks with recordings cut this to the length of theirs
+                if self.for_streams().is_some() { WHOLE_RECORDING } else { 256 }
+            }
         }
     }
 

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{CellConfig, TASKS, TaskConfig};
+use crate::cell::CellConfig;
 use crate::error::{Error, Result};
 use crate::measure::energy::CostModel;
-use crate::models::{KINDS, ModelConfig};
+use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
 use crate::run::{build, segments_for};
 use crate::store::{read_json, write_json};
-use crate::tasks::Task;
+use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
-use grid::{Grid, Node, RawCell, Selection, Sources, canonical_json, read_as, short_id, take_kind};
+use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id};
 
 /// Version of `plan.json`.
 const SCHEMA: u32 = 1;
@@ -182,28 +182,13 @@ pub fn typed_cells(grid: &Grid, file: &Path, selection: &Selection, sources: &mu
 
 /// Typed configuration of a cell.
 fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sources) -> Result<CellConfig> {
-    let (kind, keys) = kind_and_keys(&raw.task, &TASKS, sources)?;
-    let task = match kind.as_str() {
-        "language" => TaskConfig::Language(read_as(&keys, "task `language`", sources)?),
-        "cardio" => TaskConfig::Cardio(read_as(&keys, "task `cardio`", sources)?),
-        "seizure" => TaskConfig::Seizure(read_as(&keys, "task `seizure`", sources)?),
-        "speech" => TaskConfig::Speech(Box::new(read_as(&keys, "task `speech`", sources)?)),
-        _ => TaskConfig::Recall(read_as(&keys, "task `recall`", sources)?),
-    };
-    let report = report.facts(&kind);
-    let (kind, keys) = kind_and_keys(&raw.model, &KINDS, sources)?;
-    let model = match kind.as_str() {
-        "bim" => ModelConfig::Bim(Box::new(read_as(&keys, "model `bim`", sources)?)),
-        "transformer" => ModelConfig::Transformer(read_as(&keys, "model `transformer`", sources)?),
-        "rnn" => ModelConfig::Rnn(read_as(&keys, "model `rnn`", sources)?),
-        "cnn" => ModelConfig::Cnn(read_as(&keys, "model `cnn`", sources)?),
-        "mamba" => ModelConfig::Mamba(read_as(&keys, "model `mamba`", sources)?),
-        "snn" => ModelConfig::Snn(read_as(&keys, "model `snn`", sources)?),
-        _ => ModelConfig::Lstm(read_as(&keys, "model `lstm`", sources)?),
-    };
+    let task = TaskConfig::read(&raw.task, sources)?;
+    let report = report.facts(task.info().kind);
+    let model = ModelConfig::read(&raw.model, sources)?;
     protocol::check(&task, &raw.task, sources)?;
+    tasks::check(&task, &raw.task, sources)?;
     let mut train: TrainConfig = read_as(&raw.train, "`train`", sources)?;
-    if task.selection() == protocol::Selection::None {
+    if task.settings().selection() == protocol::Selection::None {
         train.curve_points = 0;
     }
     Ok(CellConfig {
@@ -218,13 +203,6 @@ fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sou
         report,
         seed: raw.seed,
     })
-}
-
-/// The kind of a task or model, and its own keys: `name` is the grid's.
-fn kind_and_keys(node: &Node, known: &[&str], sources: &Sources) -> Result<(String, Node)> {
-    let (kind, mut keys) = take_kind(node, known, sources)?;
-    keys.take("name");
-    Ok((kind, keys))
 }
 
 fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTasks) -> Result<PlannedCell> {

@@ -6,9 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cell::TaskConfig;
-use crate::tasks::Part;
-use crate::tasks::speech::SpeechConfig;
+use crate::tasks::{Part, TaskConfig};
 use grid::{ConfigResult, Node, Sources};
 
 /// What the results of a task are used to choose: its key `selection`.
@@ -45,58 +43,15 @@ impl Selection {
 
 /// Two parts that share data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Overlap {
+pub struct Overlap {
     /// Keys of the two parts.
-    keys: [&'static str; 2],
+    pub keys: [&'static str; 2],
     /// What they share, in words.
-    shared: String,
-}
-
-impl TaskConfig {
-    /// What its results are used to choose.
-    #[must_use]
-    pub fn selection(&self) -> Selection {
-        match self {
-            Self::Language(c) => c.selection,
-            Self::Cardio(c) => c.selection,
-            Self::Seizure(c) => c.selection,
-            Self::Speech(c) => c.selection,
-            // its parts are drawn independently of each other
-            Self::Recall(_) => Selection::Valid,
-        }
-    }
-
-    /// The first two parts that share data.
-    fn overlap(&self) -> Option<Overlap> {
-        match self {
-            Self::Language(c) => {
-                let parts =
-                    [("train_split", c.train_split), ("valid_split", c.valid_split), ("test_split", c.test_split)];
-                pairs(&parts, |a, b| {
-                    a.overlaps(b).then(|| if a == b { format!("all of `{a}`") } else { format!("`{a}` and `{b}`") })
-                })
-            }
-            Self::Cardio(c) => {
-                let parts =
-                    [("train_folds", &c.train_folds), ("valid_folds", &c.valid_folds), ("test_folds", &c.test_folds)];
-                pairs(&parts, |a, b| a.iter().find(|fold| b.contains(fold)).map(|fold| format!("fold {fold}")))
-            }
-            Self::Seizure(c) => {
-                c.shared_patient().map(|(keys, case)| Overlap { keys, shared: format!("the patient of {case}") })
-            }
-            Self::Speech(c) => {
-                let SpeechConfig { train_splits, valid_splits, test_splits, .. } = &**c;
-                let parts =
-                    [("train_splits", train_splits), ("valid_splits", valid_splits), ("test_splits", test_splits)];
-                pairs(&parts, |a, b| a.iter().find(|split| b.contains(split)).map(|split| format!("`{split}`")))
-            }
-            Self::Recall(_) => None,
-        }
-    }
+    pub shared: String,
 }
 
 /// The first two of the parts that share something.
-fn pairs<T>(parts: &[(&'static str, T); 3], shared: impl Fn(&T, &T) -> Option<String>) -> Option<Overlap> {
+pub fn pairs<T>(parts: &[(&'static str, T); 3], shared: impl Fn(&T, &T) -> Option<String>) -> Option<Overlap> {
     let [train, valid, test] = parts;
     [(train, valid), (train, test), (valid, test)]
         .into_iter()
@@ -108,20 +63,15 @@ fn pairs<T>(parts: &[(&'static str, T); 3], shared: impl Fn(&T, &T) -> Option<St
 /// # Errors
 /// At the line of one of the two parts, or of the task if both are defaults.
 pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResult<()> {
-    let Some(Overlap { keys, shared }) = task.overlap().filter(|_| task.selection() != Selection::None) else {
+    let Some(Overlap { keys, shared }) =
+        task.settings().overlap().filter(|_| task.settings().selection() != Selection::None)
+    else {
         return Ok(());
     };
     let [first, second] = keys;
     let origin = written.get(second).or_else(|| written.get(first)).map_or(written.origin, |node| node.origin);
     let message = format!("`{first}` and `{second}` overlap: both have {shared}");
-    let cut = match task {
-        TaskConfig::Language(_) => {
-            "cut one file in two, as in `train_split: 'valid[:0.9]'` and `valid_split: 'valid[0.9:]'`"
-        }
-        TaskConfig::Cardio(_) | TaskConfig::Seizure(_) | TaskConfig::Speech(_) | TaskConfig::Recall(_) => {
-            "give each of them to one part"
-        }
-    };
+    let cut = task.settings().way_apart();
     Err(sources
         .error(origin, message)
         .note("expected training, validation and test parts that share nothing: what is chosen must not see what is scored")
@@ -202,7 +152,7 @@ mod tests {
             assert!(cell(task).is_ok(), "{task}: {:?}", cell(task));
         }
         let here = cell("{kind: language, selection: here}").unwrap();
-        assert_eq!(here.task.selection().scored(), Part::Valid);
+        assert_eq!(here.task.settings().selection().scored(), Part::Valid);
         assert!(
             cell("{kind: language, selection: here, valid_split: train}").is_err(),
             "a choice needs a part of its own"
@@ -212,7 +162,7 @@ mod tests {
     #[test]
     fn where_nothing_is_chosen_parts_may_be_the_same_and_there_is_no_curve() {
         let none = cell("{kind: language, train_split: test, valid_split: test, selection: none}").unwrap();
-        assert_eq!((none.train.curve_points, none.task.selection().scored()), (0, Part::Test));
+        assert_eq!((none.train.curve_points, none.task.settings().selection().scored()), (0, Part::Test));
         assert!(cell("{kind: language}").unwrap().train.curve_points > 0);
         for task in [
             "{kind: cardio, valid_folds: [10], selection: none}",

@@ -158,7 +158,7 @@ pub fn run_loop(
     }
     // what follows is made again after a kill, so its rows must lie behind the checkpoint
     checkpoint(job, learner, sink, at)?;
-    let scored = job.config.task.selection().scored();
+    let scored = job.config.task.settings().selection().scored();
     let calibration = job.task.calibration_part().filter(|part| *part != scored);
     let calibrated = calibration.map(|part| evaluate(job, learner, part, None, None)).transpose()?;
     let mut scores = evaluate(job, learner, scored, None, calibrated.as_ref())?;
@@ -207,7 +207,7 @@ fn train(
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
         // the end of training is no point of its own where the same part is scored whole right after
-        let last = at.segment == total && job.config.task.selection().scored() == job.task.curve_part();
+        let last = at.segment == total && job.config.task.settings().selection().scored() == job.task.curve_part();
         if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
             let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
             push_evals(sink, at, job.task.curve_part(), scores.metrics)?;

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use crate::cell::{CellConfig, TaskConfig};
+use crate::cell::CellConfig;
 use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::run::{Job, run_loop};
 use crate::store::{CellDir, Outcome, Position};
+use crate::tasks::TaskConfig;
 use crate::tasks::language::LanguageConfig;
 use crate::tasks::{Metric, Part, Scorer, Scores, Segment, Source, Task};
 use crate::train::TrainConfig;

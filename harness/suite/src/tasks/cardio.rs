@@ -8,14 +8,16 @@ mod recordings;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Metric, Part, Scorer, Scores, Segment, Segmentation, Source, Task};
-use crate::protocol::Selection;
+use super::{Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task};
+use crate::protocol::{Overlap, Selection, pairs};
+use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
 use data::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use data::error::{At, DataError, DataResult};
 use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings};
@@ -139,25 +141,49 @@ impl From<Percent> for f64 {
 }
 
 impl CardioConfig {
-    /// What no key can tell alone.
-    ///
-    /// # Errors
-    /// What does not fit together, in words.
-    pub fn check(&self) -> Result<(), String> {
-        if self.min_likelihood.0 > 0.0 && !self.labels.has_likelihoods() {
-            return Err("min_likelihood is for diagnostic statements: those on form and rhythm have 0, which means \
-                        \"not given\", so a threshold would drop nearly all of them; leave it out with these labels"
-                .into());
-        }
-        Ok(())
-    }
-
     fn labelling(&self) -> Labelling {
         Labelling { set: self.labels, min_likelihood: self.min_likelihood.0, ..Labelling::default() }
     }
 
     fn rate(&self) -> Rate {
         if self.rate.0 == 500 { Rate::Hz500 } else { Rate::Hz100 }
+    }
+}
+
+impl Settings for CardioConfig {
+    fn check(&self) -> Result<(), Misfit> {
+        if self.min_likelihood.0 > 0.0 && !self.labels.has_likelihoods() {
+            let expected = "it left out with these labels: statements on form and rhythm have a likelihood of 0, which \
+                            means \"not given\", so a threshold would drop nearly all of them";
+            let got = self.min_likelihood.0.to_string();
+            return Err(Misfit { key: "min_likelihood", expected: expected.into(), got });
+        }
+        Ok(())
+    }
+
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    fn overlap(&self) -> Option<Overlap> {
+        let parts =
+            [("train_folds", &self.train_folds), ("valid_folds", &self.valid_folds), ("test_folds", &self.test_folds)];
+        pairs(&parts, |a, b| a.iter().find(|fold| b.contains(fold)).map(|fold| format!("fold {fold}")))
+    }
+
+    fn generated(&self) -> Option<String> {
+        Some(format!("ecg-v{}-{}-{}", ecg::GENERATOR_VERSION, self.generate?, self.rate.0))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn open(&self, root: &Path, _: &Path) -> DataResult<Arc<dyn Task>> {
+        if let Some(records) = self.generate {
+            ecg::generate(root, &EcgSpec { records, seed: 1, with_500_hz: self.rate.0 == 500 })?;
+        }
+        Ok(Arc::new(Cardio::open(self, root)?))
     }
 }
 

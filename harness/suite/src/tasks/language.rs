@@ -10,13 +10,14 @@ mod tests;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets};
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Part, Scorer, Segment, Source, Task};
-use crate::protocol::Selection;
+use super::{Metric, Part, Scorer, Segment, Settings, Source, Task};
+use crate::protocol::{Overlap, Selection, pairs};
 use data::datasets::vocabulary::Vocabulary;
 use data::datasets::wikitext::articles::{Article, articles};
 use data::datasets::wikitext::generate::{self as text, TextSpec};
@@ -95,6 +96,40 @@ impl LanguageConfig {
     pub fn spec(&self) -> Option<TextSpec> {
         let g = self.generate.as_ref()?;
         Some(TextSpec { train_bytes: g.train_bytes, valid_bytes: g.valid_bytes, test_bytes: g.test_bytes, seed: 1 })
+    }
+}
+
+impl Settings for LanguageConfig {
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    fn overlap(&self) -> Option<Overlap> {
+        let parts =
+            [("train_split", self.train_split), ("valid_split", self.valid_split), ("test_split", self.test_split)];
+        pairs(&parts, |a, b| {
+            a.overlaps(b).then(|| if a == b { format!("all of `{a}`") } else { format!("`{a}` and `{b}`") })
+        })
+    }
+
+    fn way_apart(&self) -> &'static str {
+        "cut one file in two, as in `train_split: 'valid[:0.9]'` and `valid_split: 'valid[0.9:]'`"
+    }
+
+    fn generated(&self) -> Option<String> {
+        let TextSpec { train_bytes, valid_bytes, test_bytes, .. } = self.spec()?;
+        Some(format!("text-v{}-{train_bytes}-{valid_bytes}-{test_bytes}", text::GENERATOR_VERSION))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn open(&self, root: &Path, _: &Path) -> DataResult<Arc<dyn Task>> {
+        if let Some(spec) = self.spec() {
+            text::generate(root, &spec)?;
+        }
+        Ok(Arc::new(Language::open(self, root)?))
     }
 }
 

@@ -8,14 +8,120 @@ pub mod recall;
 pub mod seizure;
 pub mod speech;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
 use learner::{Io, Targets};
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::{Overlap, Selection};
+use crate::registry::registry;
 use data::error::DataResult;
+use grid::{ConfigResult, Node, Sources};
+use metrics::catalogue::{self, TaskInfo};
 use rows::PredictionRow;
+
+registry! {
+    /// A task with its settings.
+    pub enum TaskConfig, "task", TaskInfo;
+    /// WikiText-103.
+    Language(language::LanguageConfig) = catalogue::LANGUAGE;
+    /// PTB-XL.
+    Cardio(cardio::CardioConfig) = catalogue::CARDIO;
+    /// CHB-MIT.
+    Seizure(seizure::SeizureConfig) = catalogue::SEIZURE;
+    /// `LibriSpeech`.
+    Speech(Box<speech::SpeechConfig>) = catalogue::SPEECH;
+    /// A generated test of long-range credit.
+    Recall(recall::RecallConfig) = catalogue::RECALL;
+}
+
+/// Settings that do not fit together: no key can tell alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The key to show.
+    pub key: &'static str,
+    /// What would fit.
+    pub expected: String,
+    /// What there is.
+    pub got: String,
+}
+
+/// What a task's settings say about themselves, before any data is touched, and how they become the task.
+pub trait Settings {
+    /// Checks what no key can tell alone.
+    ///
+    /// # Errors
+    /// The first settings that do not fit together.
+    fn check(&self) -> Result<(), Misfit> {
+        Ok(())
+    }
+    /// What its results are used to choose.
+    fn selection(&self) -> Selection {
+        Selection::Valid
+    }
+    /// The first two parts that share data.
+    fn overlap(&self) -> Option<Overlap> {
+        None
+    }
+    /// How parts that overlap can be told apart, for a person.
+    fn way_apart(&self) -> &'static str {
+        "give each of them to one part"
+    }
+    /// Folder of generated data under the data directory's `generated`; `None` for published data.
+    fn generated(&self) -> Option<String>;
+    /// Folder of the dataset, under the data directory or that of generated data.
+    fn root(&self) -> &str;
+    /// Generates the data in `root` if they are to be generated and absent. A task may keep what it computes in `cache`.
+    ///
+    /// # Errors
+    /// If data are missing or corrupt.
+    fn open(&self, root: &Path, cache: &Path) -> DataResult<Arc<dyn Task>>;
+}
+
+impl TaskConfig {
+    /// The settings, whatever the kind.
+    #[must_use]
+    pub fn settings(&self) -> &dyn Settings {
+        match self {
+            Self::Language(c) => c,
+            Self::Cardio(c) => c,
+            Self::Seizure(c) => c,
+            Self::Speech(c) => c.as_ref(),
+            Self::Recall(c) => c,
+        }
+    }
+
+    /// Folder of the dataset; where generated data live if it is generated.
+    #[must_use]
+    pub fn root(&self, data: &Path) -> PathBuf {
+        let settings = self.settings();
+        match settings.generated() {
+            Some(folder) => data.join("generated").join(folder).join(settings.root()),
+            None => data.join(settings.root()),
+        }
+    }
+
+    /// Opens the dataset, generating it first if it is to be generated and absent.
+    ///
+    /// # Errors
+    /// If data are missing or corrupt.
+    pub fn open(&self, data: &Path) -> DataResult<Arc<dyn Task>> {
+        self.settings().open(&self.root(data), &data.join("cache"))
+    }
+}
+
+/// Refuses settings that do not fit together; `written` is the task as the grid has it.
+///
+/// # Errors
+/// At the line of the key, or of the task if it is a default.
+pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResult<()> {
+    task.settings().check().map_err(|Misfit { key, expected, got }| {
+        let origin = written.get(key).map_or(written.origin, |node| node.origin);
+        sources.error(origin, format!("`{key}`: {got}")).note(format!("expected {expected}"))
+    })
+}
 
 /// Which part of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -7,12 +7,15 @@
 //! Only the last step is supervised, so a rule whose credit does not reach from the query back to the cue cannot learn to
 //! store it. With more distractors than a segment has steps, truncated backpropagation is such a rule.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
+use super::{Metric, Misfit, Part, Scorer, Scores, Segment, Settings, Source, Task};
 use data::error::{At, DataError, DataResult};
 use rows::PredictionRow;
 
@@ -38,6 +41,34 @@ impl Default for RecallConfig {
     }
 }
 
+impl Settings for RecallConfig {
+    fn check(&self) -> Result<(), Misfit> {
+        let least: [(&str, usize, usize); 5] = [
+            ("symbols", self.symbols as usize, 2),
+            ("distractors", self.distractors as usize, 1),
+            ("delay", self.delay, 1),
+            ("recordings", self.recordings, 1),
+            ("tests", self.tests, 1),
+        ];
+        match least.into_iter().find(|(_, got, least)| got < least) {
+            Some((key, got, least)) => Err(Misfit { key, expected: format!("{least} or more"), got: got.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    fn generated(&self) -> Option<String> {
+        Some(String::new()) // nothing is stored
+    }
+
+    fn root(&self) -> &'static str {
+        ""
+    }
+
+    fn open(&self, _: &Path, _: &Path) -> DataResult<Arc<dyn Task>> {
+        Ok(Arc::new(Recall::new(self)))
+    }
+}
+
 /// The task.
 pub struct Recall {
     config: RecallConfig,
@@ -45,17 +76,11 @@ pub struct Recall {
 }
 
 impl Recall {
-    /// Checks the settings.
-    ///
-    /// # Errors
-    /// If one of them is zero.
-    pub fn new(config: &RecallConfig) -> DataResult<Self> {
-        let RecallConfig { symbols, distractors, delay, recordings, tests } = *config;
-        if symbols < 2 || distractors == 0 || delay == 0 || recordings == 0 || tests == 0 {
-            let got = format!("{config:?}");
-            return Err(broken("two symbols or more, and at least one of everything else", got));
-        }
-        Ok(Self { config: config.clone(), fingerprint: format!("recall-1-{symbols}-{distractors}-{delay}") })
+    /// The task of these settings.
+    #[must_use]
+    pub fn new(config: &RecallConfig) -> Self {
+        let RecallConfig { symbols, distractors, delay, .. } = *config;
+        Self { config: config.clone(), fingerprint: format!("recall-1-{symbols}-{distractors}-{delay}") }
     }
 
     fn length(&self) -> usize {
@@ -253,7 +278,7 @@ mod tests {
 
     #[test]
     fn pieces_make_whole_recordings_and_only_the_query_counts() -> DataResult<()> {
-        let task = Recall::new(&RecallConfig { delay: 9, recordings: 5, ..RecallConfig::default() })?;
+        let task = Recall::new(&RecallConfig { delay: 9, recordings: 5, ..RecallConfig::default() });
         let source = task.training(2, 4, 3)?;
         assert_eq!((source.segments(), source.supervised(), source.seen_per_epoch()), (9, 3, 55));
         let pieces: Vec<Segment> = (0..3).map(|i| source.segment(i)).collect::<DataResult<_>>()?;

@@ -1,13 +1,19 @@
 //! The task's keys in a grid file, and what follows from them alone.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use bim::config::{Count, Positive, Share};
 use serde::{Deserialize, Serialize};
 
+use super::Seizure;
 use super::source::Stretch;
-use crate::protocol::Selection;
+use crate::protocol::{Overlap, Selection};
+use crate::tasks::{Misfit, Settings, Task};
+use data::datasets::chbmit::generate::{self as eeg, EegSpec};
 use data::datasets::chbmit::{Recording, patient};
+use data::error::DataResult;
 
 /// How recordings are divided into training, validation and test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,29 +127,58 @@ const HIGHEST_CORNER: f64 = 0.8;
 /// Lowest corner of the high pass in Hz: a lower one does not settle in the time given before a block.
 const LOWEST_CORNER_HZ: f64 = 0.1;
 
-impl SeizureConfig {
-    /// Checks what no single key can know.
-    ///
-    /// # Errors
-    /// What was expected and what there is.
-    pub fn check(&self) -> Result<(), (String, String)> {
+impl Settings for SeizureConfig {
+    fn check(&self) -> Result<(), Misfit> {
         let (low, high, highest) = (self.low_hz.0, self.high_hz.0, HIGHEST_CORNER * self.rate.0 as f64 / 2.0);
         if low < LOWEST_CORNER_HZ || low >= high || high > highest {
             let expected = format!("{LOWEST_CORNER_HZ} <= low_hz < high_hz <= {highest} (of rate: {})", self.rate.0);
-            return problem(expected, format!("low_hz: {low}, high_hz: {high}"));
+            return Err(Misfit { key: "high_hz", expected, got: format!("low_hz: {low}, high_hz: {high}") });
         }
         if self.valid_share.0 + self.test_share.0 >= 1.0 {
             let got = format!("{} and {}", self.valid_share.0, self.test_share.0);
-            return problem("valid_share and test_share below 1 together", got);
+            return Err(Misfit {
+                key: "test_share",
+                expected: "valid_share and test_share below 1 together".into(),
+                got,
+            });
         }
         if let Some(([a, b], case)) = self.shared_patient() {
-            return problem("each patient in one part (chb01 and chb21 are one)", format!("{case} in {a} and {b}"));
+            let expected = "each patient in one part (chb01 and chb21 are one)".into();
+            return Err(Misfit { key: b, expected, got: format!("{case} in {a} and {b}") });
         }
-        self.window_steps()?;
-        self.stretch_steps()?;
+        let misfit = |key| move |(expected, got)| Misfit { key, expected, got };
+        self.window_steps().map_err(misfit("window_seconds"))?;
+        self.stretch_steps().map_err(misfit("stretch_seconds"))?;
         Ok(())
     }
 
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    fn overlap(&self) -> Option<Overlap> {
+        self.shared_patient().map(|(keys, case)| Overlap { keys, shared: format!("the patient of {case}") })
+    }
+
+    fn generated(&self) -> Option<String> {
+        let GenerateEeg { patients, recordings, seconds } = self.generate?;
+        Some(format!("eeg-v{}-{}-{}-{}", eeg::GENERATOR_VERSION, patients.0, recordings.0, seconds.0))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn open(&self, root: &Path, _: &Path) -> DataResult<Arc<dyn Task>> {
+        if let Some(g) = self.generate {
+            let (patients, recordings, seconds) = (g.patients.0, g.recordings.0, g.seconds.0);
+            eeg::generate(root, &EegSpec { patients, recordings, seconds, seed: 1 })?;
+        }
+        Ok(Arc::new(Seizure::open(self, root)?))
+    }
+}
+
+impl SeizureConfig {
     /// Two lists that name the same patient, and a case of the first that is of this patient, in a split by patients.
     pub(crate) fn shared_patient(&self) -> Option<([&'static str; 2], &str)> {
         let lists =

@@ -11,6 +11,7 @@ mod units;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use bim::config::{Count, Positive};
 use learner::ctc::steps_needed;
@@ -22,8 +23,9 @@ use sha2::{Digest, Sha256};
 use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
-use super::{Epoch, Metric, Part, Scorer, Segmentation, Source, Task};
-use crate::protocol::Selection;
+use super::{Epoch, Metric, Part, Scorer, Segmentation, Settings, Source, Task};
+use crate::protocol::{Overlap, Selection, pairs};
+use data::datasets::librispeech::generate::{self as speech, SpeechSpec};
 use data::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use data::error::{At, DataError, DataResult};
 use data::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
@@ -98,6 +100,36 @@ impl Default for SpeechConfig {
             beam: None,
             generate: None,
         }
+    }
+}
+
+impl Settings for SpeechConfig {
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    fn overlap(&self) -> Option<Overlap> {
+        let parts = [
+            ("train_splits", &self.train_splits),
+            ("valid_splits", &self.valid_splits),
+            ("test_splits", &self.test_splits),
+        ];
+        pairs(&parts, |a, b| a.iter().find(|split| b.contains(split)).map(|split| format!("`{split}`")))
+    }
+
+    fn generated(&self) -> Option<String> {
+        Some(format!("speech-v{}-{}", speech::GENERATOR_VERSION, self.generate?))
+    }
+
+    fn root(&self) -> &str {
+        &self.root
+    }
+
+    fn open(&self, root: &Path, cache: &Path) -> DataResult<Arc<dyn Task>> {
+        if let Some(utterances) = self.generate {
+            speech::generate(root, &SpeechSpec { utterances, seed: 1 })?;
+        }
+        Ok(Arc::new(Speech::open(self, root, &cache.join("logmel"))?))
     }
 }
 
