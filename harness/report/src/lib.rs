@@ -20,7 +20,7 @@ mod time_differences;
 
 use std::path::{Path, PathBuf};
 
-use data::error::{DataError, DataResult};
+use data::error::DataError;
 use rows::results::ResultRow;
 
 pub use self::load::load;
@@ -156,18 +156,9 @@ pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportErro
     let folder = dir.join("report");
     std::fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
     for (path, text) in &files {
-        write_whole(path, text)?;
+        data::files::write_whole(path, text.as_bytes())?;
     }
     Ok(files.into_iter().map(|file| file.0).collect())
-}
-
-/// Writes a file beside its name, then renames it.
-fn write_whole(path: &Path, text: &str) -> DataResult<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    std::fs::write(&partial, text).map_err(DataError::io(&partial))?;
-    std::fs::rename(&partial, path).map_err(DataError::io(path))
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ mod parts;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -23,6 +22,7 @@ pub use self::writer::PartWriter;
 use crate::row::Row;
 use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
+use data::files::{Partial, sync_folder};
 
 /// What a file's key-value metadata says: configuration, versions, hashes.
 pub type Metadata = BTreeMap<String, String>;
@@ -121,22 +121,12 @@ fn place(
     properties: Result<WriterProperties, ParquetError>,
     fill: impl FnOnce(&mut ArrowWriter<File>) -> DataResult<()>,
 ) -> DataResult<()> {
-    let temporary = temporary(path);
-    let write = || {
-        let file = File::create(&temporary).map_err(DataError::io(&temporary))?;
-        let properties = properties.map_err(refused(&temporary))?;
-        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(refused(&temporary))?;
-        fill(&mut writer)?;
-        let file = writer.into_inner().map_err(refused(&temporary))?;
-        file.sync_all().map_err(DataError::io(&temporary))?;
-        std::fs::rename(&temporary, path).map_err(DataError::io(path))
-    };
-    let written = write();
-    if written.is_err() {
-        // The error that is returned says more than one of cleaning up would.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    let partial = Partial::create(path)?;
+    let properties = properties.map_err(refused(path))?;
+    let mut writer = ArrowWriter::try_new(partial.file()?, schema.clone(), Some(properties)).map_err(refused(path))?;
+    fill(&mut writer)?;
+    writer.close().map_err(refused(path))?;
+    partial.finish()
 }
 
 /// Reads a table batch by batch, an empty one first: so the columns of a file without rows are looked at too.
@@ -172,19 +162,6 @@ fn properties(meta: &Metadata) -> Result<WriterProperties, ParquetError> {
 /// For files that are read once and then removed: neither compressed nor with dictionaries.
 fn plain() -> WriterProperties {
     WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).set_dictionary_enabled(false).build()
-}
-
-/// `path` + `.tmp-<pid>`.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(format!(".tmp-{}", std::process::id()));
-    name.into()
-}
-
-/// Makes renames and removals in a folder last.
-fn sync_folder(folder: &Path) -> DataResult<()> {
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    File::open(folder).and_then(|opened| opened.sync_all()).map_err(DataError::io(folder))
 }
 
 fn write_rows<R: Row>(path: &Path, rows: &[R], meta: &Metadata) -> DataResult<()> {

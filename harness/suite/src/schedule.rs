@@ -98,7 +98,7 @@ fn run_one(
         status.provenance.started_unix_s = earlier.provenance.started_unix_s; // of the first run
     }
     let yaml = serde_yaml::to_string(&cell.config).map_err(|e| Error::Report(e.to_string()))?;
-    crate::store::write_atomic(&dir.path.join("config.yaml"), yaml.as_bytes())?;
+    crate::store::write_whole(&dir.path.join("config.yaml"), yaml.as_bytes())?;
     let mut at = Position::default();
     let run = || attempt(cell, dir, context, open, display, &status.provenance, &mut at);
     match catch_unwind(AssertUnwindSafe(run)) {

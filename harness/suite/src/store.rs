@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::measure::operations::Totals;
 use crate::tasks::Metric;
-use data::files::Held;
+use data::error::DataError;
+use data::files::{self, Held};
 
 /// How a cell ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,19 +111,16 @@ pub struct Status {
     pub provenance: Provenance,
 }
 
-/// Writes a file atomically.
+/// Writes a whole file of a run.
 ///
 /// # Errors
-/// If the system refuses.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(Error::io(path))
+/// `Io` if the system refuses.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    files::write_whole(path, bytes).map_err(|e| match e {
+        // what cannot be written is no fault of the data
+        DataError::Io { path, source } => Error::Io { path, source },
+        other => other.into(),
+    })
 }
 
 /// Reads JSON; `None` if there is no such file.
@@ -152,7 +150,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::Report(e.to_string()))?;
     text.push('\n');
-    write_atomic(path, text.as_bytes())
+    write_whole(path, text.as_bytes())
 }
 
 /// Where training stands.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::bpe::BpeVocabulary;
 pub use self::word::{EOS, UNK, WordVocabulary};
 use crate::error::{At, DataError, DataResult};
-use crate::files::sha256_hex;
+use crate::files::{sha256_hex, write_whole};
 
 /// Number of byte values, the smallest vocabulary that can spell any text.
 pub const BYTE_VALUES: usize = 256;
@@ -131,16 +131,12 @@ impl Vocabulary {
         Ok(sha256_hex(&self.to_json()?))
     }
 
-    /// Writes the vocabulary as JSON: beside the name, then renamed.
+    /// Writes the vocabulary as JSON.
     ///
     /// # Errors
     /// `Io` if the system refuses.
     pub fn save(&self, path: &Path) -> DataResult<()> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".tmp-{}", std::process::id()));
-        let temporary = Path::new(&temporary);
-        std::fs::write(temporary, self.to_json()?).map_err(DataError::io(temporary))?;
-        std::fs::rename(temporary, path).map_err(DataError::io(path))
+        write_whole(path, &self.to_json()?)
     }
 
     /// Reads what [`Vocabulary::save`] wrote.

@@ -125,7 +125,6 @@ impl Cache {
     }
 
     fn store(&self, path: &Path, frames: &Frames) -> DataResult<()> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let folder = path.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
         let mut bytes = Vec::with_capacity(HEADER + frames.values.len() * 4 + CHECKSUM);
@@ -135,11 +134,7 @@ impl Cache {
         frames.values.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
         let checksum: [u8; 16] = Md5::digest(&bytes).into();
         bytes.extend_from_slice(&checksum);
-        // several processes and threads may write the same file: each under a name of its own until it is whole
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let part = path.with_extension(format!("part-{}-{number}", std::process::id()));
-        std::fs::write(&part, &bytes).map_err(DataError::io(&part))?;
-        std::fs::rename(&part, path).map_err(DataError::io(path))
+        crate::files::write_whole(path, &bytes)
     }
 
     /// The numbers of a file, if it is whole and of this kind.

@@ -11,6 +11,7 @@ use super::{Metadata, open, place, plain, properties, read_batches, refused, syn
 use crate::row::Row;
 use crate::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
+use data::files::PARTIAL;
 
 /// Where parts go before they are removed.
 const MERGED: &str = ".parts-merged";
@@ -162,7 +163,7 @@ impl Parts {
             let path = entry.map_err(DataError::io(&folder))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let index = name.strip_suffix(".parquet").and_then(|stem| stem.rsplit_once('-')?.1.parse::<u64>().ok());
-            if index.is_some_and(|index| index >= kept) || name.contains(".parquet.tmp-") {
+            if index.is_some_and(|index| index >= kept) || name.contains(PARTIAL) {
                 std::fs::remove_file(&path).map_err(DataError::io(&path))?;
             }
         }

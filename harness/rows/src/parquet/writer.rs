@@ -339,7 +339,7 @@ mod tests {
         let error = PartWriter::open(dir.path(), 2, Metadata::new(), || ()).unwrap_err();
         assert!(matches!(error, DataError::Missing { .. }), "{error}");
         assert_eq!(count(), 11);
-        std::fs::write(dir.path().join("parts/steps-000001.parquet.tmp-1"), "").unwrap();
+        std::fs::write(dir.path().join("parts/steps-000001.parquet.partial-1-0"), "").unwrap();
         PartWriter::open(dir.path(), 1, Metadata::new(), || ()).unwrap();
         assert_eq!(count(), 4);
     }

@@ -56,10 +56,7 @@ pub fn write_file(path: &Path, file: &FileToWrite<'_>) -> DataResult<()> {
     let bytes = file
         .bytes()
         .map_err(|(expected, got)| DataError::corrupt(path, At::File, format!("to be written: {expected}"), got))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.part"));
-    std::fs::write(&beside, bytes).map_err(DataError::io(&beside))?;
-    std::fs::rename(&beside, path).map_err(DataError::io(path))
+    crate::files::write_whole(path, &bytes)
 }
 
 /// The text of one field of a signal.
