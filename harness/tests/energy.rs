@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Folder, stderr, stdout};
-use rows::StepRow;
-use rows::parquet::{read_layers, read_metadata, read_steps};
+use rows::parquet::{read_metadata, read_rows};
 use rows::results::read_results;
+use rows::{LayerRow, StepRow};
 
 const GRID: &str = "\
 experiment: small
@@ -77,13 +77,13 @@ fn every_model_is_counted_whole_and_the_prices_are_named() {
     for kind in ["bim", "transformer", "lstm", "rnn", "cnn", "mamba", "snn"] {
         let of_kind: Vec<_> = rows.iter().filter(|r| r.kind == kind).collect();
         let cell = run.join("cells").join(&of_kind.first().expect("planned").cell);
-        let steps = read_steps(&cell.join("steps.parquet")).expect("steps");
+        let steps = read_rows::<StepRow>(&cell.join("steps.parquet")).expect("steps");
         for row in &steps {
             assert!(whole(row).is_some(), "{kind}: {row:?}");
         }
         let meta = read_metadata(&cell.join("steps.parquet")).expect("metadata");
         assert_eq!(meta["cost_model"], "horowitz-2014-fp16");
-        let layers = read_layers(&cell.join("layers.parquet")).expect("layers");
+        let layers = read_rows::<LayerRow>(&cell.join("layers.parquet")).expect("layers");
         assert!(layers.iter().any(|l| l.quantity == "activation_sparsity"), "{kind}");
         let spiking = kind == "bim" || kind == "snn";
         assert_eq!(layers.iter().any(|l| l.quantity == "spike_sparsity"), spiking, "{kind}");
@@ -128,7 +128,7 @@ fn the_quantised_twin_is_priced_from_stored_counts() {
     assert!(of("acs_forward").all(|r| r.value == Some(0.0)) && of("spikes_per_synapse").all(|r| r.value.is_none()));
     assert!(of("spikes_per_synapse").all(|r| r.split.as_deref() == Some("train")));
     let cell = run.join("cells").join(&of("acs_forward").next().expect("planned").cell);
-    for row in &read_steps(&cell.join("steps.parquet")).expect("steps") {
+    for row in &read_rows::<StepRow>(&cell.join("steps.parquet")).expect("steps") {
         assert!(whole(row).is_some(), "{row:?}");
         assert!(row.code_macs_forward.len() == 4 && row.code_macs_forward[..2] == [0, 0], "{row:?}");
         assert!(row.code_macs_forward[2] > 0 && row.code_macs_learning[3] > 0, "{row:?}");

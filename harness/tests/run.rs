@@ -6,8 +6,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{Folder, GRID, stderr, stdout};
-use rows::parquet::{read_evals, read_layers, read_predictions, read_steps};
+use rows::parquet::read_rows;
 use rows::results::read_results;
+use rows::{EvalRow, LayerRow, PredictionRow, StepRow};
 
 #[test]
 fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
@@ -36,7 +37,7 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
     assert!(scored.iter().all(|s| (*s - file_bytes[0]).abs() < 0.5), "{scored:?} {file_bytes:?}");
     for cell in cells {
         let dir = folder.path().join("runs/small/cells").join(cell);
-        let steps = read_steps(&dir.join("steps.parquet")).expect("steps");
+        let steps = read_rows::<StepRow>(&dir.join("steps.parquet")).expect("steps");
         assert!(
             !steps.is_empty() && steps.iter().enumerate().all(|(i, s)| s.step == i as u64 + 1),
             "steps are numbered"
@@ -59,10 +60,10 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
             "every operation is counted"
         );
         assert!(steps.iter().all(|s| s.device_bytes.is_none()), "not measured is null");
-        let evals = read_evals(&dir.join("evals.parquet")).expect("evals");
+        let evals = read_rows::<EvalRow>(&dir.join("evals.parquet")).expect("evals");
         assert!(evals.iter().any(|e| e.split == "valid") && evals.iter().any(|e| e.split == "test"));
-        assert!(!read_predictions(&dir.join("predictions.parquet")).expect("predictions").is_empty());
-        let layers = read_layers(&dir.join("layers.parquet")).expect("layers");
+        assert!(!read_rows::<PredictionRow>(&dir.join("predictions.parquet")).expect("predictions").is_empty());
+        let layers = read_rows::<LayerRow>(&dir.join("layers.parquet")).expect("layers");
         let config = std::fs::read_to_string(dir.join("config.yaml")).expect("configuration");
         for quantity in ["cosine_gradient_bptt", "norm_ratio_gradient_bptt", "trace_staleness", "cosine_descent_stdp"] {
             let diagnosed = layers.iter().any(|l| l.quantity == quantity && l.layer.starts_with("layers.1"));
@@ -136,16 +137,16 @@ fn killed_at_any_moment_and_run_again_the_results_are_those_of_an_uninterrupted_
     let mut resumed = 0;
     for cell in whole.iter().map(|r| &r.cell).collect::<std::collections::BTreeSet<_>>() {
         let dir = |out: &str| folder.path().join(out).join("small/cells").join(cell);
-        let steps = |out: &str| read_steps(&dir(out).join("steps.parquet")).expect("steps");
+        let steps = |out: &str| read_rows::<StepRow>(&dir(out).join("steps.parquet")).expect("steps");
         let (a, b) = (steps("whole"), steps("killed"));
         assert_eq!(a.len(), b.len(), "no row lost, none twice");
         for (a, b) in a.iter().zip(&b) {
             assert_eq!((a.step, a.loss, a.grad_norm, a.update_norm), (b.step, b.loss, b.grad_norm, b.update_norm));
         }
         let rows = |out: &str| {
-            let evals = read_evals(&dir(out).join("evals.parquet")).expect("evals");
-            let layers = read_layers(&dir(out).join("layers.parquet")).expect("layers");
-            (evals, layers, read_predictions(&dir(out).join("predictions.parquet")).expect("predictions"))
+            let evals = read_rows::<EvalRow>(&dir(out).join("evals.parquet")).expect("evals");
+            let layers = read_rows::<LayerRow>(&dir(out).join("layers.parquet")).expect("layers");
+            (evals, layers, read_rows::<PredictionRow>(&dir(out).join("predictions.parquet")).expect("predictions"))
         };
         assert_eq!(rows("whole"), rows("killed"));
         let log = std::fs::read_to_string(dir("killed").join("log.txt")).expect("log");
@@ -166,8 +167,8 @@ fn what_is_scored_follows_from_what_is_chosen() {
         let rows = folder.results("runs");
         let row = rows.iter().find(|r| r.metric.as_deref() == Some("bits_per_byte")).expect("a row");
         let cell = folder.path().join("runs/small/cells").join(&row.cell);
-        let evals = read_evals(&cell.join("evals.parquet")).expect("evals");
-        let predictions = read_predictions(&cell.join("predictions.parquet")).expect("predictions");
+        let evals = read_rows::<EvalRow>(&cell.join("evals.parquet")).expect("evals");
+        let predictions = read_rows::<PredictionRow>(&cell.join("predictions.parquet")).expect("predictions");
         assert!(predictions.iter().all(|p| Some(&p.split) == row.split.as_ref()), "{selection}");
         let of = |split: &str| {
             let rows = evals.iter().filter(|e| e.split == split && e.metric == "bits_per_byte");

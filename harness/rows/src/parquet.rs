@@ -7,20 +7,21 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use polars::prelude::{DataFrame, ParquetReader, SerReader};
 
 pub use self::parts::discard_parts;
 pub use self::writer::PartWriter;
 use crate::row::Row;
-use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
 use data::files::{Partial, sync_folder};
 
@@ -33,74 +34,54 @@ const ZSTD_LEVEL: i32 = 3;
 /// Key under which the `parquet` crate keeps the Arrow schema; not the caller's metadata.
 const ARROW_KEY: &str = "ARROW:schema";
 
-/// Writes `rows` as `steps.parquet` columns to `path`, with `meta` in the file's metadata.
+/// Writes `rows` to `path`, with `meta` in the file's metadata.
 ///
 /// # Errors
 /// `Io` if the system refuses.
-pub fn write_steps(path: &Path, rows: &[StepRow], meta: &Metadata) -> DataResult<()> {
-    write_rows(path, rows, meta)
+pub fn write_rows<R: Row>(path: &Path, rows: &[R], meta: &Metadata) -> DataResult<()> {
+    write_batch(path, &batch(rows).map_err(refused(path))?, meta)
 }
 
-/// Writes `rows` as `layers.parquet` columns; see [`write_steps`].
+/// Reads what [`write_rows`] or a [`PartWriter`] wrote.
 ///
 /// # Errors
-/// `Io` if the system refuses.
-pub fn write_layers(path: &Path, rows: &[LayerRow], meta: &Metadata) -> DataResult<()> {
-    write_rows(path, rows, meta)
+/// `Missing` if there is no such file, `Corrupt` if it is no Parquet file with the table's columns.
+pub fn read_rows<R: Row>(path: &Path) -> DataResult<Vec<R>> {
+    R::from_frame(path, &read_frame(path)?)
 }
 
-/// Writes `rows` as `evals.parquet` columns; see [`write_steps`].
+/// Reads a table as it is.
 ///
 /// # Errors
-/// `Io` if the system refuses.
-pub fn write_evals(path: &Path, rows: &[EvalRow], meta: &Metadata) -> DataResult<()> {
-    write_rows(path, rows, meta)
+/// `Missing` if there is no such file, `Corrupt` if it is no Parquet file, `Io` if it cannot be opened.
+pub fn read_frame(path: &Path) -> DataResult<DataFrame> {
+    if !path.exists() {
+        return Err(DataError::Missing {
+            path: path.to_owned(),
+            expected: "results of a run".into(),
+            next: "run the grid first, or name a directory that holds results.parquet".into(),
+        });
+    }
+    let file = File::open(path).map_err(DataError::io(path))?;
+    ParquetReader::new(file).finish().map_err(|error| {
+        let text = error.to_string();
+        DataError::corrupt(path, At::File, "a Parquet file", text.lines().next().unwrap_or("an unreadable file"))
+    })
 }
 
-/// Writes `rows` as `predictions.parquet` columns; see [`write_steps`].
-///
-/// # Errors
-/// `Io` if the system refuses.
-pub fn write_predictions(path: &Path, rows: &[PredictionRow], meta: &Metadata) -> DataResult<()> {
-    write_rows(path, rows, meta)
+/// The columns that every file of a table has.
+fn schema<R: Row>() -> SchemaRef {
+    Arc::new(Schema::new(R::columns()))
 }
 
-/// Reads what [`write_steps`] wrote.
-///
-/// # Errors
-/// `Io` if the file cannot be opened, `Corrupt` if it is no Parquet file with these columns.
-pub fn read_steps(path: &Path) -> DataResult<Vec<StepRow>> {
-    read_rows(path)
-}
-
-/// Reads what [`write_layers`] wrote.
-///
-/// # Errors
-/// As [`read_steps`].
-pub fn read_layers(path: &Path) -> DataResult<Vec<LayerRow>> {
-    read_rows(path)
-}
-
-/// Reads what [`write_evals`] wrote.
-///
-/// # Errors
-/// As [`read_steps`].
-pub fn read_evals(path: &Path) -> DataResult<Vec<EvalRow>> {
-    read_rows(path)
-}
-
-/// Reads what [`write_predictions`] wrote.
-///
-/// # Errors
-/// As [`read_steps`].
-pub fn read_predictions(path: &Path) -> DataResult<Vec<PredictionRow>> {
-    read_rows(path)
+fn batch<R: Row>(rows: &[R]) -> Result<RecordBatch, ArrowError> {
+    RecordBatch::try_new(schema::<R>(), R::arrays(rows))
 }
 
 /// The metadata that the writer of a file gave it.
 ///
 /// # Errors
-/// As [`read_steps`].
+/// `Io` if the file cannot be opened, `Corrupt` if it is no Parquet file.
 pub fn read_metadata(path: &Path) -> DataResult<Metadata> {
     let reader = open(path)?;
     let pairs = reader.metadata().file_metadata().key_value_metadata().into_iter().flatten();
@@ -164,25 +145,13 @@ fn plain() -> WriterProperties {
     WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).set_dictionary_enabled(false).build()
 }
 
-fn write_rows<R: Row>(path: &Path, rows: &[R], meta: &Metadata) -> DataResult<()> {
-    write_batch(path, &R::to_batch(rows).map_err(refused(path))?, meta)
-}
-
-fn read_rows<R: Row>(path: &Path) -> DataResult<Vec<R>> {
-    let mut rows = Vec::new();
-    read_batches(path, |batch| {
-        rows.extend(R::from_batch(path, batch)?);
-        Ok(())
-    })?;
-    Ok(rows)
-}
-
 #[cfg(test)]
 mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
 
     fn float(rng: &mut ChaCha8Rng) -> f64 {
         match rng.random_range(0..8) {
@@ -316,17 +285,17 @@ mod tests {
                 evals.push(eval(&mut rng));
                 predictions.push(prediction(&mut rng));
             }
-            write_steps(&path, &steps, &meta).unwrap();
-            assert_eq!(read_steps(&path).unwrap(), steps);
+            write_rows(&path, &steps, &meta).unwrap();
+            assert_eq!(read_rows::<StepRow>(&path).unwrap(), steps);
             assert_eq!(read_metadata(&path).unwrap(), meta);
-            write_layers(&path, &layers, &meta).unwrap();
-            assert_eq!(read_layers(&path).unwrap(), layers);
-            write_evals(&path, &evals, &meta).unwrap();
-            assert_eq!(read_evals(&path).unwrap(), evals);
-            write_predictions(&path, &predictions, &meta).unwrap();
-            assert_eq!(read_predictions(&path).unwrap(), predictions);
+            write_rows(&path, &layers, &meta).unwrap();
+            assert_eq!(read_rows::<LayerRow>(&path).unwrap(), layers);
+            write_rows(&path, &evals, &meta).unwrap();
+            assert_eq!(read_rows::<EvalRow>(&path).unwrap(), evals);
+            write_rows(&path, &predictions, &meta).unwrap();
+            assert_eq!(read_rows::<PredictionRow>(&path).unwrap(), predictions);
             let first = std::fs::read(&path).unwrap();
-            write_predictions(&path, &predictions, &meta).unwrap();
+            write_rows(&path, &predictions, &meta).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), first, "equal rows give equal bytes");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary is left");
@@ -336,22 +305,22 @@ mod tests {
     fn a_diverged_loss_is_kept_and_is_not_null() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("steps.parquet");
-        write_steps(&path, &[StepRow { loss: Some(f64::NAN), ..StepRow::default() }], &Metadata::new()).unwrap();
-        assert!(read_steps(&path).unwrap()[0].loss.unwrap().is_nan());
+        write_rows(&path, &[StepRow { loss: Some(f64::NAN), ..StepRow::default() }], &Metadata::new()).unwrap();
+        assert!(read_rows::<StepRow>(&path).unwrap()[0].loss.unwrap().is_nan());
     }
 
     #[test]
     fn what_is_no_such_file_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("steps.parquet");
-        assert!(matches!(read_steps(&path), Err(DataError::Io { .. })));
+        assert!(matches!(read_rows::<StepRow>(&path), Err(DataError::Io { .. })));
         std::fs::write(&path, "not parquet").unwrap();
-        let error = read_steps(&path).unwrap_err().to_string();
+        let error = read_rows::<StepRow>(&path).unwrap_err().to_string();
         assert!(error.contains("steps.parquet: "), "{error}");
-        write_layers(&path, &[], &Metadata::new()).unwrap();
+        write_rows::<LayerRow>(&path, &[], &Metadata::new()).unwrap();
         // Without rows there is no batch to look into, so the columns must be checked before.
-        assert!(matches!(read_steps(&path), Err(DataError::Corrupt { .. })));
+        assert!(matches!(read_rows::<StepRow>(&path), Err(DataError::Corrupt { .. })));
         let nowhere = dir.path().join("no/such/folder.parquet");
-        assert!(matches!(write_steps(&nowhere, &[], &Metadata::new()), Err(DataError::Io { .. })));
+        assert!(matches!(write_rows::<StepRow>(&nowhere, &[], &Metadata::new()), Err(DataError::Io { .. })));
     }
 }

@@ -5,154 +5,155 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
-use arrow_schema::{Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
+use polars::prelude::DataFrame;
 
-use crate::parquet::{Metadata, read_batches, refused, write_batch};
-use crate::row::{Value, column, field};
+use crate::parquet::{Metadata, read_frame, refused, write_batch};
+use crate::row::{Row, Value, column, table};
 use data::error::DataResult;
 
 /// What the name of a configuration column begins with.
 const CONFIG: &str = "config.";
 
-/// One metric of one cell, or a cell without metrics: a row of `results.parquet`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ResultRow {
-    /// Experiment name.
-    pub experiment: String,
-    /// Scale, such as `mini` or `paper`.
-    pub scale: String,
-    /// Cell id.
-    pub cell: String,
-    /// Task, such as `language`.
-    pub task: String,
-    /// Model as the grid names it.
-    pub model: String,
-    /// Kind of model, such as `bim`.
-    pub kind: String,
-    /// Seed of the cell.
-    pub seed: u64,
-    /// `completed`, `diverged`, `timed_out`, `out_of_memory`, `failed` or `skipped`.
-    pub outcome: String,
-    /// Why, unless completed.
-    pub reason: Option<String>,
-    /// Split the metric is of.
-    pub split: Option<String>,
-    /// Metric; null for a cell that has none.
-    pub metric: Option<String>,
-    /// Value; null if undefined.
-    pub value: Option<f64>,
-    /// Items the metric was computed over.
-    pub n: Option<u64>,
-    /// Lower end of the 95 % interval over items.
-    pub low: Option<f64>,
-    /// Upper end.
-    pub high: Option<f64>,
-    /// Number of parameters of the model; null if it was never built.
-    pub parameters: Option<u64>,
-    /// Tokens, frames or samples trained on.
-    pub seen: u64,
-    /// Updates the optimiser made.
-    pub updates: u64,
-    /// Training time.
-    pub train_s: f64,
-    /// Of this, time spent waiting for data.
-    pub data_wait_s: Option<f64>,
-    /// Recurrent state and traces.
-    pub state_bytes: Option<u64>,
-    /// Highest live bytes of the allocator within any step, without what the process held when the cell began.
-    pub peak_bytes: Option<u64>,
-    /// Device, such as `cpu`.
-    pub device: String,
-    /// Threads the cell could use.
-    pub threads: u64,
-    /// Vector instructions of the matrix products, such as `avx512`; null in files of versions before it was recorded.
-    pub instruction_set: Option<String>,
-    /// Resolved configuration: path, such as `model.lambda`, to value. Column `config.<path>`, null where a cell does
-    /// not have the path.
-    pub config: BTreeMap<String, String>,
-}
-
-/// Implements both directions for the fixed columns.
-macro_rules! columns {
-    ($($field:ident: $type:ty),+ $(,)?) => {
-        fn fixed(rows: &[ResultRow]) -> Vec<(Field, ArrayRef)> {
-            vec![$((field::<$type>(stringify!($field)), <$type>::array(rows.iter().map(|row| &row.$field)))),+]
-        }
-
-        /// The rows without their configuration.
-        fn read_fixed(path: &Path, batch: &RecordBatch) -> DataResult<Vec<ResultRow>> {
-            $(let mut $field = column::<$type>(path, batch, stringify!($field))?.into_iter();)+
-            let next = || Some(ResultRow { $($field: $field.next()?,)+ config: BTreeMap::new() });
-            Ok(std::iter::from_fn(next).collect())
-        }
-    };
-}
-
-columns! {
-    experiment: String,
-    scale: String,
-    cell: String,
-    task: String,
-    model: String,
-    kind: String,
-    seed: u64,
-    outcome: String,
-    reason: Option<String>,
-    split: Option<String>,
-    metric: Option<String>,
-    value: Option<f64>,
-    n: Option<u64>,
-    low: Option<f64>,
-    high: Option<f64>,
-    parameters: Option<u64>,
-    seen: u64,
-    updates: u64,
-    train_s: f64,
-    data_wait_s: Option<f64>,
-    state_bytes: Option<u64>,
-    peak_bytes: Option<u64>,
-    device: String,
-    threads: u64,
-    instruction_set: Option<String>,
+table! {
+    /// One metric of one cell, or a cell without metrics: a row of `results.parquet`.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    pub struct ResultRow = "results" {
+        /// Experiment name.
+        pub experiment: String,
+        /// Scale, such as `mini` or `paper`.
+        pub scale: String,
+        /// Cell id.
+        pub cell: String,
+        /// Task, such as `language`.
+        pub task: String,
+        /// Model as the grid names it.
+        pub model: String,
+        /// Kind of model, such as `bim`.
+        pub kind: String,
+        /// Seed of the cell.
+        pub seed: u64,
+        /// `completed`, `diverged`, `timed_out`, `out_of_memory`, `failed` or `skipped`.
+        pub outcome: String,
+        /// Why, unless completed.
+        pub reason: Option<String>,
+        /// Split the metric is of.
+        pub split: Option<String>,
+        /// Metric; null for a cell that has none.
+        pub metric: Option<String>,
+        /// Value; null if undefined.
+        pub value: Option<f64>,
+        /// Items the metric was computed over.
+        pub n: Option<u64>,
+        /// Lower end of the 95 % interval over items.
+        pub low: Option<f64>,
+        /// Upper end.
+        pub high: Option<f64>,
+        /// Number of parameters of the model; null if it was never built.
+        pub parameters: Option<u64>,
+        /// Tokens, frames or samples trained on.
+        pub seen: u64,
+        /// Updates the optimiser made.
+        pub updates: u64,
+        /// Training time.
+        pub train_s: f64,
+        /// Of this, time spent waiting for data.
+        pub data_wait_s: Option<f64>,
+        /// Recurrent state and traces.
+        pub state_bytes: Option<u64>,
+        /// Highest live bytes of the allocator within any step, without what the process held when the cell began.
+        pub peak_bytes: Option<u64>,
+        /// Device, such as `cpu`.
+        pub device: String,
+        /// Threads the cell could use.
+        pub threads: u64,
+        /// Vector instructions of the matrix products, such as `avx512`; null in files of versions before it was recorded.
+        pub instruction_set: Option<String>,
+        /// Version of the program; this and what follows is null in files of versions before it was recorded.
+        pub version: Option<String>,
+        /// Commit that the program was built from.
+        pub git_commit: Option<String>,
+        /// Whether tracked files differed from it.
+        pub git_dirty: Option<bool>,
+        /// Digest of the data.
+        pub data: Option<String>,
+        /// Price list of the energies.
+        pub cost_model: Option<String>,
+    } beside {
+        /// Resolved configuration: path, such as `model.lambda`, to value. Column `config.<path>`, null where a cell does
+        /// not have the path.
+        pub config: BTreeMap<String, String>,
+    }
 }
 
 /// Writes the table to `path`: beside the name, synced, then renamed. After the fixed columns come the configuration
-/// columns, the sorted union over all rows. Equal rows and metadata give equal bytes.
+/// columns, the sorted union over all rows: booleans or numbers where every value is one, text otherwise. Equal rows and metadata give
+/// equal bytes.
 ///
 /// # Errors
 /// `Io` if the system refuses.
 pub fn write_results(path: &Path, rows: &[ResultRow], meta: &Metadata) -> DataResult<()> {
-    let mut columns = fixed(rows);
+    let (mut fields, mut arrays) = (ResultRow::columns(), ResultRow::arrays(rows));
     let paths: BTreeSet<&String> = rows.iter().flat_map(|row| row.config.keys()).collect();
     for name in paths {
-        let values: Vec<Option<String>> = rows.iter().map(|row| row.config.get(name).cloned()).collect();
-        columns.push((field::<Option<String>>(&format!("{CONFIG}{name}")), Value::array(values.iter())));
+        let texts: Vec<Option<&String>> = rows.iter().map(|row| row.config.get(name)).collect();
+        let (data_type, array) = config_column(&texts);
+        fields.push(Field::new(format!("{CONFIG}{name}"), data_type, true));
+        arrays.push(array);
     }
-    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns.into_iter().unzip();
-    let schema = Arc::new(Schema::new(fields));
-    let batch = RecordBatch::try_new(schema, arrays).map_err(refused(path))?;
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(refused(path))?;
     write_batch(path, &batch, meta)
+}
+
+/// The narrowest column that gives every text back as it was.
+fn config_column(texts: &[Option<&String>]) -> (DataType, ArrayRef) {
+    fn all<T: ToString + std::str::FromStr>(texts: &[Option<&String>]) -> Option<Vec<Option<T>>>
+    where
+        Option<T>: Value,
+    {
+        let parse = |text: &String| text.parse::<T>().ok().filter(|value| value.to_string() == *text);
+        texts.iter().map(|text| text.map_or(Some(None), |text| parse(text).map(Some))).collect()
+    }
+    fn typed<V: Value>(values: &[V]) -> (DataType, ArrayRef) {
+        (V::data_type(), V::array(values.iter()))
+    }
+    if let Some(values) = all::<bool>(texts) {
+        return typed(&values);
+    }
+    if let Some(values) = all::<f64>(texts) {
+        return typed(&values);
+    }
+    typed(&texts.iter().map(|text| text.cloned()).collect::<Vec<Option<String>>>())
 }
 
 /// Reads what [`write_results`] wrote, also where other columns were added.
 ///
 /// # Errors
-/// `Io` if the file cannot be opened, `Corrupt` if it is no Parquet file with the fixed columns.
+/// `Missing` if there is no such file, `Corrupt` if it is no Parquet file with the fixed columns.
 pub fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
-    let mut all = Vec::new();
-    read_batches(path, |batch| {
-        let mut rows = read_fixed(path, batch)?;
-        for field in batch.schema().fields() {
-            let Some(name) = field.name().strip_prefix(CONFIG) else { continue };
-            let values = column::<Option<String>>(path, batch, field.name())?;
-            for (row, value) in rows.iter_mut().zip(values) {
-                row.config.extend(value.map(|value| (name.to_owned(), value)));
-            }
+    let frame = read_frame(path)?;
+    let mut rows = ResultRow::from_frame(path, &frame)?;
+    for name in frame.get_column_names() {
+        let Some(setting) = name.strip_prefix(CONFIG) else { continue };
+        for (row, text) in rows.iter_mut().zip(texts(path, &frame, name)?) {
+            row.config.extend(text.map(|text| (setting.to_owned(), text)));
         }
-        all.extend(rows);
-        Ok(())
-    })?;
-    Ok(all)
+    }
+    Ok(rows)
+}
+
+/// A configuration column as text, whatever its type.
+fn texts(path: &Path, frame: &DataFrame, name: &str) -> DataResult<Vec<Option<String>>> {
+    fn shown<T: ToString>(values: Vec<Option<T>>) -> Vec<Option<String>> {
+        values.into_iter().map(|value| value.map(|value| value.to_string())).collect()
+    }
+    if let Ok(values) = column::<Option<bool>>(path, frame, name) {
+        return Ok(shown(values));
+    }
+    if let Ok(values) = column::<Option<f64>>(path, frame, name) {
+        return Ok(shown(values));
+    }
+    column::<Option<String>>(path, frame, name)
 }
 
 #[cfg(test)]
@@ -210,14 +211,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("results.parquet");
         write_results(&path, &rows(), &Metadata::new()).unwrap();
-        let mut names = Vec::new();
-        let take = |batch: &RecordBatch| {
-            names = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-            Ok(())
-        };
-        read_batches(&path, take).unwrap();
+        let frame = read_frame(&path).unwrap();
+        let names: Vec<&str> = frame.get_column_names_str();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[25..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[30..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+    }
+
+    #[test]
+    fn configuration_columns_have_the_type_of_their_values_and_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("results.parquet");
+        let settings = [
+            [("a", "0.006"), ("b", "true"), ("c", "1e-3"), ("d", "12"), ("e", "4")],
+            [("a", "32"), ("b", "false"), ("c", "0.5"), ("d", "012"), ("e", "byte")],
+        ];
+        let row = |pairs: [(&str, &str); 5]| ResultRow {
+            config: pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            git_dirty: Some(true),
+            ..ResultRow::default()
+        };
+        let mut rows: Vec<ResultRow> = settings.into_iter().map(row).collect();
+        rows.push(ResultRow::default()); // has none of them
+        write_results(&path, &rows, &Metadata::new()).unwrap();
+        assert_eq!(read_results(&path).unwrap(), rows);
+        let frame = read_frame(&path).unwrap();
+        let types =
+            ["a", "b", "c", "d", "e"].map(|name| frame.column(&format!("config.{name}")).unwrap().dtype().to_string());
+        // what a number would not give back as it was written stays text
+        assert_eq!(types, ["f64", "bool", "str", "str", "str"]);
     }
 
     #[test]
@@ -226,7 +247,7 @@ mod tests {
         let path = dir.path().join("results.parquet");
         let row = crate::LayerRow { step: 1, layer: String::new(), quantity: String::new(), value: 0.0 };
         for rows in [&[row][..], &[]] {
-            crate::parquet::write_layers(&path, rows, &Metadata::new()).unwrap();
+            crate::parquet::write_rows(&path, rows, &Metadata::new()).unwrap();
             let error = read_results(&path).unwrap_err().to_string();
             assert!(error.contains("column `experiment`"), "{error}");
         }

@@ -1,19 +1,17 @@
-//! Rows as Parquet columns: which column each field of an event is, written once for both directions.
+//! Rows as Parquet columns: a table is written down once, and its struct, schema, writer and reader follow.
 //!
-//! `u64` is `UInt64`, `f64` is `Float64`, `String` is `Utf8`, and `Vec<f64>` and `Vec<u64>` are
-//! `List<Float64>` and `List<UInt64>`; an `Option` makes its
-//! column nullable. A column has its field's name, and columns stand in the order of the fields.
+//! `u64` is `UInt64`, `f64` is `Float64`, `bool` is `Boolean`, `String` is `Utf8`, and `Vec<f64>` and `Vec<u64>` are
+//! `List<Float64>` and `List<UInt64>`; an `Option` makes its column nullable. A column has its field's name, and columns stand
+//! in the order of the fields. Arrow writes, Polars reads.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow_array::builder::{Float64Builder, ListBuilder, UInt64Builder};
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, StringArray, UInt64Array};
+use arrow_schema::{DataType, Field};
+use polars::prelude::{Column, DataFrame};
 
-use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
 
 /// A type that a column can hold.
@@ -24,108 +22,71 @@ pub trait Value: Sized {
     /// Whether the column may hold nulls.
     const NULLABLE: bool = false;
 
-    /// A column of these values.
+    /// The column of these values.
     fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef
     where
         Self: 'a;
 
-    /// The values of a column of this type; `None` if it is of another type or holds a null where none may be.
-    fn values(array: &dyn Array) -> Option<Vec<Self>>;
-}
+    /// Values of a column that was read; `None` if it is of another type or has nulls where none may be.
+    fn values(column: &Column) -> Option<Vec<Self>>;
 
-impl Value for u64 {
-    fn data_type() -> DataType {
-        DataType::UInt64
-    }
-
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        Arc::new(values.copied().collect::<UInt64Array>())
-    }
-
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        array.as_primitive_opt::<UInt64Type>()?.iter().collect()
+    /// What stands for a value in files of versions before the column was added; `None` where the column is needed.
+    fn absent() -> Option<Self> {
+        None
     }
 }
 
-impl Value for Option<u64> {
-    fn data_type() -> DataType {
-        DataType::UInt64
-    }
+/// A type with its nullable form.
+macro_rules! value {
+    ($type:ty, $data_type:expr, $array:ty, $read:ident, $owned:expr, $borrowed:expr) => {
+        impl Value for $type {
+            fn data_type() -> DataType {
+                $data_type
+            }
 
-    const NULLABLE: bool = true;
+            fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
+                Arc::new(values.map(|value| Some($borrowed(value))).collect::<$array>())
+            }
 
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        Arc::new(values.copied().collect::<UInt64Array>())
-    }
+            fn values(column: &Column) -> Option<Vec<Self>> {
+                column.$read().ok()?.iter().map(|value| value.map($owned)).collect()
+            }
+        }
 
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        Some(array.as_primitive_opt::<UInt64Type>()?.iter().collect())
-    }
+        impl Value for Option<$type> {
+            fn data_type() -> DataType {
+                $data_type
+            }
+
+            const NULLABLE: bool = true;
+
+            fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
+                Arc::new(values.map(|value| value.as_ref().map($borrowed)).collect::<$array>())
+            }
+
+            fn values(column: &Column) -> Option<Vec<Self>> {
+                Some(column.$read().ok()?.iter().map(|value| value.map($owned)).collect())
+            }
+
+            fn absent() -> Option<Self> {
+                Some(None)
+            }
+        }
+    };
 }
 
-impl Value for f64 {
-    fn data_type() -> DataType {
-        DataType::Float64
-    }
-
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        Arc::new(values.copied().collect::<Float64Array>())
-    }
-
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        array.as_primitive_opt::<Float64Type>()?.iter().collect()
-    }
+fn copied<T: Copy>(value: &T) -> T {
+    *value
 }
 
-impl Value for Option<f64> {
-    fn data_type() -> DataType {
-        DataType::Float64
-    }
-
-    const NULLABLE: bool = true;
-
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        Arc::new(values.copied().collect::<Float64Array>())
-    }
-
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        Some(array.as_primitive_opt::<Float64Type>()?.iter().collect())
-    }
-}
-
-impl Value for String {
-    fn data_type() -> DataType {
-        DataType::Utf8
-    }
-
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        Arc::new(values.map(Some).collect::<StringArray>())
-    }
-
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        array.as_string_opt::<i32>()?.iter().map(|value| value.map(str::to_owned)).collect()
-    }
-}
-
-impl Value for Option<String> {
-    fn data_type() -> DataType {
-        DataType::Utf8
-    }
-
-    const NULLABLE: bool = true;
-
-    fn array<'a>(values: impl Iterator<Item = &'a Self>) -> ArrayRef {
-        Arc::new(values.map(Option::as_deref).collect::<StringArray>())
-    }
-
-    fn values(array: &dyn Array) -> Option<Vec<Self>> {
-        Some(array.as_string_opt::<i32>()?.iter().map(|value| value.map(str::to_owned)).collect())
-    }
-}
+value!(u64, DataType::UInt64, UInt64Array, u64, |x| x, copied);
+value!(f64, DataType::Float64, Float64Array, f64, |x| x, copied);
+value!(bool, DataType::Boolean, BooleanArray, bool, |x| x, copied);
+value!(String, DataType::Utf8, StringArray, str, str::to_owned, String::as_str);
 
 /// Lists without nulls, of numbers of one type.
 macro_rules! list {
-    ($number:ty, $builder:ty, $data_type:expr) => {
+    ($number:ty, $builder:ty, $data_type:expr, $read:ident) => {
         impl Value for Vec<$number> {
             fn data_type() -> DataType {
                 DataType::List(Arc::new(item($data_type)))
@@ -140,15 +101,16 @@ macro_rules! list {
                 Arc::new(lists.finish())
             }
 
-            fn values(array: &dyn Array) -> Option<Vec<Self>> {
-                array.as_list_opt::<i32>()?.iter().map(|list| <$number>::values(list?.as_ref())).collect()
+            fn values(column: &Column) -> Option<Vec<Self>> {
+                let lists = column.list().ok()?;
+                (0..lists.len()).map(|i| lists.get_as_series(i)?.$read().ok()?.iter().collect()).collect()
             }
         }
     };
 }
 
-list!(f64, Float64Builder, DataType::Float64);
-list!(u64, UInt64Builder, DataType::UInt64);
+list!(f64, Float64Builder, DataType::Float64, f64);
+list!(u64, UInt64Builder, DataType::UInt64, u64);
 
 /// An item of a list.
 fn item(data_type: DataType) -> Field {
@@ -157,23 +119,20 @@ fn item(data_type: DataType) -> Field {
 
 /// A type whose values are rows of a table.
 pub trait Row: Sized {
-    /// Name of the table, and of its file without the extension.
+    /// Name of the table: the file is `NAME.parquet`.
     const NAME: &'static str;
 
-    /// The columns, built once.
-    fn schema() -> SchemaRef;
+    /// The columns that every file of the table has.
+    fn columns() -> Vec<Field>;
 
     /// The rows as columns.
-    ///
-    /// # Errors
-    /// None in practice: columns made from the same rows have the same length.
-    fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError>;
+    fn arrays(rows: &[Self]) -> Vec<ArrayRef>;
 
-    /// The rows of a batch read from `path`, which the errors name.
+    /// Rows of a table that was read from `path`.
     ///
     /// # Errors
     /// `Corrupt` if a column is missing, of another type, or null where none may be.
-    fn from_batch(path: &Path, batch: &RecordBatch) -> DataResult<Vec<Self>>;
+    fn from_frame(path: &Path, frame: &DataFrame) -> DataResult<Vec<Self>>;
 }
 
 /// The column of a field.
@@ -181,143 +140,79 @@ pub fn field<V: Value>(name: &str) -> Field {
     Field::new(name, V::data_type(), V::NULLABLE)
 }
 
-/// Reads the column `name` of a batch that came from `path`.
+/// Reads the column `name` of a table that came from `path`.
 ///
 /// # Errors
 /// `Corrupt` if the column is missing, of another type, or null where none may be.
-pub fn column<V: Value>(path: &Path, batch: &RecordBatch, name: &str) -> DataResult<Vec<V>> {
+pub fn column<V: Value>(path: &Path, frame: &DataFrame, name: &str) -> DataResult<Vec<V>> {
     let nulls = if V::NULLABLE { "" } else { " without nulls" };
     let refuse = |got: String| {
         DataError::corrupt(path, At::File, format!("a column `{name}` of type {}{nulls}", V::data_type()), got)
     };
-    let array = batch.column_by_name(name).ok_or_else(|| refuse("no such column".into()))?;
-    V::values(array).ok_or_else(|| refuse(format!("type {} with {} nulls", array.data_type(), array.null_count())))
+    let Ok(column) = frame.column(name) else {
+        let absent = (0..frame.height()).map(|_| V::absent()).collect::<Option<Vec<V>>>();
+        return absent.filter(|_| V::NULLABLE).ok_or_else(|| refuse("no such column".into()));
+    };
+    V::values(column).ok_or_else(|| refuse(format!("type {} with {} nulls", column.dtype(), column.null_count())))
 }
 
-/// Implements [`Row`] for a struct by the list of its fields.
-macro_rules! row {
-    ($row:ident, $name:literal, { $($field:ident: $type:ty),+ $(,)? }) => {
-        impl Row for $row {
+/// Defines a row: its struct, the columns of its table in the order of the fields, and both directions. Fields behind `beside`
+/// are no columns of their own.
+macro_rules! table {
+    (
+        $(#[$meta:meta])*
+        pub struct $row:ident = $name:literal { $($(#[$doc:meta])* pub $field:ident: $type:ty,)+ }
+        $(beside { $($(#[$other_doc:meta])* pub $other:ident: $other_type:ty,)+ })?
+    ) => {
+        $(#[$meta])*
+        pub struct $row {
+            $($(#[$doc])* pub $field: $type,)+
+            $($($(#[$other_doc])* pub $other: $other_type,)+)?
+        }
+
+        impl $crate::row::Row for $row {
             const NAME: &'static str = $name;
 
-            fn schema() -> SchemaRef {
-                static SCHEMA: OnceLock<SchemaRef> = OnceLock::new();
-                SCHEMA.get_or_init(|| Arc::new(Schema::new(vec![$(field::<$type>(stringify!($field))),+]))).clone()
+            fn columns() -> Vec<arrow_schema::Field> {
+                vec![$($crate::row::field::<$type>(stringify!($field))),+]
             }
 
-            fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {
-                let columns = vec![$(<$type>::array(rows.iter().map(|row| &row.$field))),+];
-                RecordBatch::try_new(Self::schema(), columns)
+            fn arrays(rows: &[Self]) -> Vec<arrow_array::ArrayRef> {
+                vec![$(<$type as $crate::row::Value>::array(rows.iter().map(|row| &row.$field))),+]
             }
 
-            fn from_batch(path: &Path, batch: &RecordBatch) -> DataResult<Vec<Self>> {
-                $(let mut $field = column::<$type>(path, batch, stringify!($field))?.into_iter();)+
-                // All columns of a batch have as many values as it has rows, so this stops behind the last row.
-                Ok(std::iter::from_fn(|| Some(Self { $($field: $field.next()?),+ })).collect())
+            fn from_frame(
+                path: &std::path::Path,
+                frame: &polars::prelude::DataFrame,
+            ) -> data::error::DataResult<Vec<Self>> {
+                $(let mut $field = $crate::row::column::<$type>(path, frame, stringify!($field))?.into_iter();)+
+                // All columns have as many values as the table has rows, so this stops behind the last row.
+                let next = || Some(Self { $($field: $field.next()?,)+ $($($other: <$other_type>::default(),)+)? });
+                Ok(std::iter::from_fn(next).collect())
             }
         }
     };
 }
 
-row!(StepRow, "steps", {
-    step: u64,
-    seen: u64,
-    elapsed_s: f64,
-    loss: Option<f64>,
-    learning_rate: f64,
-    grad_norm: f64,
-    update_norm: f64,
-    state_bytes: Option<u64>,
-    live_bytes: Option<u64>,
-    peak_bytes: Option<u64>,
-    rss_bytes: Option<u64>,
-    device_bytes: Option<u64>,
-    spike_sparsity: Option<f64>,
-    activation_sparsity: Option<f64>,
-    connection_sparsity: Option<f64>,
-    macs_forward: Option<u64>,
-    acs_forward: Option<u64>,
-    macs_learning: Option<u64>,
-    acs_learning: Option<u64>,
-    macs_dense: Option<u64>,
-    op_coverage: Option<f64>,
-    energy_forward_pj: Option<f64>,
-    energy_learning_pj: Option<f64>,
-    elementwise_forward: Option<u64>,
-    elementwise_learning: Option<u64>,
-    activation_macs_forward: Option<u64>,
-    activation_macs_learning: Option<u64>,
-    neuron_updates: Option<u64>,
-    weight_words_forward: Option<u64>,
-    weight_words_learning: Option<u64>,
-    state_words_forward: Option<u64>,
-    state_words_learning: Option<u64>,
-    operations_reverse: Option<u64>,
-    operations_traces: Option<u64>,
-    operations_stdp: Option<u64>,
-    operations_pruning: Option<u64>,
-    operations_optimizer: Option<u64>,
-    energy_forward_with_traffic_pj: Option<f64>,
-    energy_learning_with_traffic_pj: Option<f64>,
-    energy_coverage_forward: Option<f64>,
-    energy_coverage_learning: Option<f64>,
-    neurobench_macs: Option<u64>,
-    neurobench_acs: Option<u64>,
-    spikingjelly_macs: Option<u64>,
-    spikingjelly_acs: Option<u64>,
-    syops_macs: Option<u64>,
-    syops_acs: Option<u64>,
-    data_wait_s: f64,
-    peak_bytes_forward: Option<u64>,
-    peak_bytes_learning: Option<u64>,
-    updates: u64,
-    operations_passes: Option<u64>,
-    events_forward: Option<u64>,
-    events_learning: Option<u64>,
-    spike_synapses: Option<u64>,
-    neurons_fired: Option<u64>,
-    spikes: Option<u64>,
-    code_macs_forward: Vec<u64>,
-    code_macs_learning: Vec<u64>,
-});
-
-row!(LayerRow, "layers", { step: u64, layer: String, quantity: String, value: f64 });
-
-row!(EvalRow, "evals", {
-    step: u64,
-    seen: u64,
-    split: String,
-    metric: String,
-    value: Option<f64>,
-    n: u64,
-    low: Option<f64>,
-    high: Option<f64>,
-});
-
-row!(PredictionRow, "predictions", {
-    item: String,
-    split: String,
-    target: Option<String>,
-    scores: Vec<f64>,
-    hypothesis: Option<String>,
-    nll: Option<f64>,
-});
+pub(crate) use table;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parquet::{Metadata, read_rows, write_rows};
+    use crate::{EvalRow, LayerRow, StepRow};
 
     #[test]
     fn columns_have_the_names_and_types_of_the_contract() {
-        let columns = |schema: SchemaRef| {
-            let one = |field: &Arc<Field>| {
+        let columns = |columns: Vec<Field>| {
+            let one = |field: &Field| {
                 format!("{} {}{}", field.name(), field.data_type(), if field.is_nullable() { "?" } else { "" })
             };
-            schema.fields().iter().map(one).collect::<Vec<_>>().join(", ")
+            columns.iter().map(one).collect::<Vec<_>>().join(", ")
         };
-        assert_eq!(columns(LayerRow::schema()), "step UInt64, layer Utf8, quantity Utf8, value Float64");
+        assert_eq!(columns(LayerRow::columns()), "step UInt64, layer Utf8, quantity Utf8, value Float64");
         assert_eq!(
-            columns(EvalRow::schema()),
+            columns(EvalRow::columns()),
             "step UInt64, seen UInt64, split Utf8, metric Utf8, value Float64?, n UInt64, low Float64?, high Float64?"
         );
         let contract = "step UInt64, seen UInt64, elapsed_s Float64, loss Float64?, learning_rate Float64, grad_norm Float64, \
@@ -325,20 +220,25 @@ mod tests {
              device_bytes UInt64?, spike_sparsity Float64?, activation_sparsity Float64?, connection_sparsity Float64?, \
              macs_forward UInt64?, acs_forward UInt64?, macs_learning UInt64?, acs_learning UInt64?, macs_dense UInt64?, \
              op_coverage Float64?, energy_forward_pj Float64?, energy_learning_pj Float64?, ";
-        let steps = columns(StepRow::schema());
+        let steps = columns(StepRow::columns());
         assert!(steps.starts_with(contract), "{steps}"); // what follows is ours
     }
 
     #[test]
     fn a_wrong_column_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
         let rows = [LayerRow { step: 1, layer: "a".into(), quantity: "b".into(), value: 0.5 }];
-        let batch = LayerRow::to_batch(&rows).unwrap();
-        let error = EvalRow::from_batch(Path::new("x.parquet"), &batch).unwrap_err().to_string();
+        write_rows(&path, &rows, &Metadata::new()).unwrap();
+        let error = read_rows::<EvalRow>(&path).unwrap_err().to_string();
         assert!(error.contains("x.parquet: no such column") && error.contains("`seen` of type UInt64"), "{error}");
-        let nulls: ArrayRef = Arc::new(Float64Array::from(vec![None, Some(1.0)]));
-        let batch = RecordBatch::try_from_iter([("value", nulls)]).unwrap();
-        let error = column::<f64>(Path::new("x"), &batch, "value").unwrap_err().to_string();
-        assert!(error.contains("1 nulls"), "{error}");
-        assert_eq!(column::<Option<f64>>(Path::new("x"), &batch, "value").unwrap(), [None, Some(1.0)]);
+        let nulls = Column::new("value".into(), [None, Some(1.0)]);
+        let frame = DataFrame::new(2, vec![nulls]).unwrap();
+        let error = column::<f64>(Path::new("x"), &frame, "value").unwrap_err().to_string();
+        assert!(error.contains("Float64 without nulls") && error.contains("1 nulls"), "{error}");
+        assert_eq!(column::<Option<f64>>(Path::new("x"), &frame, "value").unwrap(), [None, Some(1.0)]);
+        let wrong = column::<Option<u64>>(Path::new("x"), &frame, "value").unwrap_err().to_string();
+        assert!(wrong.contains("type f64"), "{wrong}");
+        assert_eq!(column::<Option<u64>>(Path::new("x"), &frame, "added_later").unwrap(), [None, None]);
     }
 }

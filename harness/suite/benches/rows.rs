@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rows::parquet::{Metadata, PartWriter, discard_parts, read_steps};
+use rows::parquet::{Metadata, PartWriter, discard_parts, read_rows};
 use rows::results::{ResultRow, write_results};
 use rows::{EvalRow, Event, LayerRow, StepRow};
 use suite::measure::{Counting, allocator, keep_memory};
@@ -160,7 +160,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let (clock, mut read) = (Instant::now(), 0);
     for i in 0..cells {
-        read += read_steps(&dir(i).join("steps.parquet"))?.len();
+        read += read_rows::<StepRow>(&dir(i).join("steps.parquet"))?.len();
     }
     println!("{read} rows read back in {:.1} s", clock.elapsed().as_secs_f64());
     let clock = Instant::now();

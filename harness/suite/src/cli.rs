@@ -2,6 +2,7 @@
 
 mod data;
 mod inspect;
+mod list;
 mod mini;
 
 use std::path::{Path, PathBuf};
@@ -56,6 +57,8 @@ enum Command {
     /// Datasets
     #[command(subcommand)]
     Data(DataCommand),
+    /// Show what there is: kinds of models and tasks, metrics, cost models
+    List(list::ListArgs),
 }
 
 #[derive(Args)]
@@ -131,10 +134,10 @@ struct PlanArgs {
 
 #[derive(Args)]
 struct ReportArgs {
-    /// Run directories
+    /// Run directories or results files
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Folder to write to; default: each run directory
+    /// Folder to write to; default: each run directory. Of a results file only the tables are printed
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -169,6 +172,7 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
         Command::Worker(args) => worker(args, mode, build),
+        Command::List(args) => Ok(list::run(args)),
         Command::Data(DataCommand::List(args)) => data::list(args),
         Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
         Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),
@@ -356,20 +360,28 @@ fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
 }
 
 fn render(args: &ReportArgs) -> Result<u8> {
-    match &args.out {
-        Some(out) => print!("{}", write_report(&args.runs, out)?),
-        None => {
-            for run in &args.runs {
-                print!("{}", write_report(std::slice::from_ref(run), run)?);
-            }
+    if let Some(out) = &args.out {
+        print!("{}", write_report(&args.runs, out)?);
+        return Ok(exit::DONE);
+    }
+    for run in &args.runs {
+        if run.is_file() {
+            // it may lie beside others, whose report one of it would replace
+            print!("{}", report::terminal(&compute_report(std::slice::from_ref(run))?)?);
+        } else {
+            print!("{}", write_report(std::slice::from_ref(run), run)?);
         }
     }
     Ok(exit::DONE)
 }
 
+fn compute_report(runs: &[PathBuf]) -> Result<report::Report> {
+    Ok(report::compute(&report::load(runs)?, &report::Paper::embedded()?))
+}
+
 /// Renders every format of one report over these run directories and returns the table for the terminal.
 fn write_report(runs: &[PathBuf], out: &Path) -> Result<String> {
-    let report = report::compute(&report::load(runs)?, &report::Paper::embedded()?);
+    let report = compute_report(runs)?;
     report::write_all(out, &report)?;
     Ok(report::terminal(&report)?)
 }

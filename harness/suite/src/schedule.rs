@@ -312,6 +312,11 @@ pub fn write_table(plan: &Plan, statuses: &[Status], run: &Path) -> Result<PathB
             device: status.provenance.device.clone(),
             threads: status.provenance.threads,
             instruction_set: status.provenance.instruction_set.clone(),
+            version: Some(status.provenance.version.clone()).filter(|version| !version.is_empty()),
+            git_commit: status.provenance.git_commit.clone(),
+            git_dirty: status.provenance.git_dirty,
+            data: Some(cell.data.clone()),
+            cost_model: Some(c.energy.name.clone()),
             config: c.flat(),
             ..ResultRow::default()
         };

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Metadata, open, place, plain, properties, read_batches, refused, sync_folder};
+use super::{Metadata, open, place, plain, properties, read_batches, refused, schema, sync_folder};
 use crate::row::Row;
 use crate::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
@@ -152,8 +152,8 @@ impl Parts {
     fn write_part<R: Row>(&self, rows: &[R]) -> DataResult<()> {
         // The metadata belongs to the whole; in every part it would be most of the file.
         let path = self.part::<R>(self.count);
-        let batch = R::to_batch(rows).map_err(refused(&path))?;
-        place(&path, &R::schema(), Ok(plain()), |writer| writer.write(&batch).map_err(refused(&path)))
+        let batch = super::batch(rows).map_err(refused(&path))?;
+        place(&path, &schema::<R>(), Ok(plain()), |writer| writer.write(&batch).map_err(refused(&path)))
     }
 
     /// Deletes the parts from index `kept` on, and what interrupted writing has left in their folder.
@@ -180,8 +180,8 @@ impl Parts {
                 next: "remove the cell's folder and run it again from the start".into(),
             });
         }
-        let schema = open(&path)?.schema().clone();
-        if schema.fields() != R::schema().fields() {
+        let found = open(&path)?.schema().clone();
+        if found.fields() != schema::<R>().fields() {
             return Err(DataError::corrupt(&path, At::File, "the columns of this version", "other columns"));
         }
         Ok(())
@@ -190,7 +190,7 @@ impl Parts {
     /// Joins the parts of one kind; no more than a row group is in memory.
     fn merge<R: Row>(&self) -> DataResult<()> {
         let path = self.cell_dir.join(format!("{}.parquet", R::NAME));
-        place(&path, &R::schema(), properties(&self.meta), |writer| {
+        place(&path, &schema::<R>(), properties(&self.meta), |writer| {
             for index in 0..self.count {
                 let part = self.part::<R>(index);
                 read_batches(&part, |batch| writer.write(batch).map_err(refused(&path)))?;

@@ -186,11 +186,11 @@ fn serve(on_start: fn(), mut parts: Parts, work: &Receiver<Work>, done: &SyncSen
 
 #[cfg(test)]
 mod tests {
-    use crate::StepRow;
+    use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    use super::super::{open, read_evals, read_layers, read_metadata, read_predictions, read_steps, tests};
+    use super::super::{open, read_metadata, read_rows, tests};
     use super::*;
 
     /// The events of update `n`, always the same.
@@ -211,10 +211,10 @@ mod tests {
 
     /// What is in a finished cell, kind by kind.
     fn finished(cell: &Path) -> Vec<Event> {
-        let steps = read_steps(&cell.join("steps.parquet")).unwrap().into_iter().map(Event::Step);
-        let layers = read_layers(&cell.join("layers.parquet")).unwrap().into_iter().map(Event::Layer);
-        let evals = read_evals(&cell.join("evals.parquet")).unwrap().into_iter().map(Event::Eval);
-        let predictions = read_predictions(&cell.join("predictions.parquet")).unwrap().into_iter();
+        let steps = read_rows::<StepRow>(&cell.join("steps.parquet")).unwrap().into_iter().map(Event::Step);
+        let layers = read_rows::<LayerRow>(&cell.join("layers.parquet")).unwrap().into_iter().map(Event::Layer);
+        let evals = read_rows::<EvalRow>(&cell.join("evals.parquet")).unwrap().into_iter().map(Event::Eval);
+        let predictions = read_rows::<PredictionRow>(&cell.join("predictions.parquet")).unwrap().into_iter();
         steps.chain(layers).chain(evals).chain(predictions.map(Event::Prediction)).collect()
     }
 
@@ -303,7 +303,10 @@ mod tests {
         let parts = std::fs::read_dir(dir.path().join("parts")).unwrap().count();
         assert!(parts >= 4 * 7, "{parts} files: at most two parts of 1024 rows are still in memory");
         writer.finish().unwrap();
-        assert_eq!(read_steps(&dir.path().join("steps.parquet")).unwrap(), (1..=10_000).map(row).collect::<Vec<_>>());
+        assert_eq!(
+            read_rows::<StepRow>(&dir.path().join("steps.parquet")).unwrap(),
+            (1..=10_000).map(row).collect::<Vec<_>>()
+        );
     }
 
     /// A disk that refuses is an error, soon and for good: no later part may hide that one is missing.

@@ -17,7 +17,8 @@ use bim::config::Count;
 use candle_core::{DType, Device, Tensor};
 use data::error::DataResult;
 use learner::{Cost, InputKind, Io, Learner, Predictor, Result, Snapshot, Targets, Update};
-use rows::parquet::{Metadata, PartWriter, read_steps};
+use rows::StepRow;
+use rows::parquet::{Metadata, PartWriter, read_rows};
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -188,7 +189,7 @@ fn reset_predict_learn_and_evaluation_without_learn() {
     expected.extend(evaluation); // the result
     assert_eq!(calls, expected);
     assert_eq!((outcome, position.segment, position.step, position.seen), (Outcome::Completed, 3, 3, 6));
-    let steps = read_steps(&dir.path().join("cells/x/steps.parquet")).expect("steps");
+    let steps = read_rows::<StepRow>(&dir.path().join("cells/x/steps.parquet")).expect("steps");
     assert_eq!(steps.iter().map(|s| (s.step, s.seen)).collect::<Vec<_>>(), [(1, 2), (2, 4), (3, 6)]);
 }
 
