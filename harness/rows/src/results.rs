@@ -212,7 +212,7 @@ mod tests {
         let path = dir.path().join("results.parquet");
         write_results(&path, &rows(), &Metadata::new()).unwrap();
         let frame = read_frame(&path).unwrap();
-        let names: Vec<&str> = frame.get_column_names_str();
+        let names: Vec<&str> = frame.get_column_names().into_iter().map(polars::prelude::PlSmallStr::as_str).collect();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
         assert_eq!(names[30..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
