@@ -313,7 +313,7 @@ mod tests {
     fn what_is_no_such_file_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("steps.parquet");
-        assert!(matches!(read_rows::<StepRow>(&path), Err(DataError::Io { .. })));
+        assert!(matches!(read_rows::<StepRow>(&path), Err(DataError::Missing { .. })));
         std::fs::write(&path, "not parquet").unwrap();
         let error = read_rows::<StepRow>(&path).unwrap_err().to_string();
         assert!(error.contains("steps.parquet: "), "{error}");

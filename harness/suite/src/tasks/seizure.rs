@@ -109,7 +109,6 @@ impl Seizure {
     pub fn open(config: &SeizureConfig, root: &Path) -> DataResult<Self> {
         let records = root.join("RECORDS");
         let wrong = |(expected, got): (String, String)| DataError::corrupt(&records, At::File, expected, got);
-
         let data = ChbMit::open(root, |case| config.wants(case))?;
         let facts = data_facts(&data);
         let recordings = data.recordings().to_vec();

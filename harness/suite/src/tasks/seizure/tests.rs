@@ -2,6 +2,7 @@
 
 use super::config::GenerateEeg;
 use super::*;
+use crate::tasks::Settings;
 use bim::config::{Positive, Share};
 use data::datasets::chbmit::generate::{EegSpec, generate};
 
@@ -68,7 +69,10 @@ fn splits_that_share_a_patient_or_do_not_fit_are_refused() {
     let message = |change: &dyn Fn(&mut SeizureConfig)| {
         let mut config = config();
         change(&mut config);
-        open(&dir, &config).err().map(|e| e.to_string()).unwrap_or_default()
+        match config.check() {
+            Err(misfit) => format!("{}: {}; {}", misfit.key, misfit.expected, misfit.got),
+            Ok(()) => open(&dir, &config).err().map(|e| e.to_string()).unwrap_or_default(),
+        }
     };
     assert!(message(&|c| c.test_cases = cases(&["chb03"])).contains("each patient in one part"));
     let twins = message(&|c| (c.train_cases, c.test_cases) = (cases(&["chb01"]), cases(&["chb21"])));
