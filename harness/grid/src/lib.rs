@@ -7,7 +7,7 @@
 //! tasks:                           # or one `task: {kind: …}`
 //!   - kind: language
 //!     vocabulary: byte
-//!     train: {tokens: 4_000_000}   # numbers may be written 4_000_000 or 4e6
+//!     train: {seen: 4_000_000}     # numbers may be written 4_000_000 or 4e6
 //!   - {kind: cardio, frame: 10}
 //! models:
 //!   - kind: bim                    # `name` defaults to the kind
@@ -16,7 +16,7 @@
 //!     tasks: {cardio: {width: 64, train: {learning_rate: 3e-4}}}   # this model on that task
 //!   - {kind: lstm, name: small_lstm, width: 32, only: [cardio]}    # on those tasks only
 //!   - mamba                        # short for {kind: mamba}
-//! train: {batch: 16}               # for every cell
+//! train: {streams: 16}             # for every cell
 //! report: {reference: small_lstm}  # the model that tables compare with; `rates_from: GRID` names who chose learning rates
 //! energy: horowitz-2014-fp32       # prices of operations: a known list, or a .yaml file beside this one
 //! seeds: [1, 2, 3]                 # default [1]; one number means that seed
@@ -30,8 +30,8 @@
 //! scales:                          # what a scale changes
 //!   mini:
 //!     seeds: 1
-//!     train: {batch: 2}
-//!     task: {source: mini}         # every task; `tasks: {cardio: {…}}` one of them
+//!     train: {streams: 2}
+//!     task: {selection: here}      # every task; `tasks: {cardio: {…}}` one of them
 //!     models: {bim: {width: 16}}   # one model; `model: {…}` every one
 //!   paper: {}
 //! ```

@@ -265,4 +265,21 @@ mod tests {
         }
         assert!(read > 500 && published > 0, "{read}, {published}");
     }
+
+    /// The example in the documentation of the language is a grid: every key of it is known, at each of its scales.
+    #[test]
+    fn the_documented_example_is_a_grid() {
+        let (_, yaml) = include_str!("../../grid/src/lib.rs").split_once("//! ```yaml\n").unwrap();
+        let yaml: Vec<&str> = yaml.split("//! ```").next().unwrap().lines().map(|line| &line[4..]).collect();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("common.yaml"), "train: {streams: 8, clip: 1.5}\n").unwrap();
+        let file = dir.path().join("example.yaml");
+        std::fs::write(&file, yaml.join("\n")).unwrap();
+        for scale in ["mini", "paper"] {
+            let mut sources = Sources::default();
+            let grid = right(&file, Grid::load(&file, &mut sources));
+            let selection = Selection { scale: Some(scale.into()), ..Selection::default() };
+            assert!(right(&file, typed_cells(&grid, &file, &selection, &mut sources)).len() > 20);
+        }
+    }
 }

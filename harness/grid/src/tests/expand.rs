@@ -182,7 +182,7 @@ fn an_extending_file_wins() {
 fn example() -> [(&'static str, String); 2] {
     let (_, yaml) = include_str!("../lib.rs").split_once("//! ```yaml\n").unwrap();
     let yaml = yaml.split("//! ```").next().unwrap().lines().map(|line| &line[4..]).collect::<Vec<_>>().join("\n");
-    [("example.yaml", yaml), ("common.yaml", "train: {batch: 8, clip: 1.5}\n".to_owned())]
+    [("example.yaml", yaml), ("common.yaml", "train: {streams: 8, clip: 1.5}\n".to_owned())]
 }
 
 fn example_cells(arguments: &str) -> (Vec<RawCell>, Sources) {
@@ -203,8 +203,8 @@ fn the_documented_example_means_what_it_says() {
     let bim = cells.iter().find(|c| c.task_name() == "cardio").unwrap();
     assert_eq!(
         line(bim),
-        "cardio/bim/1 {frame: 10, source: mini} {width: 64, lambda: 0, layers: 4} \
-         {batch: 2, clip: 0.5, learning_rate: 3e-4}"
+        "cardio/bim/1 {frame: 10, selection: here} {width: 64, lambda: 0, layers: 4} \
+         {streams: 2, clip: 0.5, learning_rate: 3e-4}"
     );
     assert_eq!(example_cells("--scale paper").0.len(), 3 * (9 + 13 + 2) + 2 + 2);
 }
