@@ -11,6 +11,7 @@
 //! | [`evaluation`] | evaluating by segments is evaluating at once |
 //! | [`carried`] | histories, rest and copies of what goes from chunk to chunk |
 //! | [`faults`] | faults that an audit found stay mended |
+//! | [`start`] | what a network starts from, what it refuses, what it costs |
 //! | [`long_range`] | traces learn what truncated credit cannot |
 //!
 //! `tests/README.md` lists deliberate errors and the test that catches each.
@@ -25,6 +26,7 @@ mod neuron;
 mod pairs;
 mod production_sizes;
 mod rtrl_equals_bptt;
+mod start;
 mod twin;
 
 /// Files here are modules of this binary: one that is not named above would never run.

@@ -104,3 +104,21 @@ fn a_step_leaks_integrates_and_resets() {
     let fused = Neuron::<f64>::new(&analog);
     assert!((fused.step(0.8, 1.2) - 1.2).abs() < 1e-12 && (fused.carry(0.8) - 0.75).abs() < 1e-12);
 }
+
+/// At the threshold itself a binary neuron is silent, a graded one is at the next level; the surrogate's window includes its
+/// ends. ϑ = 0.5, so that nothing is rounded.
+#[test]
+fn boundaries_belong_where_the_equations_put_them() {
+    let of = |levels| {
+        Neuron::<f64>::new(&NeuronConfig { threshold: Positive(0.5), ..neuron(levels, Surrogate::Rectangular) })
+    };
+    let (binary, integer) = (of(Levels::Binary), of(Levels::Integer));
+    assert_eq!([0.5, 0.5 + 1e-9].map(|v| binary.fire(v) as i64), [0, 1]);
+    assert_eq!([0.25 - 1e-9, 0.25, 1.25, -0.25].map(|v| integer.fire(v) as i64), [0, 1, 3, 0]);
+    for (neuron, inside, outside) in
+        [(&binary, [0.25, 0.75], [0.25 - 1e-9, 0.75 + 1e-9]), (&integer, [-1.75, 1.75], [-1.75 - 1e-9, 1.75 + 1e-9])]
+    {
+        assert_eq!(inside.map(|v| neuron.surrogate(v) as i64), [2, 2]);
+        assert_eq!(outside.map(|v| neuron.surrogate(v) as i64), [0, 0]);
+    }
+}
