@@ -124,6 +124,23 @@ fn one_stream_is_put_to_rest_alone() -> Result<()> {
     Ok(())
 }
 
+/// As many rows as the next chunk reads, and no more.
+#[test]
+fn histories_are_as_long_as_they_are_read() -> Result<()> {
+    let c = config(Credit::Hybrid);
+    for block in carried(&mut network(&c, Membrane::Lag(LAG))?) {
+        let rows = |name: &str, columns: usize| block[name].len() as f64 / (2 * columns) as f64;
+        let (width, j) = (c.width.0, c.neurons());
+        let of_encoder = [("pre.x", width), ("pre.v", j), ("pre.s", j), ("pre.psi", j)].map(|(n, w)| rows(n, w));
+        assert_eq!(of_encoder, [3.0, 1.0, 2.0, 1.0]);
+        let lag = [("psi", j), ("p", 14), ("delta", 2), ("a", 2)].map(|(n, w)| rows(n, w));
+        assert_eq!(lag, [LAG as f64; 4]);
+        assert_eq!([rows("v", 8), rows("h", 24), rows("h0", 24)], [LAG as f64 + 1.0, 1.0, 1.0]);
+        assert_eq!([block["rates"].len(), block["skips"].len()], [LAG * 2, LAG * 8]);
+    }
+    Ok(())
+}
+
 /// What is not there has no name.
 #[test]
 fn nothing_carried_is_empty() -> Result<()> {

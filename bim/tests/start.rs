@@ -145,6 +145,16 @@ fn inputs_that_do_not_fit_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// A group holds its own streams' frames, step by step.
+#[test]
+fn groups_read_their_own_streams() -> Result<()> {
+    let (_params, mut network) = network(&config(), InputKind::Frames { width: 5 })?;
+    let x = random("x", &[STREAMS, 2, 5], DType::F64);
+    network.forward(&x)?;
+    assert_eq!(network.groups[0].inputs(), numbers(&x.transpose(0, 1)?)?);
+    Ok(())
+}
+
 /// The first state or potential beyond the limit, whatever its sign; one at the limit is none.
 #[test]
 fn an_explosion_is_a_value_beyond_the_limit() -> Result<()> {
