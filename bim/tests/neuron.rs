@@ -141,11 +141,14 @@ fn delays_learn_from_the_past_with_or_without_credit_through_time() -> learner::
     let history: Vec<f64> = draw("history", 3 * wide)?.into_iter().map(f64::round).collect();
     tape.s[..3 * wide].copy_from_slice(&history);
     encode::forward(&dims, &fused, &params, STEPS, &mut tape, &mut vec![0.0; STEPS * wide]);
+    assert_eq!(tape.spikes(&dims, STEPS), &tape.s[3 * wide..]);
     assert!(tape.spikes(&dims, STEPS).iter().any(|s| *s != 0.0), "silent: the test would be empty");
     let d = draw("d", STEPS * wide)?;
-    for temporal in [false, true] {
+    for (temporal, filtered) in [(false, false), (true, false), (false, true)] {
         let mut grads = EncodeGrads::zero(&dims);
-        let (mut adjoint, mut scratch) = (EncodeAdjoint::new(&dims, false), EncodeScratch::default());
+        // what later chunks want through a kernel is of no concern where credit stays within the step
+        let (mut adjoint, mut scratch) = (EncodeAdjoint::new(&dims, filtered), EncodeScratch::default());
+        adjoint.psi.fill(1.0);
         let (mut spent, mut dx) = (d.clone(), vec![0.0; STEPS * 6]);
         let how = (temporal, 0.0);
         let (adjoint, scratch) = (&mut adjoint, &mut scratch);

@@ -238,6 +238,31 @@ fn firing_is_per_neuron_and_step() -> Result<()> {
         let want = spikes[i] / (neurons[i] * 4.0 * 64.0);
         assert!(want > 0.0 && row.is_some_and(|got| (got - want).abs() < 1e-12), "{name}: {row:?} for {want}");
     }
+    // operations too are per step and stream
+    let per_row = update.layers.iter().filter(|v| v.quantity == "synaptic_acs").map(|v| v.value).sum::<f64>();
+    let all = update.operations.map_or(0.0, |o| o.forward.acs as f64);
+    assert!(all > 0.0 && (per_row * 4.0 * 64.0 / all - 1.0).abs() < 1e-9, "{per_row} a row of {all}");
+    Ok(())
+}
+
+/// A chunk without a loss teaches nothing, but what it did is told.
+#[test]
+fn a_chunk_without_a_loss_tells_its_rate_and_activity() -> Result<()> {
+    let prune =
+        crate::config::PruneConfig { target: crate::config::Share(0.5), ..crate::config::PruneConfig::default() };
+    let io = Io { input: learner::InputKind::Frames { width: 2 }, outputs: 2, streams: 4, segment: 64 };
+    let mut bim = Bim::new(&BimConfig { prune, ..small() }, io, Optimizer::constant(1e-3), 1, &Device::Cpu)?;
+    let mut tell = |weight: f64| -> Result<Update> {
+        bim.predict(&Tensor::ones((4, 8, 2), DType::F32, &Device::Cpu)?)?;
+        let class = Tensor::zeros((4, 8), DType::U32, &Device::Cpu)?;
+        bim.learn(&Targets::Classes { class, weight: Tensor::full(weight as f32, (4, 8), &Device::Cpu)? })
+    };
+    let silent = tell(0.0)?;
+    assert!(silent.loss.is_none() && silent.updates == 0 && (silent.learning_rate - 1e-3).abs() < 1e-15);
+    let Activity { spike_sparsity, activation_sparsity, connection_sparsity, pruned_share } = silent.activity;
+    assert!(spike_sparsity.is_some() && activation_sparsity.is_some() && connection_sparsity.is_some());
+    assert_eq!(pruned_share, Some(0.0));
+    assert_eq!(tell(1.0)?.activity.pruned_share, Some(0.0));
     Ok(())
 }
 
@@ -258,6 +283,8 @@ fn segments_are_as_long_as_was_said() -> Result<()> {
     let mut bim = four_streams()?;
     let mut evaluator = bim.evaluator(4)?;
     assert_eq!((bim.segment_len(), evaluator.segment_len()), (64, 64));
+    // an evaluator has as many streams as it was asked for
+    bim.evaluator(2)?.predict(&Tensor::zeros((2, 3, 2), DType::F32, &Device::Cpu)?)?;
     for predictor in [&mut bim as &mut dyn Predictor, &mut *evaluator] {
         for steps in [0, 65] {
             let x = Tensor::zeros((4, steps, 2), DType::F32, &Device::Cpu)?;
