@@ -677,6 +677,69 @@ mod tests {
         Ok(())
     }
 
+    /// Streams are drawn for by their number among all.
+    #[test]
+    fn every_stream_is_shuffled_by_its_own_draws() -> Result<()> {
+        let (network, _) = observed(&config())?;
+        let asked = std::cell::RefCell::new(Vec::new());
+        for group in &network.groups {
+            let spikes = group.blocks[0].spikes_in(16);
+            shuffled(spikes, 16, group, |stream| {
+                asked.borrow_mut().push(stream);
+                seeded_rng(1, &stream.to_string())
+            });
+        }
+        assert_eq!(asked.into_inner(), (0..8).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Where spikes have done nothing yet, STDP has no share to take; what is left of the gradient is λ of it.
+    #[test]
+    fn silence_leaves_the_gradient_its_share() -> Result<()> {
+        let c = config();
+        let network = network(&c, 16)?;
+        let mut plasticity = Plasticity::new(&c, &network, 1);
+        let mut directions: Vec<Vec<f32>> = network.params.iter().map(|t| vec![0.5; t.elem_count()]).collect();
+        let grads = directions.clone();
+        let grads: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+        plasticity.mix(&network, &grads, &mut directions, 1_000, false)?;
+        let path = &plasticity.pathways[0];
+        assert!(directions[path.parameter][..path.mask.len()].iter().all(|d| (d - 0.45).abs() < 1e-6));
+        Ok(())
+    }
+
+    #[test]
+    fn schedules_are_what_the_configuration_says() -> Result<()> {
+        let prune = PruneConfig { target: Share(0.5), start: 4, interval: Count(3), ..PruneConfig::default() };
+        let c = BimConfig { lambda_warmup: 4, prune, ..config() };
+        let network = network(&c, 16)?;
+        let of = |c: &BimConfig| Plasticity::new(c, &network, 1);
+        let plasticity = of(&c);
+        let due: Vec<u64> = (0..12).filter(|updates| plasticity.prune_due(*updates)).collect();
+        assert_eq!(due, [4, 7, 10]);
+        for (update, want) in [(0, 1.0), (1, 0.975), (2, 0.95), (4, 0.9), (9, 0.9)] {
+            assert!((plasticity.lambda(update) - want).abs() < 1e-12, "{update}: {}", plasticity.lambda(update));
+        }
+        assert!((of(&BimConfig { lambda_warmup: 0, ..c.clone() }).lambda(0) - 0.9).abs() < 1e-12);
+        let never = BimConfig { prune: PruneConfig { target: Share(0.0), ..prune }, ..c };
+        assert!((0..12).all(|updates| !of(&never).prune_due(updates)));
+        Ok(())
+    }
+
+    /// W_u and W_out of two layers; the last W_out leads to no neuron.
+    #[test]
+    fn synapses_are_counted() -> Result<()> {
+        let c = config();
+        let mut plasticity = Plasticity::new(&c, &network(&c, 16)?, 1);
+        assert_eq!((plasticity.synapses(), plasticity.paired()), (4 * 128, 3 * 128));
+        let sites = [(0, Site::Input), (0, Site::Output), (1, Site::Input)];
+        assert_eq!(plasticity.paired_sites(), sites);
+        plasticity.pathways[1].mask[..64].fill(0.0);
+        plasticity.pathways[1].count_pruned();
+        assert_eq!((plasticity.pruned(), plasticity.pruned_share()), (Some(64), Some(0.125)));
+        Ok(())
+    }
+
     /// One decaying sum for every neuron at both ends of every pathway and every stream; nothing where nothing is paired.
     #[test]
     fn numbers_carried_for_pairs_are_counted() -> Result<()> {
