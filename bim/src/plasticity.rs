@@ -726,7 +726,7 @@ mod tests {
         Ok(())
     }
 
-    /// W_u and W_out of two layers; the last W_out leads to no neuron.
+    /// Both pathways of two layers; the last leads to no neuron.
     #[test]
     fn synapses_are_counted() -> Result<()> {
         let c = config();

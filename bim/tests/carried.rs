@@ -117,7 +117,9 @@ fn one_stream_is_put_to_rest_alone() -> Result<()> {
             let mine = places(&c, name, values.len(), 2, 1);
             let nothing = mine.is_empty() || mine.iter().any(|i| values[*i] != 0.0);
             assert!(nothing, "{name} of block {block} is zero: the test would be empty");
-            mine.into_iter().for_each(|i| values[i] = 0.0);
+            for i in mine {
+                values[i] = 0.0;
+            }
         }
         assert_eq!(carried(&mut network), want, "the second stream of the second group");
     }
@@ -129,13 +131,16 @@ fn one_stream_is_put_to_rest_alone() -> Result<()> {
 fn histories_are_as_long_as_they_are_read() -> Result<()> {
     let c = config(Credit::Hybrid);
     for block in carried(&mut network(&c, Membrane::Lag(LAG))?) {
-        let rows = |name: &str, columns: usize| block[name].len() as f64 / (2 * columns) as f64;
+        let rows = |name: &str, columns: usize| {
+            assert!(block[name].len().is_multiple_of(2 * columns), "{name}");
+            block[name].len() / (2 * columns)
+        };
         let (width, j) = (c.width.0, c.neurons());
         let of_encoder = [("pre.x", width), ("pre.v", j), ("pre.s", j), ("pre.psi", j)].map(|(n, w)| rows(n, w));
-        assert_eq!(of_encoder, [3.0, 1.0, 2.0, 1.0]);
+        assert_eq!(of_encoder, [3, 1, 2, 1]);
         let lag = [("psi", j), ("p", 14), ("delta", 2), ("a", 2)].map(|(n, w)| rows(n, w));
-        assert_eq!(lag, [LAG as f64; 4]);
-        assert_eq!([rows("v", 8), rows("h", 24), rows("h0", 24)], [LAG as f64 + 1.0, 1.0, 1.0]);
+        assert_eq!(lag, [LAG; 4]);
+        assert_eq!([rows("v", 8), rows("h", 24), rows("h0", 24)], [LAG + 1, 1, 1]);
         assert_eq!([block["rates"].len(), block["skips"].len()], [LAG * 2, LAG * 8]);
     }
     Ok(())
