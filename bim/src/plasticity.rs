@@ -708,6 +708,24 @@ mod tests {
         Ok(())
     }
 
+    /// No synapse, no mean: what is known of the pathway waits for synapses to grow back.
+    #[test]
+    fn an_empty_pathway_keeps_its_running_means() -> Result<()> {
+        let c = config();
+        let network = network(&c, 16)?;
+        let mut plasticity = Plasticity::new(&c, &network, 1);
+        for path in &mut plasticity.pathways {
+            path.mask.fill(0.0);
+            path.count_pruned();
+        }
+        let mut directions = network.params.iter().map(|t| vec![0.0; t.elem_count()]).collect::<Vec<Vec<f32>>>();
+        let grads = directions.clone();
+        let grads: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+        plasticity.mix(&network, &grads, &mut directions, 1_000, false)?;
+        assert!(plasticity.pathways.iter().all(|p| p.mean_square.iter().all(|m| m.is_finite())));
+        Ok(())
+    }
+
     #[test]
     fn schedules_are_what_the_configuration_says() -> Result<()> {
         let prune = PruneConfig { target: Share(0.5), start: 4, interval: Count(3), ..PruneConfig::default() };
