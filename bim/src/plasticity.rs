@@ -581,6 +581,11 @@ mod tests {
         let alive = (n as f64 / 4.0).sqrt();
         assert!((row("norm_stdp") - 3.0 * alive).abs() < 1e-4, "{rows:?}");
         assert!((row("norm_direction") - 0.2 * alive).abs() < 1e-4, "{rows:?}");
+        let product: f64 = (0..n).step_by(4).map(|i| f64::from(0.2 * sign(i) * 3.0 * sign(i + 1))).sum();
+        let cosine = product / (0.2 * 3.0 * n as f64 / 4.0);
+        assert!(cosine.abs() > 0.01, "{cosine}: the test would be empty");
+        // descent goes against the direction
+        assert!((row("cosine_descent_stdp") + cosine).abs() < 1e-6, "{rows:?}, but {cosine}");
         let [rms_direction, rms_stdp] = path.mean_square.map(|m| (m / (1.0 - RMS_DECAY)).sqrt());
         assert!((rms_direction - 0.2).abs() < 1e-6 && (rms_stdp - 3.0).abs() < 1e-6, "{rms_direction} {rms_stdp}");
         Ok(())
@@ -604,6 +609,162 @@ mod tests {
         assert!(want.iter().any(|o| *o != 0.0), "silent: the test would be empty");
         let close = |(x, y): (&f32, &f32)| (x - y).abs() < 1e-4 * (1.0 + y.abs()); // other sums of f32
         assert!(got.iter().zip(&want).all(close));
+        Ok(())
+    }
+
+    /// Runs a chunk and takes note of its spikes, with streams in groups of three, three and two.
+    fn observed(c: &BimConfig) -> Result<(Network<f32>, Plasticity)> {
+        let mut network = network(c, 40)?;
+        let x: Vec<f32> = (0..8 * 16 * 3).map(|i| ((i * 37 % 101) as f32 - 50.0) / 20.0).collect();
+        network.forward(&Tensor::from_vec(x, (8, 16, 3), &Device::Cpu)?)?;
+        let mut plasticity = Plasticity::new(c, &network, 1);
+        plasticity.observe(&network, 0);
+        assert_eq!(network.groups.iter().map(|g| g.streams).collect::<Vec<_>>(), [3, 3, 2]);
+        Ok((network, plasticity))
+    }
+
+    fn measuring() -> BimConfig {
+        let diagnose = crate::config::DiagnoseConfig {
+            time_differences: crate::config::Lag(4),
+            time_differences_every: Count(1),
+            ..crate::config::DiagnoseConfig::default()
+        };
+        BimConfig { diagnose, ..config() }
+    }
+
+    /// A stream that begins anew loses its own spikes, in the pairs and in the measurement, and no other stream's.
+    #[test]
+    fn a_stream_of_a_later_group_is_forgotten_alone() -> Result<()> {
+        let (network, mut plasticity) = observed(&measuring())?;
+        let saved = |plasticity: &Plasticity| -> Result<std::collections::BTreeMap<String, Vec<f32>>> {
+            let mut snapshot = Snapshot::default();
+            plasticity.save(&mut snapshot)?;
+            snapshot.state.iter().map(|(name, t)| Ok((name.clone(), t.to_vec1::<f32>()?))).collect()
+        };
+        let before = saved(&plasticity)?;
+        plasticity.reset(&network, 7);
+        let after = saved(&plasticity)?;
+        // the second of two streams in the last group; every pathway has eight neurons at one end and sixteen at the other
+        for (name, before) in &before {
+            let mine = name.ends_with(".2") || name.contains(".2.");
+            let (at, width) = match (name.contains(".input"), name.contains("pre"), name.starts_with("time")) {
+                (false, _, true) if !name.contains("output") => panic!("{name} is new"),
+                (input, pre, _) => (1, if (input || name.contains("projection")) == pre { 8 } else { 16 }),
+            };
+            let want: Vec<f32> =
+                before.iter().enumerate().map(|(i, &s)| if mine && i / width % 2 == at { 0.0 } else { s }).collect();
+            assert_eq!(after[name], want, "{name}");
+        }
+        assert_ne!(before, after, "silent: the test would be empty");
+        assert!(before.keys().any(|name| name.starts_with("time_differences")), "nothing was measured");
+        Ok(())
+    }
+
+    /// A checkpoint gives every group its own spikes back.
+    #[test]
+    fn groups_of_streams_are_restored() -> Result<()> {
+        let c = measuring();
+        let (network, plasticity) = observed(&c)?;
+        let (mut saved, mut again) = (Snapshot::default(), Snapshot::default());
+        plasticity.save(&mut saved)?;
+        let mut restored = Plasticity::new(&c, &network, 1);
+        restored.load(&saved)?;
+        restored.save(&mut again)?;
+        assert_eq!(saved.state.keys().collect::<Vec<_>>(), again.state.keys().collect::<Vec<_>>());
+        for (name, t) in &saved.state {
+            assert_eq!(t.to_vec1::<f32>()?, again.state[name].to_vec1::<f32>()?, "{name}");
+        }
+        Ok(())
+    }
+
+    /// Streams are drawn for by their number among all.
+    #[test]
+    fn every_stream_is_shuffled_by_its_own_draws() -> Result<()> {
+        let (network, _) = observed(&config())?;
+        let asked = std::cell::RefCell::new(Vec::new());
+        for group in &network.groups {
+            let spikes = group.blocks[0].spikes_in(16);
+            shuffled(spikes, 16, group, |stream| {
+                asked.borrow_mut().push(stream);
+                seeded_rng(1, &stream.to_string())
+            });
+        }
+        assert_eq!(asked.into_inner(), (0..8).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Where spikes have done nothing yet, STDP has no share to take; what is left of the gradient is λ of it.
+    #[test]
+    fn silence_leaves_the_gradient_its_share() -> Result<()> {
+        let c = config();
+        let network = network(&c, 16)?;
+        let mut plasticity = Plasticity::new(&c, &network, 1);
+        let mut directions: Vec<Vec<f32>> = network.params.iter().map(|t| vec![0.5; t.elem_count()]).collect();
+        let grads = directions.clone();
+        let grads: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+        plasticity.mix(&network, &grads, &mut directions, 1_000, false)?;
+        let path = &plasticity.pathways[0];
+        assert!(directions[path.parameter][..path.mask.len()].iter().all(|d| (d - 0.45).abs() < 1e-6));
+        Ok(())
+    }
+
+    /// No synapse, no mean: what is known of the pathway waits for synapses to grow back.
+    #[test]
+    fn an_empty_pathway_keeps_its_running_means() -> Result<()> {
+        let c = config();
+        let network = network(&c, 16)?;
+        let mut plasticity = Plasticity::new(&c, &network, 1);
+        for path in &mut plasticity.pathways {
+            path.mask.fill(0.0);
+            path.count_pruned();
+        }
+        let mut directions = network.params.iter().map(|t| vec![0.0; t.elem_count()]).collect::<Vec<Vec<f32>>>();
+        let grads = directions.clone();
+        let grads: Vec<&[f32]> = grads.iter().map(Vec::as_slice).collect();
+        plasticity.mix(&network, &grads, &mut directions, 1_000, false)?;
+        assert!(plasticity.pathways.iter().all(|p| p.mean_square.iter().all(|m| m.is_finite())));
+        Ok(())
+    }
+
+    #[test]
+    fn schedules_are_what_the_configuration_says() -> Result<()> {
+        let prune = PruneConfig { target: Share(0.5), start: 4, interval: Count(3), ..PruneConfig::default() };
+        let c = BimConfig { lambda_warmup: 4, prune, ..config() };
+        let network = network(&c, 16)?;
+        let of = |c: &BimConfig| Plasticity::new(c, &network, 1);
+        let plasticity = of(&c);
+        let due: Vec<u64> = (0..12).filter(|updates| plasticity.prune_due(*updates)).collect();
+        assert_eq!(due, [4, 7, 10]);
+        for (update, want) in [(0, 1.0), (1, 0.975), (2, 0.95), (4, 0.9), (9, 0.9)] {
+            assert!((plasticity.lambda(update) - want).abs() < 1e-12, "{update}: {}", plasticity.lambda(update));
+        }
+        assert!((of(&BimConfig { lambda_warmup: 0, ..c.clone() }).lambda(0) - 0.9).abs() < 1e-12);
+        let never = BimConfig { prune: PruneConfig { target: Share(0.0), ..prune }, ..c };
+        assert!((0..12).all(|updates| !of(&never).prune_due(updates)));
+        Ok(())
+    }
+
+    /// Both pathways of two layers; the last leads to no neuron.
+    #[test]
+    fn synapses_are_counted() -> Result<()> {
+        let c = config();
+        let mut plasticity = Plasticity::new(&c, &network(&c, 16)?, 1);
+        assert_eq!((plasticity.synapses(), plasticity.paired()), (4 * 128, 3 * 128));
+        let sites = [(0, Site::Input), (0, Site::Output), (1, Site::Input)];
+        assert_eq!(plasticity.paired_sites(), sites);
+        plasticity.pathways[1].mask[..64].fill(0.0);
+        plasticity.pathways[1].count_pruned();
+        assert_eq!((plasticity.pruned(), plasticity.pruned_share()), (Some(64), Some(0.125)));
+        Ok(())
+    }
+
+    /// One decaying sum for every neuron at both ends of every pathway and every stream; nothing where nothing is paired.
+    #[test]
+    fn numbers_carried_for_pairs_are_counted() -> Result<()> {
+        let carried =
+            |c: &BimConfig| -> Result<usize> { Ok(Plasticity::new(c, &network(c, 40)?, 1).carried_numbers()) };
+        assert_eq!(carried(&config())?, 8 * 2 * 2 * (8 + 16));
+        assert_eq!(carried(&BimConfig { lambda: Share(1.0), ..config() })?, 0);
         Ok(())
     }
 

@@ -247,6 +247,21 @@ mod tests {
         Ok(())
     }
 
+    /// A kept state of another length is an error, not a panic.
+    #[test]
+    fn a_kept_state_of_another_length_is_refused() -> Result<()> {
+        let mut bim = bim(&config(Credit::Tbptt, 12), 4, 0.01)?;
+        learn(&mut bim, 0, 4, true)?;
+        let mut saved = bim.save()?;
+        let name = "reach.state.0.layers.0.h.group.0".to_owned();
+        assert!(saved.state.contains_key(&name), "{:?}", saved.state.keys());
+        saved.state.insert(name, Tensor::zeros(3, DType::F32, &Device::Cpu)?);
+        bim.load(&saved)?;
+        let message = learn(&mut bim, 4, 8, true).expect_err("another length").to_string();
+        assert!(message.contains("layers.0.h.group.0"), "{message}");
+        Ok(())
+    }
+
     /// Four windows of a chunk are charged, and the forward pass of prediction is still one.
     #[test]
     fn every_pass_over_a_chunk_is_charged() -> Result<()> {

@@ -9,11 +9,14 @@
 //! | [`learning`] | one update by eq. 4: directions, λ, Ω, bounds, masks, clipping, weight decay |
 //! | [`pairs`] | STDP against the double sum over pairs of spikes, streams and resets |
 //! | [`evaluation`] | evaluating by segments is evaluating at once |
+//! | [`carried`] | histories, rest and copies of what goes from chunk to chunk |
 //! | [`faults`] | faults that an audit found stay mended |
+//! | [`start`] | what a network starts from, what it refuses, what it costs |
 //! | [`long_range`] | traces learn what truncated credit cannot |
 //!
 //! `tests/README.md` lists deliberate errors and the test that catches each.
 
+mod carried;
 mod common;
 mod evaluation;
 mod faults;
@@ -23,6 +26,7 @@ mod neuron;
 mod pairs;
 mod production_sizes;
 mod rtrl_equals_bptt;
+mod start;
 mod twin;
 
 /// Files here are modules of this binary: one that is not named above would never run.

@@ -1,8 +1,11 @@
 //! The neuron, number by number: against the twin's over a range of potentials, and against values worked out by hand.
 
 use bim::config::{Bits, Count, Levels, NeuronConfig, Positive, Reset, Share, Surrogate};
+use bim::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
 use bim::kernels::neuron::Neuron;
+use candle_core::DType;
 
+use crate::common::{numbers, random};
 use crate::twin::Cell;
 
 const LEVELS: [Levels; 6] =
@@ -103,4 +106,59 @@ fn a_step_leaks_integrates_and_resets() {
     let analog = NeuronConfig { attached_reset: true, ..neuron(Levels::Analog, Surrogate::Rectangular) };
     let fused = Neuron::<f64>::new(&analog);
     assert!((fused.step(0.8, 1.2) - 1.2).abs() < 1e-12 && (fused.carry(0.8) - 0.75).abs() < 1e-12);
+}
+
+/// At the threshold itself a binary neuron is silent, a graded one is at the next level; the surrogate's window includes its
+/// ends. ϑ = 0.5, so that nothing is rounded.
+#[test]
+fn boundaries_belong_where_the_equations_put_them() {
+    let of = |levels| {
+        Neuron::<f64>::new(&NeuronConfig { threshold: Positive(0.5), ..neuron(levels, Surrogate::Rectangular) })
+    };
+    let (binary, integer) = (of(Levels::Binary), of(Levels::Integer));
+    assert_eq!([0.5, 0.5 + 1e-9].map(|v| binary.fire(v) as i64), [0, 1]);
+    assert_eq!([0.25 - 1e-9, 0.25, 1.25, -0.25].map(|v| integer.fire(v) as i64), [0, 1, 3, 0]);
+    for (neuron, inside, outside) in
+        [(&binary, [0.25, 0.75], [0.25 - 1e-9, 0.75 + 1e-9]), (&integer, [-1.75, 1.75], [-1.75 - 1e-9, 1.75 + 1e-9])]
+    {
+        assert_eq!(inside.map(|v| neuron.surrogate(v) as i64), [2, 2]);
+        assert_eq!(outside.map(|v| neuron.surrogate(v) as i64), [0, 0]);
+    }
+}
+
+/// Taps see the past whether credit goes there or not: `∂L/∂c_i = Σ_t ∂L/∂ψ_t · s_{t−i}`, with the history in front of the chunk.
+#[test]
+fn delays_learn_from_the_past_with_or_without_credit_through_time() -> learner::Result<()> {
+    const STEPS: usize = 6;
+    let dims = EncodeDims { streams: 2, channels: 3, population: 2, conv: 1, silu: false, delays: 4 };
+    let (m, wide) = (6, 12);
+    let draw = |name: &str, n: usize| numbers(&random(name, &[n], DType::F64));
+    let fused = Neuron::<f64>::new(&neuron(Levels::Signed, Surrogate::Rectangular));
+    let (gain, taps) = (draw("gain", m)?, draw("taps", 4 * m)?);
+    let params = EncodeParams { gain: &gain, current: None, conv: None, delays: Some(&taps), kernel: 0.0 };
+    let mut tape = EncodeTape::new(&dims, STEPS, false);
+    tape.x = draw("x", STEPS * 6)?;
+    let history: Vec<f64> = draw("history", 3 * wide)?.into_iter().map(f64::round).collect();
+    tape.s[..3 * wide].copy_from_slice(&history);
+    encode::forward(&dims, &fused, &params, STEPS, &mut tape, &mut vec![0.0; STEPS * wide]);
+    assert_eq!(tape.spikes(&dims, STEPS), &tape.s[3 * wide..]);
+    assert!(tape.spikes(&dims, STEPS).iter().any(|s| *s != 0.0), "silent: the test would be empty");
+    let d = draw("d", STEPS * wide)?;
+    for (temporal, filtered) in [(false, false), (true, false), (false, true)] {
+        let mut grads = EncodeGrads::zero(&dims);
+        // what later chunks want through a kernel is of no concern where credit stays within the step
+        let (mut adjoint, mut scratch) = (EncodeAdjoint::new(&dims, filtered), EncodeScratch::default());
+        adjoint.psi.fill(1.0);
+        let (mut spent, mut dx) = (d.clone(), vec![0.0; STEPS * 6]);
+        let how = (temporal, 0.0);
+        let (adjoint, scratch) = (&mut adjoint, &mut scratch);
+        encode::reverse(&dims, &fused, &params, STEPS, &tape, &mut spent, how, adjoint, &mut grads, &mut dx, scratch);
+        for (at, got) in grads.delays.iter().enumerate() {
+            let (i, j) = (at / m, at % m);
+            let rows = (0..STEPS).flat_map(|t| [t * wide + j, t * wide + m + j].map(|d| (d, d + (3 - i) * wide)));
+            let want: f64 = rows.map(|(to, from)| d[to] * tape.s[from]).sum();
+            assert!((got - want).abs() < 1e-12, "tap {i} of neuron {j}: {got} for {want}");
+        }
+    }
+    Ok(())
 }

@@ -74,7 +74,8 @@ fn priced(neuron: NeuronConfig) -> [NeuronConfig; 2] {
 }
 
 /// Every size that runs use, and every path through the tiles: inputs of whole tiles (128, 160) and groups of them that are
-/// not (20, 40); one state, eight, nine and sixteen; heads of one tile, of two, and of a tile and a rest (19).
+/// not (20, 40); one state, eight, nine and sixteen; heads of one tile, of two, and of tiles and a rest (9, 19), and
+/// several in a tile (5, 7).
 fn cases() -> Vec<Case> {
     use DeltaInput::Full;
     let (unsigned, integer) = (fast(Levels::Unsigned), slow(Levels::Integer));
@@ -89,6 +90,9 @@ fn cases() -> Vec<Case> {
         case("small groups of inputs", 7, 3, sized(160, 8, 16, 16, integer)),
         case("full Δ, step by step", 1, 3, BimConfig { delta_input: Full, ..sized(128, 1, 19, 9, integer) }),
         case("one state", 7, 3, sized(160, 2, 32, 1, slow(Levels::Unsigned))),
+        case("one state, heads of a tile and one", 7, 3, sized(128, 2, 9, 1, integer)),
+        case("heads of five", 7, 3, sized(128, 4, 5, 2, unsigned)),
+        case("heads of seven", 7, 3, sized(128, 4, 7, 2, integer)),
         case("inputs of one tile", 32, 3, sized(128, 8, 19, 8, fast(Levels::Signed))),
         case("ON and OFF cells, delays, kernel, currents", 7, 3, {
             let c = sized(64, 2, 19, 9, fast(Levels::Binary));

@@ -120,6 +120,17 @@ mod tests {
         (0..mask.len()).filter(|&i| before[i] > 0.0 && mask[i] == 0.0).collect()
     }
 
+    /// Magnitudes are in units of the root mean square of the living: here √5, so that 1 is below 0.6 of it and 3 is above.
+    #[test]
+    fn the_unit_of_magnitude_is_that_of_the_living() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let (mut w, mut mask) = (vec![0.0, 1.0, 0.0, -3.0], vec![0.0, 1.0, 0.0, 1.0]);
+        let steepness = crate::config::Positive(1e6);
+        let c = PruneConfig { target: Share(1.0), hazard: Share(1.0), steepness, ..PruneConfig::default() };
+        event(&c, &mut w, &mut mask, &mut 0.6, &mut rng);
+        assert_eq!(w, [0.0, 0.0, 0.0, -3.0]);
+    }
+
     /// Mean and standard deviation of positions, as shares of all.
     fn spread(at: &[usize], all: usize) -> (f64, f64) {
         let share = |i: &usize| *i as f64 / all as f64;

@@ -575,3 +575,20 @@ pub(super) fn rate_slow<T: Real>(dims: &Dims, tape: &ScanTape<T>, k: usize, i: u
         Decay::ChannelState => tape.rates[k * dims.channels + i],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every channel of a block has the value of its own head, wherever heads begin and end.
+    #[test]
+    fn channels_have_the_values_of_their_heads() {
+        for p in 1..=20 {
+            let values: Vec<f64> = (1..=5).map(f64::from).collect();
+            for (at, len) in blocks(5 * p) {
+                let want: Vec<f64> = (at..at + len).map(|d| values[d / p]).collect();
+                assert_eq!(per_head(&values, p, at, len)[..len], want, "{p} channels a head, from {at}");
+            }
+        }
+    }
+}

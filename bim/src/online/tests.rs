@@ -204,3 +204,96 @@ fn exact_credit_refuses_a_stack_and_says_why() {
     let message = config.check().expect_err("four layers").to_string();
     assert!(message.contains("one layer, got 4") && message.contains("hybrid"), "{message}");
 }
+
+/// Frames of two numbers for four streams in two groups, and what learning from them said.
+fn learned(bim: &mut Bim, steps: usize) -> Result<Update> {
+    let x: Vec<f32> = (0..4 * steps * 2).map(|i| ((i * 37 % 101) as f32 - 50.0) / 20.0).collect();
+    bim.predict(&Tensor::from_vec(x, (4, steps, 2), &Device::Cpu)?)?;
+    let class = Tensor::zeros((4, steps), DType::U32, &Device::Cpu)?;
+    let weight = Tensor::ones((4, steps), DType::F32, &Device::Cpu)?;
+    bim.learn(&Targets::Classes { class, weight })
+}
+
+fn four_streams() -> Result<Bim> {
+    let io = Io { input: learner::InputKind::Frames { width: 2 }, outputs: 2, streams: 4, segment: 64 };
+    Bim::new(&small(), io, Optimizer::constant(1e-3), 1, &Device::Cpu)
+}
+
+/// Rates of firing are over all neurons, steps and groups of streams.
+#[test]
+fn firing_is_per_neuron_and_step() -> Result<()> {
+    let mut bim = four_streams()?;
+    let update = learned(&mut bim, 64)?;
+    // the spikes are still there: the chunk's tape is overwritten by the next
+    let mut spikes = [0.0; 2];
+    assert_eq!(bim.network.groups.len(), 2);
+    for block in bim.network.groups.iter().map(|g| &g.blocks[0]) {
+        for (sum, part) in spikes.iter_mut().zip([block.spikes_in(64), block.spikes_out(64)]) {
+            *sum += part.iter().map(|s| f64::from(s.abs())).sum::<f64>();
+        }
+    }
+    let neurons = [16.0, 32.0];
+    for (i, name) in ["layers.0.pre", "layers.0.post"].into_iter().enumerate() {
+        let row = update.layers.iter().find(|v| v.layer == name && v.quantity == "spikes_per_step").map(|v| v.value);
+        let want = spikes[i] / (neurons[i] * 4.0 * 64.0);
+        assert!(want > 0.0 && row.is_some_and(|got| (got - want).abs() < 1e-12), "{name}: {row:?} for {want}");
+    }
+    // operations too are per step and stream
+    let per_row = update.layers.iter().filter(|v| v.quantity == "synaptic_acs").map(|v| v.value).sum::<f64>();
+    let all = update.operations.map_or(0.0, |o| o.forward.acs as f64);
+    assert!(all > 0.0 && (per_row * 4.0 * 64.0 / all - 1.0).abs() < 1e-9, "{per_row} a row of {all}");
+    Ok(())
+}
+
+/// A chunk without a loss teaches nothing, but what it did is told.
+#[test]
+fn a_chunk_without_a_loss_tells_its_rate_and_activity() -> Result<()> {
+    let prune =
+        crate::config::PruneConfig { target: crate::config::Share(0.5), ..crate::config::PruneConfig::default() };
+    let io = Io { input: learner::InputKind::Frames { width: 2 }, outputs: 2, streams: 4, segment: 64 };
+    let mut bim = Bim::new(&BimConfig { prune, ..small() }, io, Optimizer::constant(1e-3), 1, &Device::Cpu)?;
+    let mut tell = |weight: f64| -> Result<Update> {
+        bim.predict(&Tensor::ones((4, 8, 2), DType::F32, &Device::Cpu)?)?;
+        let class = Tensor::zeros((4, 8), DType::U32, &Device::Cpu)?;
+        bim.learn(&Targets::Classes { class, weight: Tensor::full(weight as f32, (4, 8), &Device::Cpu)? })
+    };
+    let silent = tell(0.0)?;
+    assert!(silent.loss.is_none() && silent.updates == 0 && (silent.learning_rate - 1e-3).abs() < 1e-15);
+    let Activity { spike_sparsity, activation_sparsity, connection_sparsity, pruned_share } = silent.activity;
+    assert!(spike_sparsity.is_some() && activation_sparsity.is_some() && connection_sparsity.is_some());
+    assert_eq!(pruned_share, Some(0.0));
+    assert_eq!(tell(1.0)?.activity.pruned_share, Some(0.0));
+    Ok(())
+}
+
+#[test]
+fn operations_are_counted_until_it_is_switched_off() -> Result<()> {
+    let mut bim = four_streams()?;
+    assert!(learned(&mut bim, 8)?.operations.is_some());
+    bim.set_counting(false);
+    assert!(learned(&mut bim, 8)?.operations.is_none());
+    bim.set_counting(true);
+    assert!(learned(&mut bim, 8)?.operations.is_some());
+    Ok(())
+}
+
+/// Segments may be shorter than was said, but neither empty nor longer: that is told before anything takes note of them.
+#[test]
+fn segments_are_as_long_as_was_said() -> Result<()> {
+    let mut bim = four_streams()?;
+    let mut evaluator = bim.evaluator(4)?;
+    assert_eq!((bim.segment_len(), evaluator.segment_len()), (64, 64));
+    // an evaluator has as many streams as it was asked for
+    bim.evaluator(2)?.predict(&Tensor::zeros((2, 3, 2), DType::F32, &Device::Cpu)?)?;
+    for predictor in [&mut bim as &mut dyn Predictor, &mut *evaluator] {
+        for steps in [0, 65] {
+            let x = Tensor::zeros((4, steps, 2), DType::F32, &Device::Cpu)?;
+            let message = predictor.predict(&x).expect_err("a wrong length").to_string();
+            assert!(message.contains("segment length") && message.contains("1..=64"), "{message}");
+        }
+        for steps in [1, 64] {
+            predictor.predict(&Tensor::zeros((4, steps, 2), DType::F32, &Device::Cpu)?)?;
+        }
+    }
+    Ok(())
+}

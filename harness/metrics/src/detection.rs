@@ -221,6 +221,38 @@ mod tests {
         assert_eq!(count_events(&[], &[], 0.0).false_alarms_per_hour(), None);
     }
 
+    /// An alarm that ends where an event begins, or begins where one ends, does not overlap it; nor does one long after it.
+    #[test]
+    fn alarms_that_touch_an_event_are_false() {
+        //                      0    4    8    12   16
+        let windows = windows(&[0.1, 0.1, 0.9, 0.1, 0.1]);
+        for event in [(0.0, 2.0), (4.0, 8.0), (12.0, 16.0), (18.0, 20.0)] {
+            let found = count_events(&windows, &[event], 0.5);
+            assert_eq!((found.detected, found.false_alarms), (0, 1), "{event:?}");
+        }
+        let found = count_events(&windows, &[(0.0, 8.1), (11.9, 20.0)], 0.5);
+        assert_eq!((found.detected, found.false_alarms), (2, 0));
+    }
+
+    #[test]
+    fn recordings_add_up() {
+        let one = Events { events: 2, detected: 1, false_alarms: 5, hours: 0.5 };
+        let two = Events { events: 4, detected: 3, false_alarms: 7, hours: 1.5 };
+        assert_eq!(Events::sum(&[one, two]), Events { events: 6, detected: 4, false_alarms: 12, hours: 2.0 });
+        let mut drawn = two;
+        drawn.add(&one, 3);
+        assert_eq!(drawn, Events { events: 10, detected: 6, false_alarms: 22, hours: 3.0 });
+        drawn.add(&one, 0);
+        assert_eq!(drawn, Events { events: 10, detected: 6, false_alarms: 22, hours: 3.0 });
+    }
+
+    /// The first of four items and all four have F1 = 2/3.
+    #[test]
+    fn of_equal_scores_the_highest_threshold_is_taken() {
+        let (threshold, f1) = best_f1_threshold(&[0.9, 0.8, 0.7, 0.6], &[true, false, false, true]).unwrap();
+        assert!((threshold - 0.9).abs() < 1e-15 && (f1 - 2.0 / 3.0).abs() < 1e-15, "{threshold} {f1}");
+    }
+
     #[test]
     fn recordings_are_drawn_as_wholes() {
         // one recording ranks perfectly, the other upside down: resamples give 0, 1 or what both give together

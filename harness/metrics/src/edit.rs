@@ -213,6 +213,19 @@ mod tests {
         }
     }
 
+    /// The interval is in percent as the rate is: that of the words over utterances, a hundred times.
+    #[test]
+    fn the_interval_is_in_percent() {
+        let pairs: Vec<(String, String)> =
+            ["a b c", "a b", "a x c d", "a", "b c", "x y z"].map(|said| ("a b c".to_owned(), said.to_owned())).to_vec();
+        let (wrong, of) = ([0.0, 1.0, 2.0, 2.0, 1.0, 3.0], [3.0; 6]);
+        let (low, high) = ratio_interval(&wrong, &of, 200, super::super::SEED).unwrap();
+        let metric = &error_rates(&pairs, 200)[0];
+        assert!(low > 0.1 && high < 0.9, "{low} {high}");
+        assert!((metric.low.unwrap() - 100.0 * low).abs() < 1e-12, "{metric:?} for {low}");
+        assert!((metric.high.unwrap() - 100.0 * high).abs() < 1e-12, "{metric:?} for {high}");
+    }
+
     #[test]
     fn no_utterances_have_no_rate_and_silent_ones_have() {
         let metrics = error_rates(&[], 10);

@@ -174,6 +174,40 @@ mod tests {
         assert!(low < mean && mean < high && high - low < 0.1, "{low} {mean} {high}");
     }
 
+    /// Two items are enough to draw from, one is not, and parts without their wholes are none.
+    #[test]
+    fn two_items_have_an_interval_and_one_has_none() {
+        let class =
+            |scores: &[f64]| Ranking::new(scores, &scores.iter().map(|s| *s > 0.5).collect::<Vec<_>>()).unwrap();
+        // three of four draws of two items have the positive, and so a precision: of both items or of it alone it is 1
+        assert_eq!(macro_intervals(&[class(&[0.9, 0.1])], 100, 0).precision, Some((1.0, 1.0)));
+        assert_eq!(macro_intervals(&[class(&[0.9])], 100, 0), Intervals::default());
+        assert_eq!(macro_intervals(&[], 100, 0), Intervals::default());
+        let unequal = [class(&[0.9, 0.1, 0.2, 0.8]), class(&[0.9, 0.1, 0.8])];
+        assert_eq!(macro_intervals(&unequal, 100, 0), Intervals::default());
+        assert_eq!(ratio_interval(&[1.0, 3.0], &[2.0, 2.0], 1000, 0), Some((0.5, 1.5)));
+        assert_eq!(ratio_interval(&[1.0], &[2.0], 1000, 0), None);
+        assert_eq!(ratio_interval(&[1.0, 3.0, 2.0], &[2.0, 2.0], 1000, 0), None);
+    }
+
+    /// As often defined as not is enough.
+    #[test]
+    fn half_of_the_resamples_make_an_interval() {
+        assert_eq!(interval(vec![2.0; 2], 4), Some((2.0, 2.0)));
+        assert_eq!(interval(vec![2.0], 3), None);
+        assert_eq!(interval(Vec::new(), 0), None);
+    }
+
+    #[test]
+    fn a_resample_draws_as_many_items_as_there_are() {
+        let mut counts = vec![7; 5];
+        for resample in 0..20 {
+            draw(&mut counts, 3, resample);
+            assert_eq!(counts.iter().sum::<u64>(), 5, "{counts:?}");
+            assert!(counts.iter().all(|n| *n <= 5), "{counts:?}");
+        }
+    }
+
     #[test]
     fn a_statistic_that_is_mostly_undefined_has_no_interval() {
         // one positive among 200 items is missed by (1 − 1/200)^200 ≈ 37 % of the resamples, two classes by more than half

@@ -187,6 +187,26 @@ mod tests {
         assert_eq!(value(&m, "classes_present"), Some(1.0));
     }
 
+    /// Of three classes two have areas, of one none; where all have them or none has, there is nothing to say.
+    #[test]
+    fn averages_of_the_present_are_theirs() {
+        let macros = |rocs: &[Option<f64>], precisions: &[Option<f64>]| -> Vec<(String, Option<f64>, u64)> {
+            macro_of_present(rocs, precisions, 9).into_iter().map(|m| (m.name, m.value, m.n)).collect()
+        };
+        let row = |name: &str, value: f64, n: u64| (name.to_owned(), Some(value), n);
+        assert_eq!(
+            macros(&[Some(0.5), None, Some(1.0)], &[Some(0.25), Some(0.5), Some(0.75)]),
+            [
+                row("auc_roc_macro_present", 0.75, 9),
+                row("auc_pr_macro_present", 0.5, 9),
+                row("classes_present", 2.0, 3)
+            ]
+        );
+        assert_eq!(macros(&[Some(0.5), Some(1.0)], &[Some(0.25), Some(0.75)]), []);
+        assert_eq!(macros(&[None, None], &[None, Some(1.0)]), []);
+        assert_eq!(macros(&[], &[]), []);
+    }
+
     #[test]
     fn scores_that_are_no_numbers_give_no_area() {
         let m = multi_label(&[vec![f64::NAN], vec![0.5]], &[vec![true], vec![false]], &["A"], 50);

@@ -154,6 +154,9 @@ mod tests {
         assert_eq!(auc_roc(&[0.1, f64::NAN], &[true, false]), None);
         assert_eq!(auc_roc(&[0.1], &[true, false]), None);
         assert_eq!(auc_roc(&[], &[]), None);
+        let [nothing, one] = [Ranking::new(&[], &[]).unwrap(), Ranking::new(&[0.1], &[true]).unwrap()];
+        assert!((nothing.is_empty(), nothing.prevalence()) == (true, None));
+        assert!((one.is_empty(), one.prevalence()) == (false, Some(1.0)));
     }
 
     #[test]

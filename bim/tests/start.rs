@@ -1,0 +1,224 @@
+//! What a network starts from, what it refuses, and what it says about itself.
+
+use bim::config::{Count, Credit, DecayForm, DeltaInput, NeuronConfig, Positive, Share};
+use bim::network::Network;
+use bim::rule::Membrane;
+use bim::{Bim, BimConfig, Optimizer};
+use candle_core::{DType, Device, Tensor};
+use learner::{InputKind, Io, Learner, Params, Result, Snapshot};
+
+use crate::common::{numbers, random};
+
+const STREAMS: usize = 3;
+const SEGMENT: usize = 8;
+const OUTPUTS: usize = 50;
+
+fn config() -> BimConfig {
+    BimConfig {
+        width: Count(16),
+        population: Count(4),
+        channels: Count(60),
+        state: Count(3),
+        heads: Count(4),
+        layers: Count(3),
+        conv: Count(1),
+        delays: Count(3),
+        currents: true,
+        pre: NeuronConfig { threshold: Positive(0.4), ..NeuronConfig::default() },
+        lambda: Share(1.0),
+        ..BimConfig::default()
+    }
+}
+
+fn io(input: InputKind) -> Io {
+    Io { input, outputs: OUTPUTS, streams: STREAMS, segment: SEGMENT }
+}
+
+fn network(c: &BimConfig, input: InputKind) -> Result<(Params, Network<f64>)> {
+    let mut params = Params::new(5, DType::F64, &Device::Cpu);
+    let network = Network::new(c, &io(input), Membrane::choose(c, 52), &mut params)?;
+    Ok((params, network))
+}
+
+#[test]
+fn parameters_start_as_the_design_says() -> Result<()> {
+    let tokens = InputKind::Tokens { vocabulary: 200 };
+    for (input, decay, delta_input) in [
+        (tokens, DecayForm::Head, DeltaInput::Group),
+        (InputKind::Frames { width: 100 }, DecayForm::ChannelState, DeltaInput::Full),
+    ] {
+        let c = BimConfig { decay, delta_input, ..config() };
+        let (params, _) = network(&c, input)?;
+        let of = |name: &str| -> Result<(Vec<usize>, Vec<f64>)> {
+            let (_, var) = params.vars().iter().find(|(n, _)| n == name).expect(name);
+            Ok((var.dims().to_vec(), numbers(var.as_tensor())?))
+        };
+        let exact = |name: &str, shape: &[usize], want: &dyn Fn(usize) -> f64| -> Result<()> {
+            let (dims, values) = of(name)?;
+            assert_eq!(dims, shape, "{name}");
+            for (i, got) in values.into_iter().enumerate() {
+                assert!((got - want(i)).abs() < 1e-12, "{name}[{i}]: {got} for {}", want(i));
+            }
+            Ok(())
+        };
+        let normal = |name: &str, shape: &[usize], deviation: f64| -> Result<()> {
+            let (dims, values) = of(name)?;
+            assert_eq!(dims, shape, "{name}");
+            let rms = (values.iter().map(|x| x * x).sum::<f64>() / values.len() as f64).sqrt();
+            // 3 standard errors
+            let tolerance = 3.0 / (2.0 * values.len() as f64).sqrt();
+            assert!((rms / deviation - 1.0).abs() < tolerance, "{name}: {rms} for {deviation}");
+            Ok(())
+        };
+        let (width, j, d, n, heads) = (16, 64, 60, 3, 4);
+        match input {
+            InputKind::Tokens { vocabulary } => normal("embedding", &[vocabulary, width], 1.0)?,
+            InputKind::Frames { width: frame } => normal("embedding", &[width, frame], 0.1)?,
+        }
+        exact("norm.gain", &[width], &|_| 1.0)?;
+        normal("head.weight", &[OUTPUTS, width], 0.25)?;
+        exact("head.bias", &[OUTPUTS], &|_| 0.0)?;
+        let first_tap = |width: usize| move |i: usize| f64::from(u8::from(i < width));
+        let spread = |i: usize| (i as f64 + 0.5) / 4.0;
+        for l in 0..3 {
+            let at = |name: &str| format!("layers.{l}.{name}");
+            // ON, OFF, ON, OFF; the second pair a threshold higher
+            exact(&at("norm.gain"), &[j], &|i| [1.0, -1.0, 1.0, -1.0][i / width])?;
+            exact(&at("pre.current"), &[j], &|i| [0.0, 0.0, -0.4, -0.4][i / width])?;
+            exact(&at("post.current"), &[d], &|_| 0.0)?;
+            exact(&at("delays"), &[3, j], &first_tap(j))?;
+            exact(&at("skip"), &[d], &|_| 1.0)?;
+            normal(&at("projection"), &[d + 2 * n, j], 0.125)?;
+            normal(&at("gate"), &[width, j], 0.125)?;
+            normal(&at("out"), &[width, d], 1.0 / 360f64.sqrt())?;
+            match delta_input {
+                DeltaInput::Group => normal(&at("delta.weight"), &[heads, 16], 0.125)?,
+                DeltaInput::Full => normal(&at("delta.weight"), &[heads, j], 0.0625)?,
+            }
+            // softplus of the bias: step sizes log-uniform from 0.001 to 0.1, neighbours far apart
+            let step = |h: usize| 10f64.powf(-3.0 + 2.0 * spread(h * 5 % 4));
+            exact(&at("delta.bias"), &[heads], &|h| step(h).exp_m1().ln())?;
+            match decay {
+                DecayForm::Head => exact(&at("a_log"), &[heads], &|h| (1.0 + 15.0 * spread(h)).ln())?,
+                DecayForm::ChannelState => exact(&at("a_log"), &[n, d], &|i| [1.0f64, 2.0, 3.0][i / d].ln())?,
+            }
+        }
+    }
+    let c = BimConfig { conv: Count(4), delays: Count(1), population: Count(1), currents: false, ..config() };
+    let (params, _) = network(&c, tokens)?;
+    let names: Vec<&str> = params.vars().iter().map(|(name, _)| name.as_str()).collect();
+    assert!(!names.iter().any(|n| n.ends_with("delays") || n.ends_with("current")), "{names:?}");
+    let (_, conv) = params.vars().iter().find(|(n, _)| n == "layers.0.conv").expect("a convolution");
+    let conv = (conv.dims().to_vec(), numbers(conv.as_tensor())?);
+    assert_eq!(conv, (vec![4, 16], (0..64).map(|i| f64::from(u8::from(i < 16))).collect()));
+    Ok(())
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() -> Result<()> {
+    let (_params, mut network) = network(&config(), InputKind::Tokens { vocabulary: 7 })?;
+    let ids = |streams: usize, steps: usize, id: u32| Tensor::full(id, (streams, steps), &Device::Cpu);
+    network.forward(&ids(STREAMS, 1, 0)?)?;
+    network.forward(&ids(STREAMS, SEGMENT, 6)?)?;
+    for (x, what) in [
+        (ids(STREAMS, SEGMENT, 7)?, "below 7"),
+        (ids(STREAMS, 0, 0)?, "1 to 8 steps"),
+        (ids(STREAMS, SEGMENT + 1, 0)?, "1 to 8 steps"),
+        (ids(STREAMS - 1, SEGMENT, 0)?, "3 streams"),
+        (ids(STREAMS + 1, SEGMENT, 0)?, "3 streams"),
+        (Tensor::zeros((STREAMS, SEGMENT, 1), DType::U32, &Device::Cpu)?, "3 streams"),
+    ] {
+        let message = network.forward(&x).expect_err("it does not fit").to_string();
+        assert!(message.contains(what), "{:?}: {message}", x.dims());
+    }
+    let (_params, mut network) = self::network(&config(), InputKind::Frames { width: 5 })?;
+    network.forward(&random("x", &[STREAMS, 2, 5], DType::F64))?;
+    for shape in [&[STREAMS, 2][..], &[STREAMS, 2, 4], &[STREAMS, 2, 6], &[STREAMS, 9, 5], &[STREAMS, 0, 5], &[2, 2, 5]]
+    {
+        let x = Tensor::zeros(shape, DType::F64, &Device::Cpu)?;
+        assert!(network.forward(&x).is_err(), "{shape:?}");
+    }
+    for marks in [0, STREAMS - 1, STREAMS + 1] {
+        let message = network.reset(&vec![true; marks]).expect_err("as many marks as streams").to_string();
+        assert!(message.contains("starts"), "{message}");
+    }
+    Ok(())
+}
+
+/// A group holds its own streams' frames, step by step.
+#[test]
+fn groups_read_their_own_streams() -> Result<()> {
+    let (_params, mut network) = network(&config(), InputKind::Frames { width: 5 })?;
+    let x = random("x", &[STREAMS, 2, 5], DType::F64);
+    network.forward(&x)?;
+    assert_eq!(network.groups[0].inputs(), numbers(&x.transpose(0, 1)?)?);
+    Ok(())
+}
+
+/// The first state or potential beyond the limit, whatever its sign; one at the limit is none.
+#[test]
+fn an_explosion_is_a_value_beyond_the_limit() -> Result<()> {
+    let (_params, mut network) = network(&BimConfig { currents: false, ..config() }, InputKind::Frames { width: 5 })?;
+    network.forward(&Tensor::zeros((STREAMS, 2, 5), DType::F64, &Device::Cpu)?)?;
+    assert_eq!(network.exploded(1e-9), None, "silence");
+    for value in [5.0, -5.0] {
+        network.groups[0].blocks[1].h[7] = value;
+        assert_eq!((network.exploded(5.0), network.exploded(4.9)), (None, Some((1, value))));
+    }
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        network.groups[0].blocks[1].h[7] = value;
+        assert_eq!(network.exploded(1e300).map(|(layer, _)| layer), Some(1), "{value}");
+    }
+    network.groups[0].blocks[1].h[7] = 0.0;
+    let block = &mut network.groups[0].blocks[2];
+    let row = STREAMS * block.spec.dims.channels;
+    let last = (block.spec.membrane.lag() + 2) * row;
+    block.tape.v[last + row - 1] = 3.0;
+    block.tape.v[last - 1] = 9.0; // a potential of the past
+    assert_eq!(network.exploded(2.0), Some((2, 3.0)));
+    Ok(())
+}
+
+/// Memory for state and traces is four bytes for each number that a snapshot holds of them.
+#[test]
+fn costs_are_what_a_snapshot_holds() -> Result<()> {
+    let size = |s: &Snapshot, of: &dyn Fn(&str) -> bool| -> u64 {
+        s.state.iter().filter(|(name, _)| of(name)).map(|(_, t)| 4 * t.elem_count() as u64).sum()
+    };
+    for (lambda, credit, reach) in
+        [(1.0, Credit::Hybrid, 0), (0.9, Credit::Hybrid, 0), (0.9, Credit::Tbptt, 0), (1.0, Credit::Tbptt, 20)]
+    {
+        let c = BimConfig { lambda: Share(lambda), credit, reach, ..config() };
+        let bim = Bim::new(&c, io(InputKind::Frames { width: 5 }), Optimizer::constant(0.1), 1, &Device::Cpu)?;
+        let (cost, saved) = (bim.cost(), bim.save()?);
+        let pairs = if lambda < 1.0 { size(&saved, &|name| name.contains("plasticity")) } else { 0 };
+        let carried = size(&saved, &|name| name.contains(".group."));
+        let traces = size(&saved, &|name| name.contains(".trace."));
+        // three chunks of eight steps reach back over twenty, and the network that runs over them has a state
+        let kept = if reach > 0 { 4 * carried } else { 0 };
+        assert!(carried > 0 && (pairs > 0) == (lambda < 1.0) && (traces > 0) == (credit == Credit::Hybrid));
+        assert_eq!(cost.state_bytes, carried + pairs + kept, "λ = {lambda}, {credit:?}");
+        assert_eq!(cost.trace_bytes, traces + pairs, "λ = {lambda}, {credit:?}");
+        assert_eq!(cost.parameters, saved.weights.values().map(Tensor::elem_count).sum::<usize>() as u64);
+    }
+    Ok(())
+}
+
+/// A snapshot of another shape is refused with the name of what does not fit.
+#[test]
+fn a_snapshot_of_another_shape_is_refused() -> Result<()> {
+    let (_params, mut network) = network(&config(), InputKind::Frames { width: 5 })?;
+    let mut saved = Snapshot::default();
+    network.save(&mut saved)?;
+    network.load(&saved)?;
+    let name = "layers.1.h.group.0";
+    let n = saved.state[name].elem_count();
+    for len in [n - 1, n + 1] {
+        saved.state.insert(name.to_owned(), Tensor::zeros(len, DType::F64, &Device::Cpu)?);
+        let message = network.load(&saved).expect_err("another length").to_string();
+        assert!(message.contains(name), "{message}");
+    }
+    saved.state.remove(name);
+    assert!(network.load(&saved).is_err());
+    Ok(())
+}
