@@ -105,7 +105,7 @@ pub enum Levels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
-    /// `−ϑ s_{t-1}` after the leak, as in eq. 3.
+    /// `−ϑ s_{t-1}` after the leak. The paper's eq. 3 prints no reset; this is the usual one.
     Subtract,
     /// The threshold is taken off before the leak: `β (V − ϑ s)`, so that the part that did not fire is what persists.
     Leaky,
@@ -212,7 +212,7 @@ pub enum Credit {
     Eprop,
     /// No temporal credit at all: the null hypothesis.
     Spatial,
-    /// Backpropagation inside the chunk only, nothing carried: the control at the same `K`.
+    /// Backpropagation inside the chunk only, nothing carried: the control at the same `K`. With `reach`, so many steps back.
     Tbptt,
     /// The yardstick: the same rule under a name that makes segments as long as the baselines' by default. With segments
     /// as long as the recording it is full backpropagation through time.
@@ -282,7 +282,7 @@ pub enum Bounds {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mixing {
-    /// `Δw = −η [λ ĝ − (1−λ) Ω̂]`, each divided by its running root mean square.
+    /// `Δw = −η [λ ĝ − (1−λ) Ω̂]`: Ω is scaled to the running root mean square of the gradient that the optimiser has normalised.
     #[default]
     Normalised,
     /// `Δw = η (λ ∂L/∂w + (1−λ) Ω)` as printed, raw: it ascends the loss.
@@ -408,7 +408,7 @@ pub struct BimConfig {
     /// Blocks.
     pub layers: Count,
     /// Presynaptic neurons per channel of the residual stream: each has its own gain and current, odd ones with the
-    /// opposite sign (OFF cells), every pair with a higher threshold than the one before.
+    /// opposite sign (OFF cells). With `currents`, every pair begins with a higher threshold than the one before.
     pub population: Count,
     /// Taps of the causal convolution in front of the presynaptic neurons: 1 means none.
     pub conv: Count,
@@ -503,8 +503,10 @@ impl BimConfig {
             );
         }
         if self.delta_input == DeltaInput::Group && !self.neurons().is_multiple_of(self.heads.0) {
-            let problem =
-                format!("expected a multiple of heads = {} (delta_input is group), got {}", self.heads.0, self.width.0);
+            let problem = format!(
+                "expected width · population to be a multiple of heads = {} (delta_input is group), got {} · {}",
+                self.heads.0, self.width.0, self.population.0
+            );
             return err("width", problem);
         }
         if self.reach > 0 && self.credit != Credit::Tbptt {

@@ -15,8 +15,8 @@ pub struct TrainConfig {
     pub epochs: Option<Positive>,
     /// Streams side by side, `B`.
     pub streams: Count,
-    /// Steps per segment, `K`: BIM's credit chunk, the baselines' window. Default 32 for bim, a whole recording for
-    /// a residual network, 256 for the others.
+    /// Steps per segment, `K`: BIM's credit chunk, the baselines' window. Default 32 for bim (256 with `credit:
+    /// bptt`), a whole recording for a residual network and a Transformer that is not causal, 256 for the others.
     pub segment: Option<Count>,
     /// Peak learning rate.
     pub learning_rate: Positive,
