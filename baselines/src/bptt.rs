@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use learner::{
     Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, OpCounts, ParamSource, Params, Predictor, Result,
-    Snapshot, Targets, Update, global_norm, loss,
+    Shapes, Snapshot, Targets, Update, global_norm, loss,
 };
 
 use learner::operations::{ACCUMULATE_ELEMENTWISE, ACCUMULATE_WORDS, LOSS_ELEMENTWISE};
@@ -140,6 +140,20 @@ impl<M: SequenceModel> BpttLearner<M> {
         let optimizer = AdamW::new(train.adamw, groups)?;
         let accumulated = Accumulator::default();
         Ok(Self { config, train, params, optimizer, accumulated, runner, counting: true, pending: None })
+    }
+
+    /// What a learner of these settings would cost, from its shapes alone: nothing of it is made.
+    ///
+    /// # Errors
+    /// What [`BpttLearner::new`] refuses.
+    pub fn plan(config: &M::Config, io: Io, train: BpttConfig, device: &Device) -> Result<Cost> {
+        train.check()?;
+        let products =
+            train.precision.products(device).map_err(|problem| Error::Config { key: "precision", problem })?;
+        let mut shapes = Shapes::new(DType::F32);
+        let runner = Runner::<M>::new(config, io, products, &mut shapes)?;
+        AdamW::new(train.adamw, [])?;
+        Ok(Cost { parameters: shapes.count(), state_bytes: runner.state.bytes(), trace_bytes: 0 })
     }
 
     /// Gradients in the order of the parameters; zeros for one that the outputs do not depend on.

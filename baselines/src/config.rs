@@ -1,5 +1,5 @@
 use candle_core::Device;
-use learner::{AdamWConfig, Decay, Error, Io, Learner, Result, Schedule};
+use learner::{AdamWConfig, Cost, Decay, Error, Io, Learner, Result, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::ops::Precision;
@@ -172,6 +172,21 @@ pub fn build(model: &ModelConfig, io: Io, train: BpttConfig, seed: u64, device: 
         ModelConfig::Mamba(c) => Box::new(BpttLearner::<Mamba>::new(c.clone(), io, train, seed, device)?),
         ModelConfig::Snn(c) => Box::new(BpttLearner::<Snn>::new(c.clone(), io, train, seed, device)?),
     })
+}
+
+/// What the learner that [`build`] would make costs, without making it.
+///
+/// # Errors
+/// What [`build`] refuses.
+pub fn plan(model: &ModelConfig, io: Io, train: BpttConfig, device: &Device) -> Result<Cost> {
+    match model {
+        ModelConfig::Transformer(c) => BpttLearner::<Transformer>::plan(c, io, train, device),
+        ModelConfig::Lstm(c) => BpttLearner::<Lstm>::plan(c, io, train, device),
+        ModelConfig::Rnn(c) => BpttLearner::<Rnn>::plan(c, io, train, device),
+        ModelConfig::Cnn(c) => BpttLearner::<Cnn>::plan(c, io, train, device),
+        ModelConfig::Mamba(c) => BpttLearner::<Mamba>::plan(c, io, train, device),
+        ModelConfig::Snn(c) => BpttLearner::<Snn>::plan(c, io, train, device),
+    }
 }
 
 #[cfg(test)]

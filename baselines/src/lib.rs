@@ -76,7 +76,7 @@ pub use learner;
 
 pub use bptt::{BpttLearner, SequenceModel};
 pub use cnn::{Cnn, CnnConfig, Family};
-pub use config::{BpttConfig, Layers, ModelConfig, Positive, Share, Whole, Width, build};
+pub use config::{BpttConfig, Layers, ModelConfig, Positive, Share, Whole, Width, build, plan};
 pub use lstm::{Lstm, LstmConfig};
 pub use mamba::{Mamba, MambaConfig};
 pub use rnn::{Rnn, RnnConfig};

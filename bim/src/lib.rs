@@ -20,6 +20,7 @@
 
 pub mod block;
 pub mod config;
+mod cost;
 pub mod diagnose;
 pub mod kernels;
 pub mod network;
@@ -32,6 +33,7 @@ pub mod rule;
 pub mod time_differences;
 
 pub use config::BimConfig;
+pub use cost::plan;
 pub use online::{Bim, Optimizer};
 
 /// Raise when the same configuration and seed would give other numbers: results of another version are not reused.

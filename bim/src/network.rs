@@ -77,6 +77,11 @@ pub(crate) fn with_params<T: Real, R>(
     Ok(f(&params))
 }
 
+/// Streams that are run together, so that a chunk of them is a good size for a product.
+pub(crate) fn streams_per_group(io: &Io) -> usize {
+    (GROUP_ROWS / io.segment.max(1)).max(1)
+}
+
 /// Creates a block's parameters, or finds them.
 fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Result<BlockParams<(String, Tensor)>> {
     let (width, j, d, n, h) = (c.width.0, c.neurons(), c.channels.0, c.state.0, c.heads.0);
@@ -134,6 +139,21 @@ impl<T: Real> Network<T> {
     /// If the configuration does not fit together.
     pub fn new(c: &BimConfig, io: &Io, membrane: Membrane, src: &mut dyn ParamSource) -> Result<Self> {
         c.check()?;
+        let named = Self::named(c, io, src)?;
+        let groups = (0..io.streams)
+            .step_by(streams_per_group(io))
+            .map(|first| {
+                let streams = streams_per_group(io).min(io.streams - first);
+                let spec = Spec { all_streams: io.streams, ..Spec::new(c, membrane, streams) };
+                Group::new(spec, c.layers.0, io, first)
+            })
+            .collect();
+        let (names, params) = (named.map(|(n, _)| n.clone()), named.map(|(_, t)| t.clone()));
+        Ok(Self { io: *io, names, params, groups, steps: 0, performed: AtomicU64::new(0) })
+    }
+
+    /// Creates all parameters, or finds them, with their names.
+    pub(crate) fn named(c: &BimConfig, io: &Io, src: &mut dyn ParamSource) -> Result<NetworkParams<(String, Tensor)>> {
         let width = c.width.0;
         let get = |name: &str, shape: &[usize], init, src: &mut dyn ParamSource| -> Result<(String, Tensor)> {
             Ok((name.to_owned(), src.get(name, shape, init)?))
@@ -143,24 +163,13 @@ impl<T: Real> Network<T> {
             InputKind::Frames { width: frame } => get("embedding", &[width, frame], Init::fan_in(frame), src)?,
         };
         let blocks = (0..c.layers.0).map(|i| block_params(c, i, src)).collect::<Result<_>>()?;
-        let named = NetworkParams {
+        Ok(NetworkParams {
             embedding,
             blocks,
             gain: get("norm.gain", &[width], Init::Constant(1.0), src)?,
             head: get("head.weight", &[io.outputs, width], Init::fan_in(width), src)?,
             head_bias: get("head.bias", &[io.outputs], Init::Constant(0.0), src)?,
-        };
-        let per_group = (GROUP_ROWS / io.segment.max(1)).max(1);
-        let groups = (0..io.streams)
-            .step_by(per_group)
-            .map(|first| {
-                let streams = per_group.min(io.streams - first);
-                let spec = Spec { all_streams: io.streams, ..Spec::new(c, membrane, streams) };
-                Group::new(spec, c.layers.0, io, first)
-            })
-            .collect();
-        let (names, params) = (named.map(|(n, _)| n.clone()), named.map(|(_, t)| t.clone()));
-        Ok(Self { io: *io, names, params, groups, steps: 0, performed: AtomicU64::new(0) })
+        })
     }
 
     /// What the network reads and writes.

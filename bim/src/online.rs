@@ -20,7 +20,7 @@ use crate::rule::Membrane;
 use crate::time_differences::Quantity;
 
 /// Bits of an `f32` significand: what survives less than this is lost to rounding anyway.
-const F32_BITS: i32 = 24;
+pub(crate) const F32_BITS: i32 = 24;
 /// Updates between rows of layer diagnostics.
 const DIAGNOSE_EVERY: u64 = 100;
 /// A state beyond this has exploded: gradients through it would be noise long before it overflows.
@@ -85,10 +85,7 @@ impl Bim {
     /// # Errors
     /// If the configuration does not fit together, or the device is not the CPU (the kernels run there alone).
     pub fn new(config: &BimConfig, io: Io, train: Optimizer, seed: u64, device: &Device) -> Result<Self> {
-        if !device.is_cpu() {
-            let problem = "bim's kernels run on the CPU; use --device cpu for this model".to_owned();
-            return Err(Error::Config { key: "device", problem });
-        }
+        check_device(device)?;
         let mut params = Params::new(seed, DType::F32, device);
         let membrane = Membrane::choose(config, F32_BITS);
         let network = Network::new(config, &io, membrane, &mut params)?;
@@ -206,6 +203,14 @@ impl Bim {
         let ((), tally) = rayon::join(|| plasticity.observe(network, update), count);
         tally.map(Some)
     }
+}
+
+pub(crate) fn check_device(device: &Device) -> Result<()> {
+    if device.is_cpu() {
+        return Ok(());
+    }
+    let problem = "bim's kernels run on the CPU; use --device cpu for this model".to_owned();
+    Err(Error::Config { key: "device", problem })
 }
 
 fn check_length(x: &Tensor, segment: usize) -> Result<()> {

@@ -81,6 +81,11 @@ pub struct Plasticity {
     differences: TimeDifferences,
 }
 
+fn mixes(c: &BimConfig) -> bool {
+    // as printed, the gradient's sign is wrong even without STDP
+    c.lambda.0 < 1.0 || c.mixing == Mixing::AsPrinted
+}
+
 impl Plasticity {
     /// No spikes seen, nothing pruned.
     #[must_use]
@@ -118,8 +123,7 @@ impl Plasticity {
     /// Whether STDP takes part at all.
     #[must_use]
     pub fn mixes(&self) -> bool {
-        // as printed, the gradient's sign is wrong even without STDP
-        self.config.lambda.0 < 1.0 || self.config.mixing == Mixing::AsPrinted
+        mixes(&self.config)
     }
 
     /// Whether synapses are pruned.
@@ -361,6 +365,12 @@ impl Plasticity {
     pub fn pruned_share(&self) -> Option<f64> {
         let all: usize = self.pathways.iter().map(|p| p.mask.len()).sum();
         self.pruned().map(|n| n as f64 / all as f64)
+    }
+
+    /// Numbers that a stream carries for the pairing of spikes.
+    pub(crate) fn pair_numbers(c: &BimConfig) -> usize {
+        let layer = (c.neurons() + c.channels.0) + (c.channels.0 + c.width.0);
+        if mixes(c) { layer * c.layers.0 } else { 0 }
     }
 
     /// Numbers carried for the pairing of spikes.

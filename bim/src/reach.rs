@@ -46,10 +46,7 @@ impl Reach {
     /// # Errors
     /// If the network cannot be built.
     pub fn new(config: &BimConfig, segment: usize, network: &Network<f32>, bound: &Bound) -> Result<Option<Self>> {
-        let chunks = (config.reach as usize).div_ceil(segment.max(1));
-        if chunks < 2 {
-            return Ok(None);
-        }
+        let Some(chunks) = chunks(config, segment) else { return Ok(None) };
         let network = Network::new(config, &network.io(), Membrane::Lag(0), &mut bound.clone())?;
         Ok(Some(Self { config: config.clone(), chunks, network, kept: VecDeque::new() }))
     }
@@ -137,6 +134,12 @@ impl Reach {
         }
         Ok(())
     }
+}
+
+/// Chunks that credit reaches back over; `None` if it stays in one.
+pub(crate) fn chunks(config: &BimConfig, segment: usize) -> Option<usize> {
+    let chunks = (config.reach as usize).div_ceil(segment.max(1));
+    (chunks >= 2).then_some(chunks)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub use exponential::exp_fast;
 pub use host::{read_f32, with_f32, with_f32_mut};
 pub use loss::{Targets, loss, loss_and_gradient, loss_slow};
 pub use operations::OpCounts;
-pub use params::{Bound, Init, ParamSource, Params, seeded_rng};
+pub use params::{Bound, Init, ParamSource, Params, Shapes, seeded_rng};
 pub use schedule::{Decay, Schedule};
 pub use snapshot::Snapshot;
 pub use two_pass::TwoPass;

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use rand::SeedableRng;
@@ -159,6 +159,46 @@ pub struct Bound {
     device: Device,
     dtype: DType,
     tensors: BTreeMap<String, Tensor>,
+}
+
+/// Counts the parameters that a model would have, and makes none: what it gives has a shape and takes no memory, so a model
+/// that is built from it can be asked for its sizes and run by nobody.
+#[derive(Debug)]
+pub struct Shapes {
+    device: Device,
+    dtype: DType,
+    names: BTreeSet<String>,
+    count: u64,
+}
+
+impl Shapes {
+    /// No parameters yet.
+    #[must_use]
+    pub fn new(dtype: DType) -> Self {
+        Self { device: Device::Cpu, dtype, names: BTreeSet::new(), count: 0 }
+    }
+
+    /// Number of elements over all parameters.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+impl ParamSource for Shapes {
+    fn get(&mut self, name: &str, shape: &[usize], _: Init) -> Result<Tensor> {
+        if !self.names.insert(name.to_owned()) {
+            return Err(Error::Config { key: "parameter", problem: format!("{name} is defined twice") });
+        }
+        self.count += shape.iter().map(|&n| n as u64).product::<u64>();
+        Ok(Tensor::zeros((), self.dtype, &self.device)?.broadcast_as(shape)?)
+    }
+    fn device(&self) -> &Device {
+        &self.device
+    }
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
 }
 
 impl ParamSource for Bound {

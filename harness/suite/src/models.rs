@@ -8,7 +8,7 @@ use baselines::{
 use bim::config::Credit;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::Device;
-use learner::{Error, Io, Learner};
+use learner::{Cost, Error, Io, Learner};
 
 use crate::registry::registry;
 use crate::tasks::{Segmentation, Task};
@@ -102,18 +102,8 @@ impl ModelConfig {
         Err(Error::Config { key, problem })
     }
 
-    /// Builds the learner for `segments` segments with supervised steps.
-    ///
-    /// # Errors
-    /// If settings do not fit together or the device cannot run the model.
-    pub fn build(
-        &self,
-        io: Io,
-        train: &TrainConfig,
-        segments: u64,
-        seed: u64,
-        device: &Device,
-    ) -> learner::Result<Box<dyn Learner>> {
+    /// How the optimiser runs over `segments` segments with supervised steps.
+    fn training(&self, train: &TrainConfig, segments: u64) -> learner::Result<BpttConfig> {
         let accumulate =
             Whole::try_from(train.accumulate.0).map_err(|problem| Error::Config { key: "accumulate", problem })?;
         if matches!(self, Self::Bim(_)) && accumulate.get() > 1 {
@@ -127,16 +117,55 @@ impl ModelConfig {
         // segments left over at the end make no update
         let updates = (segments / accumulate.get() as u64).max(1);
         let (schedule, adamw, clip) = (train.schedule(updates), train.adamw(), train.clip.0);
-        let bptt = BpttConfig { schedule, adamw, clip, accumulate, precision: train.precision };
-        let baseline = match self.clone() {
-            Self::Bim(c) => return Ok(Box::new(Bim::new(&c, io, Optimizer { schedule, adamw, clip }, seed, device)?)),
-            Self::Transformer(c) => Baseline::Transformer(c),
-            Self::Lstm(c) => Baseline::Lstm(c),
-            Self::Rnn(c) => Baseline::Rnn(c),
-            Self::Cnn(c) => Baseline::Cnn(c),
-            Self::Mamba(c) => Baseline::Mamba(c),
-            Self::Snn(c) => Baseline::Snn(c),
-        };
-        baselines::build(&baseline, io, bptt, seed, device)
+        Ok(BpttConfig { schedule, adamw, clip, accumulate, precision: train.precision })
     }
+
+    /// Builds the learner for `segments` segments with supervised steps.
+    ///
+    /// # Errors
+    /// If settings do not fit together or the device cannot run the model.
+    pub fn build(
+        &self,
+        io: Io,
+        train: &TrainConfig,
+        segments: u64,
+        seed: u64,
+        device: &Device,
+    ) -> learner::Result<Box<dyn Learner>> {
+        let bptt = self.training(train, segments)?;
+        match self.baseline() {
+            Ok(baseline) => baselines::build(&baseline, io, bptt, seed, device),
+            Err(bim) => Ok(Box::new(Bim::new(bim, io, optimizer(&bptt), seed, device)?)),
+        }
+    }
+
+    /// What the learner that [`ModelConfig::build`] would make costs, without making it.
+    ///
+    /// # Errors
+    /// What it refuses.
+    pub fn plan(&self, io: Io, train: &TrainConfig, segments: u64, device: &Device) -> learner::Result<Cost> {
+        let bptt = self.training(train, segments)?;
+        match self.baseline() {
+            Ok(baseline) => baselines::plan(&baseline, io, bptt, device),
+            Err(bim) => bim::plan(bim, io, optimizer(&bptt), device),
+        }
+    }
+
+    /// As the crate of the baselines has it; BIM's own settings if it is none of them.
+    fn baseline(&self) -> Result<Baseline, &BimConfig> {
+        Ok(match self {
+            Self::Bim(c) => return Err(c),
+            Self::Transformer(c) => Baseline::Transformer(c.clone()),
+            Self::Lstm(c) => Baseline::Lstm(c.clone()),
+            Self::Rnn(c) => Baseline::Rnn(c.clone()),
+            Self::Cnn(c) => Baseline::Cnn(c.clone()),
+            Self::Mamba(c) => Baseline::Mamba(c.clone()),
+            Self::Snn(c) => Baseline::Snn(c.clone()),
+        })
+    }
+}
+
+/// What BIM takes of the training.
+fn optimizer(train: &BpttConfig) -> Optimizer {
+    Optimizer { schedule: train.schedule, adamw: train.adamw, clip: train.clip }
 }

@@ -13,7 +13,7 @@ use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
-use crate::run::{build, segments_for};
+use crate::run::{cost, segments_for};
 use crate::store::{read_json, write_json};
 use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
@@ -211,9 +211,9 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
     let io = task.io(config.train.streams.0, segment);
     let source = task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(&config, &*source);
-    // building it finds settings that do not fit together
+    // this finds settings that do not fit together
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
-    let cost = build(&config, &*task, io, &*source, total, device).map_err(named)?.cost();
+    let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
     config.model.check_task(&*task, io.segment).map_err(named)?;
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
@@ -230,6 +230,8 @@ fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTa
 
 #[cfg(test)]
 mod tests {
+    use learner::{InputKind, Io};
+
     use super::*;
 
     fn right<T, E: std::fmt::Display>(file: &Path, read: std::result::Result<T, E>) -> T {
@@ -281,5 +283,51 @@ mod tests {
             let selection = Selection { scale: Some(scale.into()), ..Selection::default() };
             assert!(right(&file, typed_cells(&grid, &file, &selection, &mut sources)).len() > 20);
         }
+    }
+
+    /// What a model is planned to cost is what the learner that is built costs, and what it refuses is refused with the same words:
+    /// every model of every shipped grid at every scale, as far as it is small enough to be built here.
+    #[test]
+    fn planned_costs_are_those_of_the_learner_that_is_built() {
+        const MOST_PARAMETERS: u64 = 1_500_000;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
+        let (mut known, mut compared, mut refused) = (std::collections::BTreeSet::new(), 0, 0);
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let file = entry.unwrap().path();
+            for scale in ["mini", "sample", "paper"] {
+                let mut sources = Sources::default();
+                let grid = right(&file, Grid::load(&file, &mut sources));
+                let selection = Selection { scale: Some(scale.into()), ..Selection::default() };
+                let Ok(cells) = typed_cells(&grid, &file, &selection, &mut sources) else { continue };
+                for cell in cells {
+                    let segment = cell.train.segment.map_or(cell.model.default_segment(), |c| c.0).min(40);
+                    if !known.insert((serde_json::to_string(&cell.model).unwrap(), segment)) {
+                        continue;
+                    }
+                    for input in [InputKind::Tokens { vocabulary: 40 }, InputKind::Frames { width: 12 }] {
+                        // 5 streams are two groups of BIM's at a chunk of 32
+                        let io = Io { input, outputs: 7, streams: 5, segment };
+                        let planned = cell.model.plan(io, &cell.train, 10, &Device::Cpu);
+                        if planned.as_ref().is_ok_and(|cost| cost.parameters > MOST_PARAMETERS) {
+                            continue;
+                        }
+                        let built =
+                            cell.model.build(io, &cell.train, 10, 1, &Device::Cpu).map(|learner| learner.cost());
+                        match (planned, built) {
+                            (Ok(planned), Ok(built)) => {
+                                assert_eq!(planned, built, "{} {:?}", file.display(), cell.model);
+                                compared += 1;
+                            }
+                            (planned, built) => {
+                                let text = |cost: learner::Result<learner::Cost>| cost.map_err(|e| e.to_string());
+                                assert_eq!(text(planned), text(built), "{} {:?}", file.display(), cell.model);
+                                refused += 1;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(compared > 100 && refused > 0, "{compared}, {refused}");
     }
 }

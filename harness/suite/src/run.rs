@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use learner::{Io, Learner, Predictor, TwoPass, Update};
+use learner::{Cost, Io, Learner, Predictor, TwoPass, Update};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
@@ -120,15 +120,40 @@ pub fn build(
     total: u64,
     device: &Device,
 ) -> learner::Result<Box<dyn Learner>> {
-    let model = |updates| config.model.build(io, &config.train, updates, config.seed, device);
-    match task.longest().filter(|longest| io.segment < *longest) {
-        None => model(updates_for(total, source)),
-        Some(longest) => {
-            let chunks = u128::from(total) * u128::from(source.chunks(io.segment));
-            let updates = (chunks / u128::from(source.segments().max(1))).max(1) as u64;
-            Ok(Box::new(TwoPass::new(model(updates)?, io.streams, longest)?))
-        }
-    }
+    let (updates, longest) = updates_of(task, io, source, total);
+    let model = config.model.build(io, &config.train, updates, config.seed, device)?;
+    Ok(match longest {
+        None => model,
+        Some(longest) => Box::new(TwoPass::new(model, io.streams, longest)?),
+    })
+}
+
+/// What the learner that [`build`] would make costs, without making it.
+///
+/// # Errors
+/// If settings do not fit together or the device cannot run the model.
+pub fn cost(
+    config: &CellConfig,
+    task: &dyn Task,
+    io: Io,
+    source: &dyn Source,
+    total: u64,
+    device: &Device,
+) -> learner::Result<Cost> {
+    // two passes share the learner's own state
+    config.model.plan(io, &config.train, updates_of(task, io, source, total).0, device)
+}
+
+/// Segments with supervised steps that a learner sees, and the longest recording if it takes two passes.
+fn updates_of(task: &dyn Task, io: Io, source: &dyn Source, total: u64) -> (u64, Option<usize>) {
+    let longest = task.longest().filter(|longest| io.segment < *longest);
+    let updates = if longest.is_some() {
+        let chunks = u128::from(total) * u128::from(source.chunks(io.segment));
+        (chunks / u128::from(source.segments().max(1))).max(1) as u64
+    } else {
+        updates_for(total, source)
+    };
+    (updates, longest)
 }
 
 /// Updates in `total` segments: those with a supervised step.
