@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
+use learner::Cost;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellConfig;
@@ -101,8 +102,9 @@ impl Plan {
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
         let typed = typed_cells(&grid, file, &every, &mut sources)?;
         let mut cells = Vec::with_capacity(all.len());
+        let mut costs = Costs::new();
         for (raw, config) in all.iter().zip(typed) {
-            let mut cell = plan_cell(config, data, device, open)?;
+            let mut cell = plan_cell(config, data, device, open, &mut costs)?;
             cell.selected = chosen.contains(&key(raw));
             cells.push(cell);
         }
@@ -205,16 +207,33 @@ fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sou
     })
 }
 
-fn plan_cell(config: CellConfig, data: &Path, device: &Device, open: &mut OpenTasks) -> Result<PlannedCell> {
+/// Costs by everything that they follow from: cells that differ in their seed alone share one.
+type Costs = BTreeMap<String, Cost>;
+
+fn plan_cell(
+    config: CellConfig,
+    data: &Path,
+    device: &Device,
+    open: &mut OpenTasks,
+    costs: &mut Costs,
+) -> Result<PlannedCell> {
     let task = open_task(open, &config.task, data)?;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
     let io = task.io(config.train.streams.0, segment);
     let source = task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(&config, &*source);
-    // this finds settings that do not fit together
+    let key = canonical_json(&serde_json::json!([&config.task, &config.model, &config.train, total]));
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
-    let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
-    config.model.check_task(&*task, io.segment).map_err(named)?;
+    let cost = match costs.get(&key) {
+        Some(&known) => known,
+        None => {
+            // this finds settings that do not fit together
+            let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
+            config.model.check_task(&*task, io.segment).map_err(named)?;
+            costs.insert(key, cost);
+            cost
+        }
+    };
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
     Ok(PlannedCell {
