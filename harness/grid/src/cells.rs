@@ -5,10 +5,14 @@ use super::layout::{Entry, Overrides, Scale, parse_seeds};
 use super::merge::merge;
 use super::node::Node;
 use super::path::Tree;
-use super::select::{Setting, keep_only, parse_set};
+use super::select::{Setting, chosen, parse_set};
 use super::sweep::Assignment;
 use super::{Grid, RawCell, Selection};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
+
+/// More cells than anyone trains: a sweep that makes more is a slip.
+const MOST_CELLS: u128 = 1_000_000;
 
 impl Grid {
     /// The cells to run, each once, in the order of tasks, models, sweep points and seeds.
@@ -29,15 +33,47 @@ impl Grid {
             (None, None) => self.seeds.clone(),
         };
         let name = selection.scale.as_ref().unwrap_or(&self.default_scale);
+        self.check_number(seeds.len(), sources)?;
         let mut cells = self.expand(name, scale, &settings, &seeds);
         cells.retain(|cell| !self.excluded(cell));
         if cells.is_empty() {
             return Err(sources.error(self.origin, "nothing is left to run: `only` and `exclude` leave every cell out"));
         }
         match &selection.only {
-            Some(expression) => keep_only(expression, &self.names, cells, sources),
+            Some(expression) => {
+                let mut kept = chosen(expression, &self.names, &cells, sources)?.into_iter();
+                cells.retain(|_| kept.next().unwrap_or_default());
+                Ok(cells)
+            }
             None => Ok(cells),
         }
+    }
+
+    /// Which of the grid's cells `--only` chooses; all of them without it.
+    ///
+    /// # Errors
+    /// If a condition is wrong, or no cell meets all of them.
+    pub fn chosen(&self, cells: &[RawCell], selection: &Selection, sources: &mut Sources) -> ConfigResult<Vec<bool>> {
+        match &selection.only {
+            Some(expression) => chosen(expression, &self.names, cells, sources),
+            None => Ok(vec![true; cells.len()]),
+        }
+    }
+
+    /// Refuses a grid of more cells than anyone means.
+    fn check_number(&self, seeds: usize, sources: &Sources) -> ConfigResult<()> {
+        let models = |task: &Entry| {
+            let runs = |model: &&Entry| model.only.as_ref().is_none_or(|only| only.contains(&task.name));
+            self.models.iter().filter(runs).map(|model| self.sweep.number(&task.name, &model.name)).sum::<u128>()
+        };
+        let number = self.tasks.iter().map(models).sum::<u128>() * seeds as u128;
+        if number <= MOST_CELLS {
+            return Ok(());
+        }
+        let error = sources.error(self.sweep.origin().unwrap_or(self.origin), format!("this makes {number} cells"));
+        Err(error
+            .note(format!("expected {MOST_CELLS} at most"))
+            .help("give `sweep` fewer values, or `zip` axes that go together"))
     }
 
     /// Refuses `exclude` conditions on keys that no cell has at any scale, with which a rule would never apply.
@@ -75,8 +111,9 @@ impl Grid {
             for model in self.models.iter().filter(|m| m.only.as_ref().is_none_or(|only| only.contains(&task.name))) {
                 for point in self.sweep.points(&task.name, &model.name) {
                     let trees = self.resolve(task, model, scale, &point, settings);
-                    let identity = [trees.task.to_yaml(), trees.model.to_yaml(), trees.train.to_yaml()];
-                    for &seed in seeds.iter().filter(|seed| known.insert((identity.clone(), **seed))) {
+                    let identity = [&trees.task, &trees.model, &trees.train].map(Node::canonical).join("\n");
+                    let identity: [u8; 32] = Sha256::digest(identity.as_bytes()).into();
+                    for &seed in seeds.iter().filter(|seed| known.insert((identity, **seed))) {
                         cells.push(RawCell {
                             experiment: self.experiment.clone(),
                             scale: scale_name.to_owned(),

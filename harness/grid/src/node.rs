@@ -37,6 +37,41 @@ pub struct Key {
     pub origin: Origin,
 }
 
+fn write_canonical(value: &Value, out: &mut String) {
+    use std::fmt::Write;
+    match value {
+        Value::Sequence(items) => {
+            out.push('[');
+            for item in items {
+                write_canonical(item, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        Value::Mapping(entries) => {
+            let mut entries: Vec<(&str, &Value)> =
+                entries.iter().map(|(key, value)| (key.as_str().unwrap_or_default(), value)).collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            out.push('{');
+            for (key, value) in entries {
+                let _ = write!(out, "{key:?}:"); // writing to a String cannot fail
+                write_canonical(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        // text is quoted, so that `"1"` is no number
+        Value::String(text) => drop(write!(out, "{text:?}")),
+        Value::Number(number) => drop(write!(out, "{number}")),
+        Value::Bool(value) => drop(write!(out, "{value}")),
+        Value::Null => out.push('~'),
+        Value::Tagged(tagged) => {
+            let _ = write!(out, "!{} ", tagged.tag);
+            write_canonical(&tagged.value, out);
+        }
+    }
+}
+
 impl Node {
     /// A mapping.
     pub fn map(origin: Origin, entries: Vec<(Key, Node)>) -> Self {
@@ -96,6 +131,13 @@ impl Node {
                 entries.iter().map(|(key, value)| (Value::String(key.text.clone()), value.to_yaml())).collect(),
             ),
         }
+    }
+
+    /// Text that is the same for equal values and for no others, whatever the order of keys.
+    pub fn canonical(&self) -> String {
+        let mut text = String::new();
+        write_canonical(&self.to_yaml(), &mut text);
+        text
     }
 
     /// On one line: a scalar as written, anything else in flow style.

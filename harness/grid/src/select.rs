@@ -158,25 +158,19 @@ impl Have {
     }
 }
 
-/// Keeps the cells that meet `--only EXPR`, such as `model=bim|lstm,seed!=1`.
-pub fn keep_only(
-    expression: &str,
-    names: &Names,
-    cells: Vec<RawCell>,
-    sources: &mut Sources,
-) -> ConfigResult<Vec<RawCell>> {
+/// Which cells meet `--only EXPR`, such as `model=bim|lstm,seed!=1`; some do.
+pub fn chosen(expression: &str, names: &Names, cells: &[RawCell], sources: &mut Sources) -> ConfigResult<Vec<bool>> {
     let source = sources.add_argument("--only", expression);
     let whole = Origin { source, line: 1, column: 1, length: expression.chars().count().max(1) };
     let mut conditions = Vec::new();
     for part in pieces(expression, ',', whole) {
         let condition = parse_condition(&part, names, sources)?;
-        condition.check_key(&cells, sources)?;
-        condition.check_values(&cells, sources)?;
+        condition.check_key(cells, sources)?;
+        condition.check_values(cells, sources)?;
         conditions.push(condition);
     }
-    let kept: Vec<RawCell> =
-        cells.into_iter().filter(|cell| conditions.iter().all(|condition| condition.matches(cell))).collect();
-    if kept.is_empty() {
+    let kept: Vec<bool> = cells.iter().map(|cell| conditions.iter().all(|condition| condition.matches(cell))).collect();
+    if !kept.contains(&true) {
         return Err(sources.error(whole, "no cell meets all of these conditions"));
     }
     Ok(kept)

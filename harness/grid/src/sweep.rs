@@ -1,6 +1,6 @@
 //! `sweep:` → the points that each pair of task and model is run at.
 
-use super::error::{ConfigResult, Sources};
+use super::error::{ConfigResult, Origin, Sources};
 use super::node::{Key, Kind, Node};
 use super::path::{Names, Target, known_names};
 use super::read::{expect_list, expect_map};
@@ -17,6 +17,7 @@ pub struct Sweep {
     axes: Vec<Axis>,
     include: Vec<Include>,
     exclude: Vec<Vec<Condition>>,
+    origin: Option<Origin>,
 }
 
 /// Paths whose lists are walked in step; a product axis has one path.
@@ -41,7 +42,7 @@ impl Sweep {
         if map.entries().is_empty() {
             return Err(sources.error(node.origin, "`sweep` is empty").help("leave the key out, or give it paths"));
         }
-        let mut sweep = Self::default();
+        let mut sweep = Self { origin: Some(node.origin), ..Self::default() };
         for (key, value) in map.entries() {
             match key.text.as_str() {
                 "zip" => sweep.add_zips(value, names, sources)?,
@@ -110,6 +111,18 @@ impl Sweep {
     }
 
     /// The points for a task and model: the product of the axes that concern them, then the included points. Without
+    /// Where it is written.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    /// How many points there are, without making them.
+    pub fn number(&self, task: &str, model: &str) -> u128 {
+        let applies = |axis: &&Axis| axis.columns.iter().any(|(target, _)| target.applies(task, model));
+        let product: u128 = self.axes.iter().filter(applies).map(|axis| axis.length as u128).product();
+        product + self.include.len() as u128
+    }
+
     /// any axis that is one point that changes nothing.
     pub fn points(&self, task: &str, model: &str) -> Vec<Vec<Assignment>> {
         let mut points = vec![Vec::new()];

@@ -96,17 +96,14 @@ impl Plan {
         let grid = Grid::load(file, &mut sources)?;
         let every = Selection { only: None, ..selection.clone() };
         let all = grid.cells(&every, &mut sources)?;
-        // by name, not by node: each expansion registers its `--set` texts as sources of their own
-        let key = |r: &RawCell| (r.task_name().to_owned(), r.model_name().to_owned(), r.sweep_point.clone(), r.seed);
-        let chosen: Vec<_> = grid.cells(selection, &mut sources)?.iter().map(key).collect();
+        let chosen = grid.chosen(&all, selection, &mut sources)?;
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
-        let typed = typed_cells(&grid, file, &every, &mut sources)?;
-        let mut cells = Vec::with_capacity(all.len());
+        let typed = read_cells(&grid, file, &every, &all, &mut sources)?;
+        drop(all);
+        let mut cells = Vec::with_capacity(typed.len());
         let mut costs = Costs::new();
-        for (raw, config) in all.iter().zip(typed) {
-            let mut cell = plan_cell(config, data, device, open, &mut costs)?;
-            cell.selected = chosen.contains(&key(raw));
-            cells.push(cell);
+        for (selected, config) in chosen.into_iter().zip(typed) {
+            cells.push(PlannedCell { selected, ..plan_cell(config, data, device, open, &mut costs)? });
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
         let Grid { experiment, description, .. } = grid;
@@ -175,11 +172,23 @@ fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources
 ///
 /// # Errors
 /// If the grid is wrong.
-pub fn typed_cells(grid: &Grid, file: &Path, selection: &Selection, sources: &mut Sources) -> Result<Vec<CellConfig>> {
+fn read_cells(
+    grid: &Grid,
+    file: &Path,
+    selection: &Selection,
+    raw: &[RawCell],
+    sources: &mut Sources,
+) -> Result<Vec<CellConfig>> {
     let energy = cost_model(grid, file, selection, sources)?;
-    let raw = grid.cells(selection, sources)?;
-    let report = ReportConfig::read(grid, file, &raw, sources)?;
+    let report = ReportConfig::read(grid, file, raw, sources)?;
     raw.iter().map(|raw| typed(raw, &energy, &report, sources)).collect()
+}
+
+/// Typed configurations of all cells of a grid.
+#[cfg(test)]
+pub fn typed_cells(grid: &Grid, file: &Path, selection: &Selection, sources: &mut Sources) -> Result<Vec<CellConfig>> {
+    let raw = grid.cells(selection, sources)?;
+    read_cells(grid, file, selection, &raw, sources)
 }
 
 /// Typed configuration of a cell.
