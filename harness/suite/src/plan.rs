@@ -1,11 +1,12 @@
 //! From grid files to validated cells with ids: everything that can be wrong is found before the first step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
 use learner::Cost;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellConfig;
@@ -118,20 +119,31 @@ impl Plan {
         for (i, c) in self.cells.iter().enumerate() {
             groups.entry((&c.config.task_name, &c.config.model_name)).or_default().push(i);
         }
-        let flat: Vec<_> = self.cells.iter().map(|c| c.config.flat()).collect();
-        let mut settings: Vec<Vec<String>> = vec![Vec::new(); self.cells.len()];
-        for members in groups.values() {
-            let keys: std::collections::BTreeSet<&String> = members.iter().flat_map(|&i| flat[i].keys()).collect();
-            let varied =
-                keys.into_iter().filter(|key| members.iter().any(|&i| flat[i].get(*key) != flat[members[0]].get(*key)));
-            for key in varied {
-                for &i in members {
-                    let value = flat[i].get(key).map_or("unset", String::as_str);
-                    settings[i].push(format!("{key}={value}"));
-                }
+        // a cell's settings are many more than those that tell it apart, so they are put together twice and never kept
+        let flat = |i: usize| self.cells[i].config.flat();
+        let mut settings = vec![String::new(); self.cells.len()];
+        for members in groups.into_values() {
+            let first = flat(members[0]);
+            let differing = |&i: &usize| {
+                let other = flat(i);
+                let keys = first.keys().chain(other.keys());
+                keys.filter(|key| first.get(*key) != other.get(*key)).cloned().collect::<BTreeSet<String>>()
+            };
+            let varied = members.par_iter().map(differing).reduce(BTreeSet::new, |mut a, b| {
+                a.extend(b);
+                a
+            });
+            let text = |&i: &usize| {
+                let flat = flat(i);
+                let value = |key: &String| format!("{key}={}", flat.get(key).map_or("unset", String::as_str));
+                (i, varied.iter().map(value).collect::<Vec<_>>().join(" "))
+            };
+            let texts: Vec<(usize, String)> = members.par_iter().map(text).collect();
+            for (i, text) in texts {
+                settings[i] = text;
             }
         }
-        settings.into_iter().map(|s| s.join(" ")).collect()
+        settings
     }
 
     /// Writes `plan.json`. A different plan that is already there is kept under its own hash.
@@ -181,7 +193,8 @@ fn read_cells(
 ) -> Result<Vec<CellConfig>> {
     let energy = cost_model(grid, file, selection, sources)?;
     let report = ReportConfig::read(grid, file, raw, sources)?;
-    raw.iter().map(|raw| typed(raw, &energy, &report, sources)).collect()
+    let sources = &*sources;
+    raw.par_iter().map(|raw| typed(raw, &energy, &report, sources)).collect()
 }
 
 /// Typed configurations of all cells of a grid.
@@ -233,15 +246,14 @@ fn plan_cell(
     let total = segments_for(&config, &*source);
     let key = canonical_json(&serde_json::json!([&config.task, &config.model, &config.train, total]));
     let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
-    let cost = match costs.get(&key) {
-        Some(&known) => known,
-        None => {
-            // this finds settings that do not fit together
-            let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
-            config.model.check_task(&*task, io.segment).map_err(named)?;
-            costs.insert(key, cost);
-            cost
-        }
+    let cost = if let Some(&known) = costs.get(&key) {
+        known
+    } else {
+        // this finds settings that do not fit together
+        let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
+        config.model.check_task(&*task, io.segment).map_err(named)?;
+        costs.insert(key, cost);
+        cost
     };
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();

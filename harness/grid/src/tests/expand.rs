@@ -288,3 +288,26 @@ fn errors_of_typed_keys_point_at_the_layer_that_wrote_them() {
                     |             ^^\n  = expected one of `steps`, `rate`";
     assert_eq!(problem("--set model.train.lr=3", plain), expected);
 }
+
+#[test]
+fn more_cells_than_anyone_means_are_refused_where_they_are_written() {
+    let axis = |from: u32| (from..from + 101).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "experiment: many\ntask: {{kind: t}}\nmodels: [{{kind: m, a: 0, b: 0, c: 0}}]\nsweep:\n  m.a: [{}]\n  m.b: [{}]\n  m.c: [{}]\n",
+        axis(0),
+        axis(0),
+        axis(0)
+    );
+    let (cells, _, _dir) = cells_of(&[("many.yaml", &text)], &selection(""));
+    let error = cells.unwrap_err().to_string();
+    assert!(error.contains("this makes 1030301 cells") && error.contains("many.yaml:5:3"), "{error}");
+}
+
+#[test]
+fn equal_cells_are_run_once_however_their_numbers_and_keys_are_ordered() {
+    let text = "experiment: twice\ntask: {kind: t}\nmodels:\n  - {kind: m, a: 0.5, b: {x: 1, y: 2}}\n\
+                sweep:\n  m.b: [{x: 1, y: 2}, {y: 2, x: 1}, {x: 1, y: '2'}]\n";
+    let (cells, _, _dir) = cells_of(&[("twice.yaml", text)], &selection(""));
+    let cells = cells.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(cells.len(), 2, "text is no number, and the order of keys says nothing");
+}
