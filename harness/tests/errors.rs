@@ -120,3 +120,26 @@ fn models_of_whole_recordings_where_a_task_has_none_for_them() {
         assert_eq!(output.status.code(), Some(0), "{task} {model}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_wrong_command_line() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    std::fs::write(folder.path().join("a_file"), "").expect("a file");
+    let output = folder.command("a_file").output().expect("starts");
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    has(&stderr(&output), &["a_file", "choose another folder with --out"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_nothing_but_the_printing() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_harness"))
+        .args(["list", "metrics"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("ends");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+}

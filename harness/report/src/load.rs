@@ -28,7 +28,8 @@ pub fn load(runs: &[PathBuf]) -> DataResult<Loaded> {
     let mut loaded = Loaded::default();
     let mut known: BTreeSet<(String, String)> = BTreeSet::new();
     for run in runs {
-        let (dir, table) = if run.is_file() { (None, run.clone()) } else { (Some(run), run.join("results.parquet")) };
+        let is_table = run.is_file() || run.extension().is_some_and(|extension| extension == "parquet");
+        let (dir, table) = if is_table { (None, run.clone()) } else { (Some(run), run.join("results.parquet")) };
         let rows = read_results(&table)?;
         // two experiments may plan the same cell: each then shows it
         let key = |row: &ResultRow| (row.experiment.clone(), row.cell.clone());

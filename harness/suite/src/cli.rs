@@ -237,7 +237,13 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     let mut code = exit::DONE;
     for plan in &plans {
         let run = select.out.join(&plan.experiment);
-        let plan_file = plan.write(&run)?;
+        // before anything is trained: a folder that cannot be written is a wrong command line
+        let plan_file = plan.write(&run).map_err(|e| match e {
+            Error::Io { path, source } => {
+                Error::Usage(format!("{}: {source}\n  next: choose another folder with --out", path.display()))
+            }
+            other => other,
+        })?;
         let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
         let statuses = {
             let display = Display::new(mode, plan.cells.len() as u64);
@@ -248,7 +254,7 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
             }
         };
         write_table(plan, &statuses, &run)?;
-        print!("{}", write_report(std::slice::from_ref(&run), &run)?);
+        crate::say_on!("{}", write_report(std::slice::from_ref(&run), &run)?);
         eprintln!("report: {}", run.join("report/index.html").display());
         code = code.max(code_of(plan, &statuses));
     }
@@ -328,21 +334,28 @@ fn plan(args: &PlanArgs) -> Result<u8> {
                     })
                 })
                 .collect();
-            println!("{}", serde_json::json!({"experiment": plan.experiment, "scale": plan.scale, "cells": cells}));
+            crate::say!("{}", serde_json::json!({"experiment": plan.experiment, "scale": plan.scale, "cells": cells}));
             continue;
         }
-        println!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
-        println!(
+        crate::say!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
+        crate::say!(
             "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:11}  settings",
-            "cell", "task model seed", "parameters", "seen", "memory", "state"
+            "cell",
+            "task model seed",
+            "parameters",
+            "seen",
+            "memory",
+            "state"
         );
         for (c, settings, status) in rows {
             let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
             let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
             let state = status.map_or("to run", Outcome::name);
-            println!(
+            crate::say!(
                 "{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state:11}  {settings}",
-                c.id, c.parameters, c.seen
+                c.id,
+                c.parameters,
+                c.seen
             );
         }
     }
@@ -361,15 +374,15 @@ fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
 
 fn render(args: &ReportArgs) -> Result<u8> {
     if let Some(out) = &args.out {
-        print!("{}", write_report(&args.runs, out)?);
+        crate::say_on!("{}", write_report(&args.runs, out)?);
         return Ok(exit::DONE);
     }
     for run in &args.runs {
         if run.is_file() {
             // it may lie beside others, whose report one of it would replace
-            print!("{}", report::terminal(&compute_report(std::slice::from_ref(run))?)?);
+            crate::say_on!("{}", report::terminal(&compute_report(std::slice::from_ref(run))?)?);
         } else {
-            print!("{}", write_report(std::slice::from_ref(run), run)?);
+            crate::say_on!("{}", write_report(std::slice::from_ref(run), run)?);
         }
     }
     Ok(exit::DONE)

@@ -5,6 +5,24 @@
 //! grid        plan, cell     data      tasks             run                        rows     record    metrics      report
 //! ```
 
+/// Prints a line on standard output. A reader that goes away ends the printing and nothing else.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
+
+/// As [`say`], without the end of the line.
+macro_rules! say_on {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        let _ = write!(std::io::stdout(), $($argument)*);
+    }};
+}
+
+pub(crate) use {say, say_on};
+
 mod cell;
 pub mod cli;
 mod error;

@@ -117,9 +117,9 @@ fn transfer() -> Result<Transfer> {
 pub(super) fn list(args: &ListArgs) -> Result<u8> {
     let lock = args.place.lock()?;
     if args.json {
-        println!("{}", list::as_json(&lock, &args.place.data)?);
+        crate::say!("{}", list::as_json(&lock, &args.place.data)?);
     } else {
-        print!("{}", list::table(&lock, &args.place.data)?);
+        crate::say_on!("{}", list::table(&lock, &args.place.data)?);
     }
     Ok(exit::DONE)
 }
@@ -141,7 +141,7 @@ pub(super) fn fetch(args: &FetchArgs, mode: Mode) -> Result<u8> {
     if args.dry_run {
         for item in work::dry_run(&order, &report)? {
             let size = item.expected.bytes.map_or("unknown size".into(), human_bytes);
-            println!("{} {} {size} {}", item.dataset, item.name, item.sources.join(" "));
+            crate::say!("{} {} {size} {}", item.dataset, item.name, item.sources.join(" "));
         }
         return Ok(exit::DONE);
     }
@@ -162,7 +162,7 @@ pub(super) fn verify(args: &VerifyArgs, mode: Mode) -> Result<u8> {
     let rows = verify::verify(&question, &transfer()?.interrupt)?;
     for row in rows.iter().filter(|r| mode != Mode::Quiet || r.verdict != Verdict::Ok) {
         let note = if row.note.is_empty() { String::new() } else { format!("  ({})", row.note) };
-        println!("{:7}  {}{note}", row.verdict.name(), row.name);
+        crate::say!("{:7}  {}{note}", row.verdict.name(), row.name);
     }
     let count = |v| rows.iter().filter(|r| r.verdict == v).count();
     let (wrong, missing) = (count(Verdict::Wrong), count(Verdict::Missing));

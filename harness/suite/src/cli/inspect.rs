@@ -33,7 +33,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8> {
                 if args.json {
                     reports.push(report);
                 } else {
-                    print!("{}", Text(&report));
+                    crate::say_on!("{}", Text(&report));
                 }
             }
             Err(error) => {
@@ -44,7 +44,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8> {
     }
     if args.json {
         let text = serde_json::to_string_pretty(&reports);
-        println!("{}", text.map_err(|e| crate::error::Error::Report(e.to_string()))?);
+        crate::say!("{}", text.map_err(|e| crate::error::Error::Report(e.to_string()))?);
     }
     Ok(code)
 }

@@ -30,12 +30,12 @@ pub(super) fn run(args: &ListArgs) -> u8 {
     match args.what {
         What::Models => {
             for info in ModelConfig::ALL {
-                println!("{:<12} code version {}", info.kind, info.code_version);
+                crate::say!("{:<12} code version {}", info.kind, info.code_version);
             }
         }
         What::Tasks => {
             for info in TaskConfig::ALL {
-                println!("{:<10} {:<40} {}", info.kind, info.heading(), info.metrics.join(", "));
+                crate::say!("{:<10} {:<40} {}", info.kind, info.heading(), info.metrics.join(", "));
             }
         }
         What::Metrics => {
@@ -45,10 +45,10 @@ pub(super) fn run(args: &ListArgs) -> u8 {
                     Some(Better::Higher) => "higher is better",
                     None => "",
                 };
-                println!("{:<30} {:<24} {better}", info.name, info.label);
+                crate::say!("{:<30} {:<24} {better}", info.name, info.label);
             }
         }
-        What::CostModels => CostModel::names().iter().for_each(|name| println!("{name}")),
+        What::CostModels => CostModel::names().iter().for_each(|name| crate::say!("{name}")),
     }
     exit::DONE
 }

@@ -88,7 +88,7 @@ pub(super) fn run(args: &MiniArgs) -> Result<u8> {
             Wanted::Dataset(folder, generate) => {
                 let root = args.data.join("mini").join(folder);
                 generate(&root, args.size, args.seed)?;
-                println!("{}", root.display());
+                crate::say!("{}", root.display());
             }
             Wanted::Grid(grid) => {
                 let selection = Selection { scale: args.scale.clone(), ..Selection::default() };
@@ -96,7 +96,7 @@ pub(super) fn run(args: &MiniArgs) -> Result<u8> {
                 let mut roots: Vec<PathBuf> = plan.cells.iter().map(|c| c.config.task.root(&args.data)).collect();
                 roots.dedup();
                 for root in roots {
-                    println!("{}", root.display());
+                    crate::say!("{}", root.display());
                 }
             }
         }
