@@ -81,6 +81,8 @@ impl Grid {
         if self.sweep.exclude().is_empty() {
             return Ok(());
         }
+        // every point is made for this
+        self.check_number(1, sources)?;
         let scales = self.scales.iter().map(Some).chain([None]);
         let cells: Vec<RawCell> = scales.flat_map(|scale| self.expand("", scale, &[], &[1])).collect();
         self.sweep.exclude().iter().flatten().try_for_each(|condition| condition.check_key(&cells, sources))

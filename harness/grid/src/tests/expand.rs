@@ -298,9 +298,11 @@ fn more_cells_than_anyone_means_are_refused_where_they_are_written() {
         axis(0),
         axis(0)
     );
-    let (cells, _, _dir) = cells_of(&[("many.yaml", &text)], &selection(""));
-    let error = cells.unwrap_err().to_string();
-    assert!(error.contains("this makes 1030301 cells") && error.contains("many.yaml:5:3"), "{error}");
+    for text in [text.clone(), format!("{text}  exclude: [{{m.a: 1}}]\n")] {
+        let (cells, _, _dir) = cells_of(&[("many.yaml", &text)], &selection(""));
+        let error = cells.unwrap_err().to_string();
+        assert!(error.contains("this makes 1030301 cells") && error.contains("many.yaml:5:3"), "{error}");
+    }
 }
 
 #[test]
