@@ -27,13 +27,12 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Begins the file `path`, whose folder must exist. What killed processes left of it is removed.
+    /// Begins the file `path`, whose folder must exist.
     ///
     /// # Errors
     /// `Io` if the system refuses.
     pub fn create(path: &Path) -> DataResult<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        remove_abandoned(path);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!("{PARTIAL}{}-{number}", std::process::id()));
@@ -60,6 +59,10 @@ impl Partial {
         if let Some(file) = self.file.take() {
             file.sync_all().map_err(DataError::io(&self.beside))?;
         }
+        self.rename()
+    }
+
+    fn rename(&self) -> DataResult<()> {
         fs::rename(&self.beside, &self.path).map_err(DataError::io(&self.path))
     }
 }
@@ -71,7 +74,8 @@ impl Drop for Partial {
     }
 }
 
-fn remove_abandoned(path: &Path) {
+/// Removes what killed processes left of the file `path`. It reads the whole folder, so it is not for folders of many files.
+pub fn remove_abandoned(path: &Path) {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -85,11 +89,22 @@ fn remove_abandoned(path: &Path) {
     }
 }
 
-/// Writes a whole file: beside its name, synced, renamed, and the renaming synced.
+/// Writes a whole file that can be made again: beside its name, then renamed, with no wait for the disk.
+///
+/// # Errors
+/// `Io` if the system refuses; what was there before is there still.
+pub fn write_unsynced(path: &Path, bytes: &[u8]) -> DataResult<()> {
+    let partial = Partial::create(path)?;
+    partial.file()?.write_all(bytes).map_err(DataError::io(path))?;
+    partial.rename()
+}
+
+/// Writes a whole file: beside its name, synced, renamed, and the renaming synced. What killed processes left of it is removed.
 ///
 /// # Errors
 /// `Io` if the system refuses; what was there before is there still.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> DataResult<()> {
+    remove_abandoned(path);
     let partial = Partial::create(path)?;
     partial.file()?.write_all(bytes).map_err(DataError::io(path))?;
     partial.finish()?;
@@ -171,6 +186,9 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "an unfinished copy must be removed");
         write_whole(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
+        write_unsynced(&path, b"third").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"third");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_whole(&dir.path().join("missing/x"), b"").unwrap_err().to_string().contains("missing"));
     }
 

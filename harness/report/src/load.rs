@@ -114,6 +114,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = load(&[dir.path().to_owned()]).unwrap_err();
         assert!(matches!(&error, DataError::Missing { .. }), "{error}");
+        let named = load(&[dir.path().join("none.parquet")]).unwrap_err().to_string();
+        assert!(named.contains("none.parquet: not found"), "{named}");
         let path = dir.path().join("results.parquet");
         std::fs::write(&path, b"no Parquet file").unwrap();
         let error = load(&[dir.path().to_owned()]).unwrap_err().to_string();

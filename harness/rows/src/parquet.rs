@@ -23,7 +23,7 @@ pub use self::parts::discard_parts;
 pub use self::writer::PartWriter;
 use crate::row::Row;
 use data::error::{At, DataError, DataResult};
-use data::files::{Partial, sync_folder};
+use data::files::{Partial, remove_abandoned, sync_folder};
 
 /// What a file's key-value metadata says: configuration, versions, hashes.
 pub type Metadata = BTreeMap<String, String>;
@@ -91,6 +91,7 @@ pub fn read_metadata(path: &Path) -> DataResult<Metadata> {
 
 /// Writes a table to `path`: beside the name, synced, then renamed, and the renaming synced.
 pub(super) fn write_batch(path: &Path, batch: &RecordBatch, meta: &Metadata) -> DataResult<()> {
+    remove_abandoned(path);
     place(path, &batch.schema(), properties(meta), |writer| writer.write(batch).map_err(refused(path)))?;
     sync_folder(path.parent().unwrap_or(path))
 }

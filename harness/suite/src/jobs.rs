@@ -3,6 +3,7 @@
 //! A worker runs one cell of a plan file. Here its standard input is a pipe that stays open as long as it should go on: when
 //! the parent closes it, or dies, the worker stops after its step with a checkpoint.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -39,7 +40,9 @@ pub fn work_in_processes(
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(jobs)).max(1);
     let mut statuses: Vec<Option<Status>> = vec![None; plan.cells.len()];
     let (mut waiting, mut twins) = (Vec::new(), Vec::new());
+    let mut seen = BTreeSet::new();
     for (index, cell) in plan.cells.iter().enumerate() {
+        let repeated = !seen.insert(&cell.id);
         let known = CellDir::open(context.run, &cell.id)?.status()?;
         match known {
             Some(status) if cell.selected && status.outcome.is_final() => {
@@ -50,7 +53,7 @@ pub fn work_in_processes(
                 statuses[index] = Some(known.unwrap_or_else(|| skipped(cell, "not selected by --only")));
             }
             // two names for one configuration are one cell: the first runs, the others take its outcome
-            _ if plan.cells[..index].iter().any(|c| c.id == cell.id) => twins.push((index, cell)),
+            _ if repeated => twins.push((index, cell)),
             _ => waiting.push((index, cell)),
         }
     }

@@ -134,7 +134,7 @@ impl Cache {
         frames.values.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
         let checksum: [u8; 16] = Md5::digest(&bytes).into();
         bytes.extend_from_slice(&checksum);
-        crate::files::write_whole(path, &bytes)
+        crate::files::write_unsynced(path, &bytes)
     }
 
     /// The numbers of a file, if it is whole and of this kind.

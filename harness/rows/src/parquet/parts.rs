@@ -11,7 +11,7 @@ use super::{Metadata, open, place, plain, properties, read_batches, refused, sch
 use crate::row::Row;
 use crate::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
-use data::files::PARTIAL;
+use data::files::{PARTIAL, remove_abandoned};
 
 /// Where parts go before they are removed.
 const MERGED: &str = ".parts-merged";
@@ -190,6 +190,7 @@ impl Parts {
     /// Joins the parts of one kind; no more than a row group is in memory.
     fn merge<R: Row>(&self) -> DataResult<()> {
         let path = self.cell_dir.join(format!("{}.parquet", R::NAME));
+        remove_abandoned(&path);
         place(&path, &schema::<R>(), properties(&self.meta), |writer| {
             for index in 0..self.count {
                 let part = self.part::<R>(index);

@@ -56,7 +56,7 @@ pub fn write_file(path: &Path, file: &FileToWrite<'_>) -> DataResult<()> {
     let bytes = file
         .bytes()
         .map_err(|(expected, got)| DataError::corrupt(path, At::File, format!("to be written: {expected}"), got))?;
-    crate::files::write_whole(path, &bytes)
+    crate::files::write_unsynced(path, &bytes)
 }
 
 /// The text of one field of a signal.
