@@ -138,6 +138,16 @@ impl Held {
             Err(TryLockError::Error(e)) => Err(e),
         }
     }
+
+    /// Takes the lock of the file at `path`, which is made if it is not there, and waits until it is free.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn wait(path: &Path) -> io::Result<Self> {
+        let file = File::create(path)?;
+        file.lock()?;
+        Ok(Self(file))
+    }
 }
 
 impl Drop for Held {

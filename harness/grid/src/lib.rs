@@ -170,6 +170,11 @@ impl Grid {
         self.models.iter().map(|model| model.name.as_str())
     }
 
+    /// The scale that is taken if none is named.
+    pub fn default_scale(&self) -> &str {
+        &self.default_scale
+    }
+
     /// The scales it defines.
     pub fn scales(&self) -> impl Iterator<Item = &str> {
         self.scales.iter().map(|scale| scale.name.as_str())

@@ -18,11 +18,13 @@ pub struct Snapshot {
     pub counters: BTreeMap<String, u64>,
 }
 
-const FILES: [&str; 3] = ["weights.safetensors", "optimizer.safetensors", "state.safetensors"];
 /// Counters travel as a `[2]` tensor of 32-bit halves in `optimizer.safetensors`, under this prefix.
 const COUNTER: &str = "counter.";
 
 impl Snapshot {
+    /// Names of the files that [`Snapshot::write`] makes.
+    pub const FILES: [&str; 3] = ["weights.safetensors", "optimizer.safetensors", "state.safetensors"];
+
     /// The weight `name`, checked against the shape it must have.
     ///
     /// # Errors
@@ -65,7 +67,7 @@ impl Snapshot {
             let halves = [(value >> 32) as u32, (value & 0xffff_ffff) as u32];
             optimizer.insert(format!("{COUNTER}{name}"), Tensor::new(&halves, &Device::Cpu)?);
         }
-        for (tensors, file) in [&self.weights, &optimizer, &self.state].into_iter().zip(FILES) {
+        for (tensors, file) in [&self.weights, &optimizer, &self.state].into_iter().zip(Self::FILES) {
             let path = dir.join(file);
             let problem = |e: &dyn std::fmt::Display| Error::Snapshot { path: path.clone(), problem: e.to_string() };
             safetensors::serialize_to_file(tensors, None, &path).map_err(|e| problem(&e))?;
@@ -80,7 +82,7 @@ impl Snapshot {
     /// # Errors
     /// If a file is missing or damaged; the message names it.
     pub fn read(dir: &Path) -> Result<Self> {
-        let mut maps = FILES.map(|file| {
+        let mut maps = Self::FILES.map(|file| {
             let path = dir.join(file);
             candle_core::safetensors::load(&path, &Device::Cpu)
                 .map(|m| m.into_iter().collect::<BTreeMap<_, _>>())

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use data::error::DataError;
 use rows::results::ResultRow;
 
-pub use self::load::load;
+pub use self::load::{Stored, load};
 pub use self::model::{Loaded, Report};
 pub use self::paper::Paper;
 pub use self::render::{Format, render, terminal};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bim::time_differences::Quantity;
+use rayon::prelude::*;
 
 use data::error::DataResult;
 use rows::LayerRow;
@@ -15,36 +16,56 @@ use super::model::{Difference, Loaded};
 /// Configuration path of the furthest spike time difference that a cell measured; 0 is none.
 pub(super) const FURTHEST: &str = "model.diagnose.time_differences";
 
-/// Reads results files, and of run directories `results.parquet`, every cell's `evals.parquet`, and of `layers.parquet` what was
-/// measured by spike time difference.
+/// What a report is made of.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// A results file.
+    Table(PathBuf),
+    /// A run directory with its rows.
+    Run {
+        /// The directory.
+        dir: PathBuf,
+        /// One for each cell and metric.
+        rows: Vec<ResultRow>,
+    },
+}
+
+/// Reads results files, and of run directories every cell's `evals.parquet`, and of `layers.parquet` what was measured by spike
+/// time difference.
 ///
 /// A cell of one experiment that more than one directory holds is taken from the first: equal ids mean equal results. A cell without
-/// `evals.parquet` has no learning curve; that is not an error, since results may be kept without their cells.
+/// `evals.parquet` has no learning curve; that is not an error, since results may be kept without their cells. A cell without metrics
+/// has none either: what its files hold is not whole.
 ///
 /// # Errors
-/// `Missing` without `results.parquet`, `Corrupt` if a file is no Parquet file with the columns it should have, `Io` if
+/// `Missing` without a results file, `Corrupt` if a file is no Parquet file with the columns it should have, `Io` if
 /// the system refuses.
-pub fn load(runs: &[PathBuf]) -> DataResult<Loaded> {
+pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
     let mut loaded = Loaded::default();
     let mut known: BTreeSet<(String, String)> = BTreeSet::new();
-    for run in runs {
-        let is_table = run.is_file() || run.extension().is_some_and(|extension| extension == "parquet");
-        let (dir, table) = if is_table { (None, run.clone()) } else { (Some(run), run.join("results.parquet")) };
-        let rows = read_results(&table)?;
+    for stored in stored {
+        let (dir, rows) = match stored {
+            Stored::Table(path) => (None, read_results(path)?),
+            Stored::Run { dir, rows } => (Some(dir), rows.clone()),
+        };
         // two experiments may plan the same cell: each then shows it
         let key = |row: &ResultRow| (row.experiment.clone(), row.cell.clone());
         let new: Vec<ResultRow> = rows.into_iter().filter(|row| !known.contains(&key(row))).collect();
         known.extend(new.iter().map(key));
-        let measures = |row: &ResultRow| row.config.get(FURTHEST).is_some_and(|most| most != "0");
-        let cells: BTreeMap<&String, bool> = new.iter().map(|row| (&row.cell, measures(row))).collect();
-        for (cell, measures) in cells {
-            let Some(folder) = dir.map(|dir| dir.join("cells").join(cell)) else { break };
-            let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
-            if evals.exists() {
-                loaded.evals.insert(cell.clone(), read_rows(&evals)?);
-            }
-            if measures && layers.exists() {
-                loaded.differences.insert(cell.clone(), differences(read_rows(&layers)?));
+        if let Some(dir) = dir {
+            let measures = |row: &ResultRow| row.config.get(FURTHEST).is_some_and(|most| most != "0");
+            let cells: BTreeMap<&String, bool> =
+                new.iter().filter(|row| row.metric.is_some()).map(|row| (&row.cell, measures(row))).collect();
+            let read = cells.into_par_iter().map(|(cell, measures)| {
+                let folder = dir.join("cells").join(cell);
+                let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
+                let evals = if evals.exists() { Some(read_rows(&evals)?) } else { None };
+                let layers = if measures && layers.exists() { Some(differences(read_rows(&layers)?)) } else { None };
+                Ok((cell.clone(), evals, layers))
+            });
+            for (cell, evals, differences) in read.collect::<DataResult<Vec<_>>>()? {
+                loaded.evals.extend(evals.map(|evals| (cell.clone(), evals)));
+                loaded.differences.extend(differences.map(|differences| (cell, differences)));
             }
         }
         loaded.rows.extend(new);
@@ -93,35 +114,38 @@ mod tests {
         }
     }
 
+    fn run(dir: &Path) -> Stored {
+        Stored::Run { dir: dir.to_owned(), rows: read_results(&dir.join("results.parquet")).unwrap() }
+    }
+
     #[test]
     fn what_the_sinks_wrote_comes_back_exactly() {
         let dir = tempfile::tempdir().unwrap();
         let loaded = fixture::quickstart();
         store(dir.path(), &loaded);
-        assert_eq!(load(&[dir.path().to_owned()]).unwrap(), loaded);
+        assert_eq!(load(&[run(dir.path())]).unwrap(), loaded);
         let measured = fixture::time_differences(&[1, 2]);
         let other = tempfile::tempdir().unwrap();
         store(other.path(), &measured);
-        assert_eq!(load(&[other.path().to_owned()]).unwrap(), measured);
-        let file = load(&[dir.path().join("results.parquet")]).unwrap();
+        assert_eq!(load(&[run(other.path())]).unwrap(), measured);
+        let file = load(&[Stored::Table(dir.path().join("results.parquet"))]).unwrap();
         assert_eq!((file.rows, file.evals.len()), (loaded.rows.clone(), 0), "a results file alone has no curves");
-        let twice = load(&[dir.path().to_owned(), dir.path().to_owned()]).unwrap();
+        let twice = load(&[run(dir.path()), run(dir.path())]).unwrap();
         assert_eq!(twice, loaded, "a cell that two directories hold must count once");
     }
 
     #[test]
     fn missing_and_wrong_files_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = load(&[dir.path().to_owned()]).unwrap_err();
-        assert!(matches!(&error, DataError::Missing { .. }), "{error}");
-        let named = load(&[dir.path().join("none.parquet")]).unwrap_err().to_string();
-        assert!(named.contains("none.parquet: not found"), "{named}");
         let path = dir.path().join("results.parquet");
+        let table = || load(&[Stored::Table(path.clone())]).unwrap_err();
+        assert!(matches!(table(), DataError::Missing { .. }), "{}", table());
+        assert!(table().to_string().contains("results.parquet: not found"), "{}", table());
         std::fs::write(&path, b"no Parquet file").unwrap();
-        let error = load(&[dir.path().to_owned()]).unwrap_err().to_string();
+        let error = table().to_string();
         assert!(error.contains("results.parquet") && error.contains("a Parquet file"), "{error}");
         write_rows::<LayerRow>(&path, &[], &Metadata::new()).unwrap();
-        let error = load(&[dir.path().to_owned()]).unwrap_err().to_string();
+        let error = table().to_string();
         assert!(error.contains("column `experiment` of type Utf8"), "{error}");
     }
 }

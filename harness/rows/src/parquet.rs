@@ -19,7 +19,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use polars::prelude::{DataFrame, ParquetReader, SerReader};
 
-pub use self::parts::discard_parts;
+pub use self::parts::{Kept, discard_parts};
 pub use self::writer::PartWriter;
 use crate::row::Row;
 use data::error::{At, DataError, DataResult};

@@ -37,6 +37,10 @@ table! {
         pub outcome: String,
         /// Why, unless completed.
         pub reason: Option<String>,
+        /// Of a cell that failed: `own`, `data`, `resources` or `outside`; null in files of versions before it was recorded.
+        pub cause: Option<String>,
+        /// What happened to a cell that went on nevertheless, such as damage that was mended.
+        pub notes: Option<String>,
         /// Split the metric is of.
         pub split: Option<String>,
         /// Metric; null for a cell that has none.
@@ -214,7 +218,7 @@ mod tests {
         let frame = read_frame(&path).unwrap();
         let names: Vec<&str> = frame.get_column_names().into_iter().map(polars::prelude::PlSmallStr::as_str).collect();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[30..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[32..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::time::Instant;
 use candle_core::Device;
 use grid::Selection;
 use learner::Learner;
-use rows::parquet::{Metadata, PartWriter};
+use rows::parquet::{Kept, Metadata, PartWriter};
 use suite::measure::{Counting, allocator, keep_memory, one_candle_thread};
 use suite::parts::Position;
 use suite::parts::Recorder;
@@ -176,7 +176,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             done: 0,
             at: Position::default(),
             recorder: Recorder::new(config, total),
-            sink: PartWriter::open(dir.path(), 0, Metadata::new(), allocator::exclude_this_thread)?,
+            sink: PartWriter::open(dir.path(), Kept::default(), Metadata::new(), allocator::exclude_this_thread)?,
         };
         let (calls, updates) = (CALLS.load(Ordering::Relaxed), 40);
         for _ in 0..updates {

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rows::parquet::{Metadata, PartWriter, discard_parts, read_rows};
-use rows::results::{ResultRow, write_results};
+use rows::parquet::{Kept, Metadata, PartWriter, discard_parts, read_rows};
+use rows::results::{ResultRow, read_results, write_results};
 use rows::{EvalRow, Event, LayerRow, StepRow};
 use suite::measure::{Counting, allocator, keep_memory};
 
@@ -88,7 +88,7 @@ fn row(step: u64, rng: &mut ChaCha8Rng) -> StepRow {
 fn cell(dir: &Path, steps: u64, seed: u64) -> Result<f64, Box<dyn std::error::Error>> {
     std::fs::create_dir_all(dir)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut writer = PartWriter::open(dir, 0, Metadata::new(), || ())?;
+    let mut writer = PartWriter::open(dir, Kept::default(), Metadata::new(), || ())?;
     let mut held = 0.0;
     for step in 1..=steps {
         let event = Event::Step(row(step, &mut rng));
@@ -165,8 +165,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{read} rows read back in {:.1} s", clock.elapsed().as_secs_f64());
     let clock = Instant::now();
     allocator::begin_step();
+    let stored = report::Stored::Run { dir: run.clone(), rows: read_results(&run.join("results.parquet"))? };
     let before = allocator::live_bytes();
-    let report = report::compute(&report::load(std::slice::from_ref(&run))?, &report::Paper::embedded()?);
+    let report = report::compute(&report::load(&[stored])?, &report::Paper::embedded()?);
     report::write_all(&run, &report)?;
     let peak = (allocator::peaks().step() - before) as f64 / 2f64.powi(20);
     println!("report in {:.2} s, at most {peak:.1} MiB", clock.elapsed().as_secs_f64());

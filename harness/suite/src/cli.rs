@@ -5,6 +5,7 @@ mod inspect;
 mod list;
 mod mini;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use learner::product::InstructionSet;
 
 use crate::error::{Error, Result, exit};
-use crate::jobs::{stop_at_end_of_input, work_in_processes};
-use crate::plan::{OpenTasks, Plan};
+use crate::plan::{OpenTasks, Plan, memory_floor};
 use crate::progress::Display;
-use crate::schedule::{Build, Context, device_name, work, write_table};
-use crate::store::{CellDir, Outcome, Status, read_json};
+use crate::schedule::{Attempt, Build, Context, Pool, attempt, device_name, table, work, worker};
+use crate::store::seal::Stored;
+use crate::store::{Cause, CellDir, Outcome, Status};
 use ::data::fetch::report::Mode;
 use grid::Selection;
 
@@ -99,6 +100,21 @@ struct RunArgs {
     /// Cells at once, each in a process of its own that gets its share of the processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
+    /// Folder under --out; default: the experiment's name, with the scale behind it if that is not the grid's default
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Take this plan in place of the one that is there, though it leaves out cells that have results
+    #[arg(long)]
+    replace: bool,
+    /// Of cells that failed before, run only those of these causes again
+    #[arg(long, value_name = "CAUSE", value_delimiter = ',')]
+    retry: Option<Vec<Cause>>,
+    /// Start no more cells once one has failed
+    #[arg(long)]
+    fail_fast: bool,
+    /// End a cell that shows no progress for so long, in seconds
+    #[arg(long, value_name = "S", default_value_t = 900.0)]
+    stall_seconds: f64,
 }
 
 #[derive(Args)]
@@ -107,11 +123,11 @@ struct WorkerArgs {
     #[arg(long)]
     plan: PathBuf,
     /// Which cell of it, from 0
-    #[arg(long)]
-    index: usize,
-    /// Stop with a checkpoint when standard input ends
-    #[arg(long, hide = true)]
-    stop_at_eof: bool,
+    #[arg(long, required_unless_present = "serve")]
+    index: Option<usize>,
+    /// Take cells from standard input until it ends
+    #[arg(long, hide = true, conflicts_with = "index")]
+    serve: bool,
     /// Data directory
     #[arg(long, env = "HARNESS_DATA", default_value = "data")]
     data: PathBuf,
@@ -171,7 +187,7 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Run(args) => run(args, mode, build),
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
-        Command::Worker(args) => worker(args, mode, build),
+        Command::Worker(args) => work_alone(args, mode, build),
         Command::List(args) => Ok(list::run(args)),
         Command::Data(DataCommand::List(args)) => data::list(args),
         Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
@@ -224,6 +240,12 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     if args.jobs == 0 {
         return Err(Error::Usage("--jobs 0: expected a number from 1 up".into()));
     }
+    args.name.as_deref().map_or(Ok(()), check_name)?;
+    let stall = Duration::try_from_secs_f64(args.stall_seconds).ok().filter(|stall| *stall > Duration::ZERO);
+    let Some(stall) = stall else {
+        return Err(Error::Usage(format!("--stall-seconds {}: expected a number above 0", args.stall_seconds)));
+    };
+    let pool = Pool { jobs: args.jobs, stall, fail_fast: args.fail_fast, retry: args.retry.clone() };
     let device = select.device()?;
     let interrupt = Arc::new(AtomicBool::new(false));
     catch_signals(&interrupt)?;
@@ -234,31 +256,42 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
         .iter()
         .map(|grid| Plan::build(grid, &select.selection(), &select.data, &device, &mut open))
         .collect::<Result<Vec<_>>>()?;
+    drop(open); // cells run in processes of their own, which open what they need
+    if args.name.is_some() && plans.len() > 1 {
+        return Err(Error::Usage(format!("--name: {} grids cannot have one folder: expected one grid", plans.len())));
+    }
     let mut code = exit::DONE;
     for plan in &plans {
-        let run = select.out.join(&plan.experiment);
+        let run = select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
         // before anything is trained: a folder that cannot be written is a wrong command line
-        let plan_file = plan.write(&run).map_err(|e| match e {
+        plan.write(&run, args.replace).map_err(|e| match e {
             Error::Io { path, source } => {
                 Error::Usage(format!("{}: {source}\n  next: choose another folder with --out", path.display()))
             }
             other => other,
         })?;
         let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
-        let statuses = {
-            let display = Display::new(mode, plan.cells.len() as u64);
-            if args.jobs > 1 {
-                work_in_processes(plan, &plan_file, &context, args.jobs, &display)?
-            } else {
-                work(plan, &context, &mut open, &display)?
-            }
-        };
-        write_table(plan, &statuses, &run)?;
-        crate::say_on!("{}", write_report(std::slice::from_ref(&run), &run)?);
-        eprintln!("report: {}", run.join("report/index.html").display());
-        code = code.max(code_of(plan, &statuses));
+        let display = Display::new(mode, plan.cells.iter().filter(|cell| cell.selected).count() as u64);
+        let statuses = work(plan, &context, &pool, &display)?;
+        let rows = table::refresh(&run, &statuses)?;
+        crate::say_on!("{}", write_report(&[report::Stored::Run { dir: run.clone(), rows }], &run)?);
+        display.total(&run, &statuses);
+        let done =
+            |cell: &crate::plan::PlannedCell| statuses.get(&cell.id).is_some_and(|s| s.outcome == Outcome::Completed);
+        if !plan.cells.iter().filter(|cell| cell.selected).all(done) {
+            code = exit::SOME_FAILED;
+        }
     }
     Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code })
+}
+
+/// A folder's name from the command line.
+fn check_name(name: &str) -> Result<()> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !name.is_empty() && name.chars().all(known) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("--name {name}: expected letters, digits, `_`, `-` and `.`, and no `.` at the beginning")))
 }
 
 fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
@@ -269,30 +302,51 @@ fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
     }
 }
 
-fn worker(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
-    let mut plan: Plan = read_json(&args.plan)?
-        .ok_or_else(|| Error::Usage(format!("{}: no such plan; `harness run` writes it", args.plan.display())))?;
-    if args.index >= plan.cells.len() {
-        let have = plan.cells.len();
-        return Err(Error::Usage(format!("--index {}: {} has {have} cells", args.index, args.plan.display())));
-    }
-    plan.cells = vec![plan.cells.swap_remove(args.index)];
+fn work_alone(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
     let device = parse_device(&args.device)?;
     let interrupt = Arc::new(AtomicBool::new(false));
     catch_signals(&interrupt)?;
-    if args.stop_at_eof {
-        stop_at_end_of_input(&interrupt);
-    }
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
     let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit };
-    let statuses = work(&plan, &context, &mut OpenTasks::new(), &Display::new(mode, 1))?;
-    Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code_of(&plan, &statuses) })
+    let Some(index) = args.index else {
+        worker::serve(&context, &interrupt)?;
+        return Ok(exit::DONE);
+    };
+    let plan = Plan::read(&args.plan)?;
+    let (Some(cell), Some(name)) = (plan.cells.get(index), plan.names().into_iter().nth(index)) else {
+        let have = plan.cells.len();
+        return Err(Error::Usage(format!("--index {index}: {} has {have} cells, from 0", args.plan.display())));
+    };
+    if !cell.id.bytes().all(|byte| byte.is_ascii_hexdigit()) || cell.id.is_empty() {
+        return Err(Error::Usage(format!("{}: cell {index} has no id of a cell", args.plan.display())));
+    }
+    let display = Display::new(mode, 1);
+    let dir = CellDir::open(run, &cell.id)?;
+    let known = dir.status_mark();
+    if let Stored::Whole(status) = dir.checked_status()?
+        && status.outcome.is_final()
+    {
+        display.cached(cell, &name, &status);
+        return Ok(code_of(&status));
+    }
+    let bar = display.start(&name);
+    let done = attempt(cell, known.as_deref(), &context, &mut OpenTasks::new(), &mut |progress| bar.update(progress))?;
+    drop(bar);
+    Ok(match done {
+        Attempt::Held => {
+            display.note(&name, "another process works on it");
+            exit::SOME_FAILED
+        }
+        Attempt::Done(status) => {
+            display.finished(cell, &name, &status);
+            if status.outcome == Outcome::Interrupted { exit::INTERRUPTED } else { code_of(&status) }
+        }
+    })
 }
 
-fn code_of(plan: &Plan, statuses: &[Status]) -> u8 {
-    let failed = plan.cells.iter().zip(statuses).any(|(cell, s)| cell.selected && s.outcome != Outcome::Completed);
-    if failed { exit::SOME_FAILED } else { exit::DONE }
+fn code_of(status: &Status) -> u8 {
+    if status.outcome == Outcome::Completed { exit::DONE } else { exit::SOME_FAILED }
 }
 
 fn catch_signals(interrupt: &Arc<AtomicBool>) -> Result<()> {
@@ -313,7 +367,7 @@ fn plan(args: &PlanArgs) -> Result<u8> {
     let mut open = OpenTasks::new();
     for grid in &select.grids {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
-        let run = select.out.join(&plan.experiment);
+        let run = select.out.join(plan.folder());
         let settings = plan.settings();
         let rows = plan
             .cells
@@ -362,39 +416,50 @@ fn plan(args: &PlanArgs) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// Weights, their gradients and two moments in f32, and state; activations come on top.
-fn memory_floor(c: &crate::plan::PlannedCell) -> u64 {
-    16 * c.parameters + c.state_bytes
-}
-
 fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
-    let dir = CellDir { path: run.join("cells").join(id) };
-    Ok(dir.status()?.map(|s| s.outcome))
+    Ok(CellDir::of(run, id).status()?.whole().map(|status| status.outcome))
 }
 
 fn render(args: &ReportArgs) -> Result<u8> {
+    let stored = args.runs.iter().map(|run| as_stored(run)).collect::<Result<Vec<_>>>()?;
     if let Some(out) = &args.out {
-        crate::say_on!("{}", write_report(&args.runs, out)?);
+        crate::say_on!("{}", write_report(&stored, out)?);
         return Ok(exit::DONE);
     }
-    for run in &args.runs {
-        if run.is_file() {
+    for stored in stored {
+        match &stored {
             // it may lie beside others, whose report one of it would replace
-            crate::say_on!("{}", report::terminal(&compute_report(std::slice::from_ref(run))?)?);
-        } else {
-            crate::say_on!("{}", write_report(std::slice::from_ref(run), run)?);
+            report::Stored::Table(_) => crate::say_on!("{}", report::terminal(&compute_report(&[stored])?)?),
+            report::Stored::Run { dir, .. } => {
+                let dir = dir.clone();
+                crate::say_on!("{}", write_report(&[stored], &dir)?);
+            }
         }
     }
     Ok(exit::DONE)
 }
 
-fn compute_report(runs: &[PathBuf]) -> Result<report::Report> {
-    Ok(report::compute(&report::load(runs)?, &report::Paper::embedded()?))
+/// A results file as it is, a run directory as its cells are now; a folder that has only a table left is that table.
+fn as_stored(path: &Path) -> Result<report::Stored> {
+    if path.is_file() || path.extension().is_some_and(|extension| extension == "parquet") {
+        return Ok(report::Stored::Table(path.to_owned()));
+    }
+    let dir = path.to_owned();
+    if path.join("plan.json").is_file() && path.join("cells").is_dir() {
+        let rows = table::rows(path, &BTreeMap::new())?;
+        return Ok(report::Stored::Run { dir, rows });
+    }
+    let rows = rows::results::read_results(&path.join("results.parquet"))?;
+    Ok(report::Stored::Run { dir, rows })
 }
 
-/// Renders every format of one report over these run directories and returns the table for the terminal.
-fn write_report(runs: &[PathBuf], out: &Path) -> Result<String> {
-    let report = compute_report(runs)?;
+fn compute_report(stored: &[report::Stored]) -> Result<report::Report> {
+    Ok(report::compute(&report::load(stored)?, &report::Paper::embedded()?))
+}
+
+/// Renders every format of one report over these results and returns the table for the terminal.
+fn write_report(stored: &[report::Stored], out: &Path) -> Result<String> {
+    let report = compute_report(stored)?;
     report::write_all(out, &report)?;
     Ok(report::terminal(&report)?)
 }

@@ -7,6 +7,8 @@ use data::fetch::FetchError;
 use grid::ConfigError;
 use report::ReportError;
 
+use crate::store::Cause;
+
 /// Exit codes, as documented.
 pub mod exit {
     /// All cells are done.
@@ -56,6 +58,16 @@ impl Error {
     /// Wraps a system error with its path; to be used with `map_err`.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Who is to blame for a cell that ends with it.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Config(_) | Self::Usage(_) | Self::Learner(_) | Self::Report(_) => Cause::Own,
+            Self::Data(_) | Self::Fetch(_) => Cause::Data,
+            Self::Io { .. } => Cause::Resources,
+        }
     }
 
     /// The documented exit code.

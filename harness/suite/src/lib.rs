@@ -27,7 +27,6 @@ mod cell;
 pub mod cli;
 mod error;
 mod feed;
-mod jobs;
 pub mod measure;
 mod models;
 mod plan;

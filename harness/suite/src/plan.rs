@@ -1,6 +1,6 @@
 //! From grid files to validated cells with ids: everything that can be wrong is found before the first step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,9 +16,11 @@ use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
 use crate::run::{cost, segments_for};
-use crate::store::{read_json, write_json};
+use crate::store::CellDir;
+use crate::store::seal::{self, Stored};
 use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
+use data::files::Held;
 use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id};
 
 /// Version of `plan.json`.
@@ -61,6 +63,9 @@ pub struct Plan {
     pub scale: String,
     /// All cells, in order.
     pub cells: Vec<PlannedCell>,
+    /// Whether the scale is the one that the grid has by default.
+    #[serde(skip)]
+    pub is_default_scale: bool,
 }
 
 /// Datasets that are open, by their settings.
@@ -107,8 +112,9 @@ impl Plan {
             cells.push(PlannedCell { selected, ..plan_cell(config, data, device, open, &mut costs)? });
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
+        let is_default_scale = scale == grid.default_scale();
         let Grid { experiment, description, .. } = grid;
-        Ok(Self { schema: SCHEMA, experiment, description, scale, cells })
+        Ok(Self { schema: SCHEMA, experiment, description, scale, cells, is_default_scale })
     }
 
     /// What tells each cell from the others of its task and model: the settings that differ among them, as
@@ -146,22 +152,106 @@ impl Plan {
         settings
     }
 
-    /// Writes `plan.json`. A different plan that is already there is kept under its own hash.
+    /// What people call each cell: task, model, seed and the settings that tell it from the others.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let name = |(cell, settings): (&PlannedCell, String)| {
+            let CellConfig { task_name, model_name, seed, .. } = &cell.config;
+            let space = if settings.is_empty() { "" } else { " " };
+            format!("{task_name} {model_name}{space}{settings} seed {seed}")
+        };
+        self.cells.iter().zip(self.settings()).map(name).collect()
+    }
+
+    /// Its folder among the run directories, unless another name is given: a scale of its own has a folder of its own.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        if self.is_default_scale { self.experiment.clone() } else { format!("{}.{}", self.experiment, self.scale) }
+    }
+
+    /// Reads a plan.
     ///
     /// # Errors
-    /// If the system refuses.
-    pub fn write(&self, run: &Path) -> Result<PathBuf> {
-        std::fs::create_dir_all(run).map_err(Error::io(run))?;
-        let path = run.join("plan.json");
-        if let Some(old) = read_json::<serde_json::Value>(&path)?
-            && old != serde_json::json!(self)
-        {
-            let kept = run.join(format!("plan-{}.json", short_id(&canonical_json(&old))));
-            std::fs::rename(&path, &kept).map_err(Error::io(&kept))?;
+    /// `Usage` if it is not there or is not what was written.
+    pub fn read(path: &Path) -> Result<Self> {
+        match seal::read(path)? {
+            Stored::Whole(plan) => Ok(plan),
+            Stored::Absent => Err(Error::Usage(format!(
+                "{}: no such plan\n  next: write one with `harness run` or `harness plan --write`",
+                path.display()
+            ))),
+            Stored::Damaged(problem) => {
+                Err(Error::Usage(format!("{problem}\n  next: plan again with `harness run` on the same grid")))
+            }
         }
-        write_json(&path, self)?;
+    }
+
+    /// Writes `plan.json`. A plan may grow: one that leaves out cells of which something is stored is refused, unless it is to
+    /// `replace` the plan that is there, which is then kept under its own hash.
+    ///
+    /// # Errors
+    /// `Usage` for a plan that is refused, `Io` if the system refuses.
+    pub fn write(&self, run: &Path, replace: bool) -> Result<PathBuf> {
+        std::fs::create_dir_all(run).map_err(Error::io(run))?;
+        let lock = run.join(".lock");
+        let _held = Held::wait(&lock).map_err(Error::io(&lock))?;
+        let path = run.join("plan.json");
+        let planned: HashSet<&str> = self.cells.iter().map(|cell| cell.id.as_str()).collect();
+        // what is stored of a plan that cannot be read is found again by the ids of its cells
+        if let Some(old) = seal::read::<Outline>(&path)?.whole() {
+            let dropped: Vec<&OutlineCell> =
+                old.cells.iter().filter(|cell| !planned.contains(cell.id.as_str())).collect();
+            let lost: Vec<&&OutlineCell> =
+                dropped.iter().filter(|cell| CellDir::of(run, &cell.id).is_begun()).collect();
+            if let (false, Some(first)) = (replace, lost.first()) {
+                return Err(Error::Usage(format!(
+                    "{}: this plan leaves out {} of the {} cells that are planned there and have results or a checkpoint, such as \
+                     {} ({} {} seed {}): its settings, its data or the program are others\n  expected: a plan with all of them\n  \
+                     next: choose cells with --only, give this run a folder of its own with --name NAME, or leave those cells out of \
+                     its report with --replace",
+                    run.display(),
+                    lost.len(),
+                    old.cells.len(),
+                    first.id,
+                    first.config.task_name,
+                    first.config.model_name,
+                    first.config.seed,
+                )));
+            }
+            if !dropped.is_empty() {
+                let ids: Vec<&str> = old.cells.iter().map(|cell| cell.id.as_str()).collect();
+                let kept = run.join(format!("plan-{}.json", short_id(&ids.join(" "))));
+                std::fs::rename(&path, &kept).map_err(Error::io(&kept))?;
+            }
+        }
+        seal::write(&path, self)?;
         Ok(path)
     }
+}
+
+/// As much of a plan as is needed to tell what another one would drop.
+#[derive(Deserialize)]
+struct Outline {
+    cells: Vec<OutlineCell>,
+}
+
+#[derive(Deserialize)]
+struct OutlineCell {
+    id: String,
+    config: OutlineConfig,
+}
+
+#[derive(Deserialize)]
+struct OutlineConfig {
+    task_name: String,
+    model_name: String,
+    seed: u64,
+}
+
+/// Weights, their gradients and two moments in f32, and state; activations come on top.
+#[must_use]
+pub fn memory_floor(cell: &PlannedCell) -> u64 {
+    16 * cell.parameters + cell.state_bytes
 }
 
 /// The price list of the command line, of the grid, or the default.

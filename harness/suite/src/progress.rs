@@ -1,13 +1,15 @@
 //! What a person sees while cells run: bars on a terminal, one line per cell elsewhere, nothing with `--quiet`.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Duration;
 
 use data::fetch::report::Mode;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::plan::PlannedCell;
-use crate::run::Progress;
+use crate::run::{Phase, Progress};
 use crate::store::{Outcome, Status};
 
 /// Shows the progress of a run.
@@ -32,53 +34,81 @@ impl Display {
 
     /// A bar for a cell that starts.
     #[must_use]
-    pub fn start(&self, cell: &PlannedCell) -> CellBar {
+    pub fn start(&self, name: &str) -> CellBar {
         let bar = self.bars.add(ProgressBar::new(1));
-        bar.set_style(style("{prefix:28} [{bar:30}] {percent:>3}% {msg}"));
-        bar.set_prefix(name(cell));
+        bar.set_style(style("{prefix} [{bar:20}] {percent:>3}% {wide_msg}"));
+        bar.set_prefix(name.to_owned());
         CellBar { bar }
     }
 
     /// A cell that was finished before.
-    pub fn cached(&self, cell: &PlannedCell, status: &Status) {
-        self.line(cell, status, "finished before");
+    pub fn cached(&self, cell: &PlannedCell, name: &str, status: &Status) {
+        self.line(cell, name, status, "finished before");
     }
 
     /// A cell that has just ended.
-    pub fn finished(&self, cell: &PlannedCell, status: &Status) {
-        let took = format!("{:.1} s", status.train_s);
-        self.line(cell, status, &took);
+    pub fn finished(&self, cell: &PlannedCell, name: &str, status: &Status) {
+        self.line(cell, name, status, &format!("{:.1} s", status.train_s));
     }
 
-    fn line(&self, cell: &PlannedCell, status: &Status, note: &str) {
-        self.all.inc(1);
-        let main = ["bits_per_byte", "perplexity", "auc_roc_macro"]
-            .iter()
-            .find_map(|name| status.metrics.iter().find(|m| m.name == *name))
-            .and_then(|m| m.value.map(|v| format!("{} {v:.3}", m.name)));
+    /// Something about a cell that goes on.
+    pub fn note(&self, name: &str, text: &str) {
+        match self.mode {
+            Mode::Quiet => eprintln!("{name}: {text}"),
+            Mode::Json => eprintln!("{}", serde_json::json!({"event": "note", "name": name, "note": text})),
+            Mode::Human => self.print(&format!("{name}: {text}")),
+        }
+    }
+
+    /// The end of a run directory.
+    pub fn total(&self, run: &Path, statuses: &BTreeMap<String, Status>) {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for status in statuses.values() {
+            *counts.entry(status.outcome.name()).or_default() += 1;
+        }
+        let report = run.join("report/index.html");
         match self.mode {
             Mode::Quiet => {}
             Mode::Json => {
+                eprintln!("{}", serde_json::json!({"event": "total", "run": run, "cells": counts, "report": report}));
+            }
+            Mode::Human => self.print(&format!("report: {}", report.display())),
+        }
+    }
+
+    fn line(&self, cell: &PlannedCell, name: &str, status: &Status, note: &str) {
+        self.all.inc(1);
+        match self.mode {
+            Mode::Quiet => {}
+            Mode::Json => {
+                let metrics: BTreeMap<&str, Option<f64>> =
+                    status.metrics.iter().map(|m| (m.name.as_str(), m.value)).collect();
                 let value = serde_json::json!({
-                    "event": "cell", "cell": cell.id, "name": name(cell), "outcome": status.outcome.name(),
-                    "reason": status.reason, "train_s": status.train_s, "note": note,
+                    "event": "cell", "cell": cell.id, "name": name, "outcome": status.outcome.name(),
+                    "reason": status.reason, "cause": status.cause, "train_s": status.train_s, "note": note,
+                    "metrics": metrics,
                 });
                 eprintln!("{value}");
             }
             Mode::Human => {
-                let text = match (&status.outcome, main) {
-                    (Outcome::Completed, Some(main)) => format!("{:28} {main}  ({note})", name(cell)),
-                    (outcome, _) => {
-                        format!("{:28} {}: {}", name(cell), outcome.name(), status.reason.as_deref().unwrap_or(note))
-                    }
+                let name_of_main = cell.config.task.info().metrics.first().copied().unwrap_or_default();
+                let main = status.metrics.iter().find(|m| m.name == name_of_main).and_then(|m| m.value);
+                let main = main.map(|value| format!("{name_of_main} {value:.3}  "));
+                let text = match status.outcome {
+                    Outcome::Completed => format!("{name}  {}({note})", main.unwrap_or_default()),
+                    outcome => format!("{name}  {}: {}", outcome.name(), status.reason.as_deref().unwrap_or(note)),
                 };
-                if self.bars.is_hidden() {
-                    eprintln!("{text}");
-                } else {
-                    // a bar that cannot be drawn over must not end the run
-                    let _ = self.bars.println(text);
-                }
+                self.print(&text);
             }
+        }
+    }
+
+    fn print(&self, text: &str) {
+        if self.bars.is_hidden() {
+            eprintln!("{text}");
+        } else {
+            // a bar that cannot be drawn over must not end the run
+            let _ = self.bars.println(text);
         }
     }
 }
@@ -87,11 +117,6 @@ impl Drop for Display {
     fn drop(&mut self) {
         self.all.finish_and_clear();
     }
-}
-
-fn name(cell: &PlannedCell) -> String {
-    let c = &cell.config;
-    format!("{} {} seed {}", c.task_name, c.model_name, c.seed)
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -113,8 +138,12 @@ impl CellBar {
             Some(loss) if p.done.is_multiple_of(16) => {
                 self.bar.set_message(format!("loss {loss:.3}, {:.0}/s", p.rate));
             }
-            None if p.phase != "training" => self.bar.set_message(p.phase),
-            _ => {}
+            Some(_) => {}
+            None => self.bar.set_message(match p.phase {
+                Phase::Opening => "opening data",
+                Phase::Training => "training",
+                Phase::Evaluating => "evaluating",
+            }),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use learner::{Cost, Io, Learner, Predictor, TwoPass, Update};
+use serde::{Deserialize, Serialize};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
@@ -26,8 +27,20 @@ const CHECKPOINT_SHARE: u32 = 20;
 /// Overrides it, in seconds: 0 checkpoints after every step.
 const CHECKPOINT_VARIABLE: &str = "HARNESS_CHECKPOINT_SECONDS";
 
+/// What a cell is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Data are opened or made.
+    Opening,
+    /// Segments are learned from.
+    Training,
+    /// A part is scored.
+    Evaluating,
+}
+
 /// How far a cell is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Segments done.
     pub done: u64,
@@ -38,7 +51,15 @@ pub struct Progress {
     /// Tokens or frames per second of training.
     pub rate: f64,
     /// What is going on.
-    pub phase: &'static str,
+    pub phase: Phase,
+}
+
+impl Progress {
+    /// The beginning of a phase of unknown length.
+    #[must_use]
+    pub fn of(phase: Phase) -> Self {
+        Self { done: 0, total: 1, loss: None, rate: 0.0, phase }
+    }
 }
 
 /// Everything the loop needs from outside.
@@ -178,11 +199,17 @@ pub fn run_loop(
         let mut feed = Feed::new(scope, source, at.segment, total);
         train(job, &mut feed, total, learner, sink, at)
     })?;
-    if let Some(outcome) = stopped {
-        return Ok(Finished { outcome, scores: Scores::default(), cost: learner.cost() });
-    }
-    // what follows is made again after a kill, so its rows must lie behind the checkpoint
-    checkpoint(job, learner, sink, at)?;
+    let outcome = match stopped {
+        Some(Outcome::Interrupted) => {
+            return Ok(Finished { outcome: Outcome::Interrupted, scores: Scores::default(), cost: learner.cost() });
+        }
+        Some(outcome) => outcome, // at the end of its time it is scored as it is
+        None => {
+            // what follows is made again after a kill, so its rows must lie behind the checkpoint
+            checkpoint(job, learner, sink, at)?;
+            Outcome::Completed
+        }
+    };
     let scored = job.config.task.settings().selection().scored();
     let calibration = job.task.calibration_part().filter(|part| *part != scored);
     let calibrated = calibration.map(|part| evaluate(job, learner, part, None, None)).transpose()?;
@@ -191,7 +218,7 @@ pub fn run_loop(
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
-    Ok(Finished { outcome: Outcome::Completed, scores, cost: learner.cost() })
+    Ok(Finished { outcome, scores, cost: learner.cost() })
 }
 
 /// Trains to the end of the budget, or until something stops it.
@@ -230,7 +257,7 @@ fn train(
         let loss = update.loss;
         recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
         let rate = at.seen as f64 / at.elapsed_s;
-        (job.progress)(Progress { done: at.segment, total, loss, rate, phase: "training" });
+        (job.progress)(Progress { done: at.segment, total, loss, rate, phase: Phase::Training });
         // the end of training is no point of its own where the same part is scored whole right after
         let last = at.segment == total && job.config.task.settings().selection().scored() == job.task.curve_part();
         if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
@@ -276,7 +303,13 @@ fn evaluate(
             predictor.reset(&segment.starts)?;
         }
         scorer.observe(&segment, &predictor.predict(&to(job.device, &segment.input)?)?)?;
-        (job.progress)(Progress { done: index, total: source.segments(), loss: None, rate: 0.0, phase: "evaluating" });
+        (job.progress)(Progress {
+            done: index,
+            total: source.segments(),
+            loss: None,
+            rate: 0.0,
+            phase: Phase::Evaluating,
+        });
     }
     if let Some(on) = calibrated {
         scorer.calibrate(on);
@@ -288,7 +321,8 @@ fn checkpoint(job: &Job<'_>, learner: &dyn Learner, sink: &mut PartWriter, at: &
     sink.hand_over()?; // they are written while the learner is copied
     let snapshot = learner.save()?;
     // rows first: a checkpoint never points at rows that are not on disk, and rows behind the last one are dropped
-    at.parts = sink.flush()?;
+    let kept = sink.flush()?;
+    (at.parts, at.parts_sha256) = (kept.parts, kept.sha256.clone());
     job.dir.save(&snapshot, at)
 }
 

@@ -4,6 +4,9 @@
 //! whenever it checkpoints; the checkpoint records how many parts there were. Resuming deletes the parts behind that number,
 //! whose rows will be made again, so the result has neither duplicates nor gaps. A finished cell's parts are merged, one
 //! part at a time, into the four files.
+//!
+//! A digest that runs on from part to part goes into the checkpoint too, so that a part that was damaged is found when it is
+//! continued from, and again when it is merged.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +14,7 @@ use super::{Metadata, open, place, plain, properties, read_batches, refused, sch
 use crate::row::Row;
 use crate::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
-use data::files::{PARTIAL, remove_abandoned};
+use data::files::{PARTIAL, remove_abandoned, sha256_hex};
 
 /// Where parts go before they are removed.
 const MERGED: &str = ".parts-merged";
@@ -89,30 +92,40 @@ impl Rows {
     }
 }
 
+/// What a checkpoint says of the parts before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How many there are.
+    pub parts: u64,
+    /// Their digest: of the digest of those before the last one and the digests of its files. Empty if there are none.
+    pub sha256: String,
+}
+
 /// A running cell's parts on the disk; see the top of this file.
 #[derive(Debug)]
 pub struct Parts {
     cell_dir: PathBuf,
     meta: Metadata,
     /// Complete parts.
-    count: u64,
+    kept: Kept,
 }
 
 impl Parts {
     /// See [`super::PartWriter::open`].
-    pub fn open(cell_dir: &Path, kept: u64, meta: Metadata) -> DataResult<Self> {
-        let parts = Self { cell_dir: cell_dir.to_owned(), meta, count: kept };
+    pub fn open(cell_dir: &Path, kept: Kept, meta: Metadata) -> DataResult<Self> {
+        let parts = Self { cell_dir: cell_dir.to_owned(), meta, kept };
         // Nothing is deleted before all that must be there has been found.
-        for index in 0..kept {
+        for index in 0..parts.kept.parts {
             parts.check::<StepRow>(index)?;
             parts.check::<LayerRow>(index)?;
             parts.check::<EvalRow>(index)?;
             parts.check::<PredictionRow>(index)?;
         }
+        parts.check_digest()?;
         parts.remove_merged()?;
         let folder = parts.folder();
         std::fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
-        parts.truncate(kept)?;
+        parts.truncate(parts.kept.parts)?;
         Ok(parts)
     }
 
@@ -124,12 +137,42 @@ impl Parts {
         self.write_part(&rows.evals)?;
         self.write_part(&rows.predictions)?;
         sync_folder(&self.folder())?;
-        self.count += 1;
+        self.kept.sha256 = self.digest_after(&self.kept.sha256, self.kept.parts)?;
+        self.kept.parts += 1;
         Ok(())
+    }
+
+    /// What a checkpoint is to say of them.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// The digest that runs on from `before` over the files of one part.
+    fn digest_after(&self, before: &str, index: u64) -> DataResult<String> {
+        let mut text = before.to_owned();
+        let files = [self.part::<StepRow>(index), self.part::<LayerRow>(index)];
+        for path in files.into_iter().chain([self.part::<EvalRow>(index), self.part::<PredictionRow>(index)]) {
+            text += &sha256_hex(&std::fs::read(&path).map_err(DataError::io(&path))?);
+        }
+        Ok(sha256_hex(text.as_bytes()))
+    }
+
+    /// Finds a part that is not what was written.
+    fn check_digest(&self) -> DataResult<()> {
+        let mut digest = String::new();
+        for index in 0..self.kept.parts {
+            digest = self.digest_after(&digest, index)?;
+        }
+        if digest == self.kept.sha256 {
+            return Ok(());
+        }
+        let expected = format!("the {} parts that were written before the checkpoint", self.kept.parts);
+        Err(DataError::corrupt(&self.folder(), At::File, &expected, "other bytes: a part is damaged".to_owned()))
     }
 
     /// Merges the parts into the cell's four files.
     pub fn merge_all(&self) -> DataResult<()> {
+        self.check_digest()?;
         self.merge::<StepRow>()?;
         self.merge::<LayerRow>()?;
         self.merge::<EvalRow>()?;
@@ -151,7 +194,7 @@ impl Parts {
 
     fn write_part<R: Row>(&self, rows: &[R]) -> DataResult<()> {
         // The metadata belongs to the whole; in every part it would be most of the file.
-        let path = self.part::<R>(self.count);
+        let path = self.part::<R>(self.kept.parts);
         let batch = super::batch(rows).map_err(refused(&path))?;
         place(&path, &schema::<R>(), Ok(plain()), |writer| writer.write(&batch).map_err(refused(&path)))
     }
@@ -176,7 +219,7 @@ impl Parts {
         if !path.is_file() {
             return Err(DataError::Missing {
                 path,
-                expected: format!("the {} parts that the checkpoint counts", self.count),
+                expected: format!("the {} parts that the checkpoint counts", self.kept.parts),
                 next: "remove the cell's folder and run it again from the start".into(),
             });
         }
@@ -192,7 +235,7 @@ impl Parts {
         let path = self.cell_dir.join(format!("{}.parquet", R::NAME));
         remove_abandoned(&path);
         place(&path, &schema::<R>(), properties(&self.meta), |writer| {
-            for index in 0..self.count {
+            for index in 0..self.kept.parts {
                 let part = self.part::<R>(index);
                 read_batches(&part, |batch| writer.write(batch).map_err(refused(&path)))?;
                 if writer.in_progress_rows() >= GROUP_ROWS {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::Metadata;
-use super::parts::{Parts, Rows, discard_parts};
+use super::parts::{Kept, Parts, Rows, discard_parts};
 use crate::Event;
 use data::error::{DataError, DataResult};
 
@@ -15,8 +15,8 @@ use data::error::{DataError, DataResult};
 #[derive(Debug)]
 pub struct PartWriter {
     cell_dir: PathBuf,
-    /// Parts on the disk once the writer has answered everything it was given.
-    parts: u64,
+    /// Parts that the writer has answered for.
+    kept: Kept,
     /// What has not been handed over.
     rows: Rows,
     /// The other buffer, unless the writer has it.
@@ -47,17 +47,18 @@ enum Work {
 struct Done {
     rows: Option<Rows>,
     result: DataResult<()>,
+    kept: Kept,
 }
 
 impl PartWriter {
-    /// Opens the parts of a cell for more. `kept` is the number of parts that the checkpoint to resume from records, 0
-    /// to start afresh; whatever lies behind them is deleted. The finished files will have `meta` in their metadata. The
+    /// Opens the parts of a cell for more. `kept` is what the checkpoint to resume from says of them, the default to start
+    /// afresh; whatever lies behind them is deleted. The finished files will have `meta` in their metadata. The
     /// writing thread calls `on_start` first.
     ///
     /// # Errors
-    /// `Missing` or `Corrupt` if one of the parts to keep is not there or cannot be read, `Io` if the system refuses.
-    pub fn open(cell_dir: &Path, kept: u64, meta: Metadata, on_start: fn()) -> DataResult<Self> {
-        let parts = Parts::open(cell_dir, kept, meta)?;
+    /// `Missing` or `Corrupt` if one of the parts to keep is not there or not what was written, `Io` if the system refuses.
+    pub fn open(cell_dir: &Path, kept: Kept, meta: Metadata, on_start: fn()) -> DataResult<Self> {
+        let parts = Parts::open(cell_dir, kept.clone(), meta)?;
         // one part at a time: the bound is the second buffer
         let ((work, inbox), (outbox, done)) = (sync_channel(1), sync_channel(1));
         let handle = std::thread::Builder::new()
@@ -66,7 +67,7 @@ impl PartWriter {
             .map_err(DataError::io(cell_dir))?;
         Ok(Self {
             cell_dir: cell_dir.to_owned(),
-            parts: kept,
+            kept,
             rows: Rows::with_room(),
             spare: Some(Rows::with_room()),
             thread: Thread { work: Some(work), done, handle: Some(handle) },
@@ -93,20 +94,18 @@ impl PartWriter {
         self.wait()?;
         let empty = self.spare.take().unwrap_or_else(Rows::with_room);
         let full = mem::replace(&mut self.rows, empty);
-        self.thread.ask(&self.cell_dir, Work::Part(full))?;
-        self.parts += 1;
-        Ok(())
+        self.thread.ask(&self.cell_dir, Work::Part(full))
     }
 
-    /// Writes the events since the last time as one more part, if there are any, and returns how many parts there are
-    /// now: the number to record in the checkpoint.
+    /// Writes the events since the last time as one more part, if there are any, and returns what the checkpoint is to say of
+    /// the parts.
     ///
     /// # Errors
     /// `Io` if the system refuses; nothing more can be written then.
-    pub fn flush(&mut self) -> DataResult<u64> {
+    pub fn flush(&mut self) -> DataResult<&Kept> {
         self.hand_over()?;
         self.wait()?;
-        Ok(self.parts)
+        Ok(&self.kept)
     }
 
     /// Writes what is left and merges the parts into `steps.parquet`, `layers.parquet`, `evals.parquet` and
@@ -135,8 +134,9 @@ impl PartWriter {
         if self.spare.is_some() {
             return Ok(());
         }
-        let Done { rows, result } = self.thread.answer(&self.cell_dir)?;
+        let Done { rows, result, kept } = self.thread.answer(&self.cell_dir)?;
         result?;
+        self.kept = kept;
         self.spare = rows.map(Rows::cleared);
         Ok(())
     }
@@ -173,9 +173,9 @@ fn serve(on_start: fn(), mut parts: Parts, work: &Receiver<Work>, done: &SyncSen
         let answer = match work {
             Work::Part(rows) => {
                 let result = parts.write(&rows);
-                Done { rows: Some(rows), result }
+                Done { rows: Some(rows), result, kept: parts.kept().clone() }
             }
-            Work::Merge => Done { rows: None, result: parts.merge_all() },
+            Work::Merge => Done { rows: None, result: parts.merge_all(), kept: parts.kept().clone() },
         };
         let failed = answer.result.is_err();
         if done.send(answer).is_err() || failed {
@@ -239,9 +239,9 @@ mod tests {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let meta = Metadata::from([("seed".into(), seed.to_string())]);
             // Next update and number of parts, as a checkpoint records them.
-            let mut checkpoint = (1, 0);
+            let mut checkpoint = (1, Kept::default());
             'resume: loop {
-                let (next, parts) = checkpoint;
+                let (next, parts) = checkpoint.clone();
                 let mut writer = PartWriter::open(dir.path(), parts, meta.clone(), || ()).unwrap();
                 for n in next..=80 {
                     push_all(&mut writer, n);
@@ -249,7 +249,7 @@ mod tests {
                         continue 'resume;
                     }
                     if rng.random_bool(0.1) {
-                        let now = writer.flush().unwrap();
+                        let now = writer.flush().unwrap().clone();
                         if rng.random_bool(0.2) {
                             continue 'resume;
                         }
@@ -268,18 +268,19 @@ mod tests {
     #[test]
     fn a_cell_without_events_has_its_files_and_empty_flushes_make_no_part() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = PartWriter::open(dir.path(), 0, Metadata::new(), || ()).unwrap();
-        assert_eq!(writer.flush().unwrap(), 0);
+        let mut writer = PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap();
+        assert_eq!(writer.flush().unwrap(), &Kept::default());
         writer.push(events(1).swap_remove(0)).unwrap();
-        assert_eq!((writer.flush().unwrap(), writer.flush().unwrap()), (1, 1));
-        PartWriter::open(dir.path(), 0, Metadata::new(), || ()).unwrap().finish().unwrap();
+        let once = writer.flush().unwrap().clone();
+        assert_eq!((once.parts, writer.flush().unwrap()), (1, &once));
+        PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap().finish().unwrap();
         assert_eq!(finished(dir.path()), []);
     }
 
     #[test]
     fn small_parts_become_one_row_group() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = PartWriter::open(dir.path(), 0, Metadata::new(), || ()).unwrap();
+        let mut writer = PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap();
         for n in 1..=6 {
             writer.push(events(n).swap_remove(0)).unwrap();
             if n % 2 == 0 {
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn rows_reach_the_disk_while_more_are_pushed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = PartWriter::open(dir.path(), 0, Metadata::new(), || ()).unwrap();
+        let mut writer = PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap();
         let row = |n| StepRow { step: n, ..StepRow::default() };
         for n in 1..=10_000 {
             writer.push(Event::Step(row(n))).unwrap();
@@ -313,7 +314,7 @@ mod tests {
     #[test]
     fn a_part_that_cannot_be_written_is_the_last() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = PartWriter::open(dir.path(), 0, Metadata::new(), || ()).unwrap();
+        let mut writer = PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap();
         std::fs::remove_dir(dir.path().join("parts")).unwrap();
         push_all(&mut writer, 1);
         let error = writer.flush().unwrap_err().to_string();
@@ -328,22 +329,37 @@ mod tests {
     #[test]
     fn lost_and_damaged_parts_are_found_before_anything_is_deleted() {
         let dir = tempfile::tempdir().unwrap();
-        let mut writer = PartWriter::open(dir.path(), 0, Metadata::new(), || ()).unwrap();
+        let mut writer = PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap();
+        let mut kept = vec![Kept::default()];
         for n in 1..=3 {
             push_all(&mut writer, n);
-            writer.flush().unwrap();
+            kept.push(writer.flush().unwrap().clone());
         }
         let count = || std::fs::read_dir(dir.path().join("parts")).unwrap().count();
         let damaged = dir.path().join("parts/evals-000001.parquet");
+        let whole = std::fs::read(&damaged).unwrap();
+        for place in [0, whole.len() / 3, whole.len() - 40] {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x10;
+            std::fs::write(&damaged, bytes).unwrap();
+            let error = PartWriter::open(dir.path(), kept[2].clone(), Metadata::new(), || ()).unwrap_err();
+            assert!(matches!(error, DataError::Corrupt { .. }), "{place}: {error}");
+            assert!(writer.publish().is_err(), "what is damaged while it is written is not merged");
+            writer = PartWriter::open(dir.path(), kept[1].clone(), Metadata::new(), || ()).unwrap();
+            for n in 2..=3 {
+                push_all(&mut writer, n);
+                assert_eq!(writer.flush().unwrap(), &kept[n as usize], "equal rows are equal bytes");
+            }
+        }
         std::fs::write(&damaged, "PAR1").unwrap();
-        let error = PartWriter::open(dir.path(), 2, Metadata::new(), || ()).unwrap_err().to_string();
+        let error = PartWriter::open(dir.path(), kept[2].clone(), Metadata::new(), || ()).unwrap_err().to_string();
         assert!(error.contains("evals-000001.parquet: "), "{error}");
         std::fs::remove_file(&damaged).unwrap();
-        let error = PartWriter::open(dir.path(), 2, Metadata::new(), || ()).unwrap_err();
+        let error = PartWriter::open(dir.path(), kept[2].clone(), Metadata::new(), || ()).unwrap_err();
         assert!(matches!(error, DataError::Missing { .. }), "{error}");
         assert_eq!(count(), 11);
         std::fs::write(dir.path().join("parts/steps-000001.parquet.partial-1-0"), "").unwrap();
-        PartWriter::open(dir.path(), 1, Metadata::new(), || ()).unwrap();
+        PartWriter::open(dir.path(), kept[1].clone(), Metadata::new(), || ()).unwrap();
         assert_eq!(count(), 4);
     }
 }

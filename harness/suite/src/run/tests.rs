@@ -18,7 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use data::error::DataResult;
 use learner::{Cost, InputKind, Io, Learner, Predictor, Result, Snapshot, Targets, Update};
 use rows::StepRow;
-use rows::parquet::{Metadata, PartWriter, read_rows};
+use rows::parquet::{Kept, Metadata, PartWriter, read_rows};
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
@@ -149,7 +149,7 @@ fn run(dir: &Path, interrupt: bool) -> (Vec<String>, Outcome, Position) {
     let calls = Calls::default();
     let mut learner = Recorder { calls: Arc::clone(&calls), who: "training:" };
     let (config, cell) = (config(), CellDir::open(dir, "x").expect("folder"));
-    let mut sink = PartWriter::open(&cell.path, 0, Metadata::new(), || ()).expect("sink");
+    let mut sink = PartWriter::open(&cell.path, Kept::default(), Metadata::new(), || ()).expect("sink");
     let interrupt = AtomicBool::new(interrupt);
     let mut progress = |_| ();
     let mut job = Job {

@@ -1,0 +1,119 @@
+//! The table of a run: every planned cell has a row, whatever became of it, and every row is what is on disk now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::LazyLock;
+
+use rayon::prelude::*;
+
+use super::skipped;
+use crate::error::{Error, Result};
+use crate::measure::energy::{CostModel, Sizes};
+use crate::measure::operations::Totals;
+use crate::plan::{Plan, PlannedCell};
+use crate::store::seal::Stored;
+use crate::store::{Cause, CellDir, Outcome, Status};
+use crate::tasks::Metric;
+use data::files::Held;
+use metrics::TRAIN_SPLIT;
+use rows::results::{ResultRow, write_results};
+
+use super::attempt::SPIKE_SPARSITY;
+
+/// The table of a run directory as its cells are now, written to `results.parquet` if that says something else. `known` holds what
+/// could not be written to a cell's folder.
+///
+/// # Errors
+/// If there is no plan, or it is damaged, or the system refuses to read.
+pub fn refresh(run: &Path, known: &BTreeMap<String, Status>) -> Result<Vec<ResultRow>> {
+    // whoever finishes last has read what all the others left
+    let lock = run.join(".lock");
+    let _held = Held::wait(&lock).map_err(Error::io(&lock))?;
+    let rows = rows(run, known)?;
+    write_results(&run.join("results.parquet"), &rows, &BTreeMap::from([("schema".to_owned(), "1".to_owned())]))?;
+    Ok(rows)
+}
+
+/// The rows of a run directory as its cells are now.
+///
+/// # Errors
+/// If there is no plan, or it is damaged, or the system refuses to read.
+pub fn rows(run: &Path, known: &BTreeMap<String, Status>) -> Result<Vec<ResultRow>> {
+    let plan = Plan::read(&run.join("plan.json"))?;
+    let of = |cell: &PlannedCell| Ok(cell_rows(&plan, cell, &status(run, cell, known)?));
+    let rows = plan.cells.par_iter().map(of).collect::<Result<Vec<_>>>()?;
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// What is known of a cell.
+fn status(run: &Path, cell: &PlannedCell, known: &BTreeMap<String, Status>) -> Result<Status> {
+    Ok(match CellDir::of(run, &cell.id).checked_status()? {
+        Stored::Whole(status) => status,
+        Stored::Damaged(problem) => Status {
+            outcome: Outcome::Failed,
+            cause: Some(Cause::Outside),
+            ..skipped(cell, &format!("damaged: {problem}; it will be run again"))
+        },
+        Stored::Absent => known.get(&cell.id).cloned().unwrap_or_else(|| skipped(cell, NOT_RUN)),
+    })
+}
+
+/// Why a cell has no outcome yet.
+pub const NOT_RUN: &str = "not run yet";
+
+/// One row for each of a cell's metrics, or one without a metric.
+fn cell_rows(plan: &Plan, cell: &PlannedCell, status: &Status) -> Vec<ResultRow> {
+    let c = &cell.config;
+    let base = ResultRow {
+        experiment: plan.experiment.clone(),
+        scale: c.scale.clone(),
+        cell: cell.id.clone(),
+        task: c.task_name.clone(),
+        model: c.model_name.clone(),
+        kind: c.model.info().kind.into(),
+        seed: c.seed,
+        outcome: status.outcome.name().into(),
+        reason: status.reason.clone(),
+        cause: status.cause.map(|cause| cause.name().to_owned()),
+        notes: Some(status.notes.join("\n")).filter(|notes| !notes.is_empty()),
+        parameters: status.parameters,
+        seen: status.seen,
+        updates: status.updates,
+        train_s: status.train_s,
+        data_wait_s: status.data_wait_s,
+        state_bytes: status.state_bytes,
+        peak_bytes: status.peak_bytes,
+        device: status.provenance.device.clone(),
+        threads: status.provenance.threads,
+        instruction_set: status.provenance.instruction_set.clone(),
+        version: Some(status.provenance.version.clone()).filter(|version| !version.is_empty()),
+        git_commit: status.provenance.git_commit.clone(),
+        git_dirty: status.provenance.git_dirty,
+        data: Some(cell.data.clone()),
+        cost_model: Some(c.energy.name.clone()),
+        config: c.flat(),
+        ..ResultRow::default()
+    };
+    if status.metrics.is_empty() {
+        return vec![base];
+    }
+    let row = |m: &Metric| ResultRow {
+        split: Some(if is_of_training(&m.name) { TRAIN_SPLIT.to_owned() } else { status.split.clone() }),
+        metric: Some(m.name.clone()),
+        value: m.value,
+        n: Some(m.n),
+        low: m.low,
+        high: m.high,
+        ..base.clone()
+    };
+    status.metrics.iter().map(row).collect()
+}
+
+/// Whether a metric is of training, not of the evaluated split.
+fn is_of_training(name: &str) -> bool {
+    static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+        let counts = Totals { tail_seen: 1, ..Totals::default() }.metrics(&CostModel::default(), Sizes::default());
+        counts.into_iter().map(|m| m.name).chain([SPIKE_SPARSITY.to_owned()]).collect()
+    });
+    NAMES.contains(name)
+}
