@@ -6,6 +6,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,10 +64,24 @@ pub fn read_frame(path: &Path) -> DataResult<DataFrame> {
         });
     }
     let file = File::open(path).map_err(DataError::io(path))?;
-    ParquetReader::new(file).finish().map_err(|error| {
-        let text = error.to_string();
+    let unreadable = |text: &str| {
         DataError::corrupt(path, At::File, "a Parquet file", text.lines().next().unwrap_or("an unreadable file"))
-    })
+    };
+    // on damaged files it panics where it should fail
+    match catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish())) {
+        Ok(read) => read.map_err(|error| unreadable(&error.to_string())),
+        Err(_) => Err(unreadable("bytes that cannot be decoded")),
+    }
+}
+
+/// Keeps the panics that [`read_frame`] turns into errors from being printed; all others are printed as before.
+pub fn hide_caught_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.location().is_some_and(|at| at.file().contains("/polars-")) {
+            print(info);
+        }
+    }));
 }
 
 /// The columns that every file of a table has.

@@ -8,9 +8,11 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use polars::prelude::DataFrame;
 
-use crate::parquet::{Metadata, read_frame, refused, write_batch};
+use crate::parquet::{Metadata, read_frame, read_metadata, refused, write_batch};
 use crate::row::{Row, Value, column, table};
-use data::error::DataResult;
+use data::error::{At, DataError, DataResult};
+use data::files::hex;
+use sha2::{Digest, Sha256};
 
 /// What the name of a configuration column begins with.
 const CONFIG: &str = "config.";
@@ -106,7 +108,30 @@ pub fn write_results(path: &Path, rows: &[ResultRow], meta: &Metadata) -> DataRe
         arrays.push(array);
     }
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(refused(path))?;
-    write_batch(path, &batch, meta)
+    let mut meta = meta.clone();
+    meta.insert(DIGEST.to_owned(), digest(rows));
+    write_batch(path, &batch, &meta)
+}
+
+/// Key of the metadata under which the digest of the rows stands.
+const DIGEST: &str = "rows_sha256";
+
+/// A digest of all that the rows say.
+fn digest(rows: &[ResultRow]) -> String {
+    let mut sha = Sha256::new();
+    let (mut text, mut config) = (String::new(), None);
+    for row in rows {
+        text.clear();
+        row.write_text(&mut text);
+        // a cell's rows have one configuration
+        if config.replace(&row.config) != Some(&row.config) {
+            for (name, value) in &row.config {
+                text.extend([CONFIG, name, "=", value, "\n"]);
+            }
+        }
+        sha.update(&text);
+    }
+    hex(&sha.finalize())
 }
 
 /// The narrowest column that gives every text back as it was.
@@ -133,7 +158,8 @@ fn config_column(texts: &[Option<&String>]) -> (DataType, ArrayRef) {
 /// Reads what [`write_results`] wrote, also where other columns were added.
 ///
 /// # Errors
-/// `Missing` if there is no such file, `Corrupt` if it is no Parquet file with the fixed columns.
+/// `Missing` if there is no such file, `Corrupt` if it is no Parquet file with the fixed columns or its rows are not those that
+/// were written (files of versions before there was a digest are taken as they are).
 pub fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
     let frame = read_frame(path)?;
     let mut rows = ResultRow::from_frame(path, &frame)?;
@@ -142,6 +168,10 @@ pub fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
         for (row, text) in rows.iter_mut().zip(texts(path, &frame, name)?) {
             row.config.extend(text.map(|text| (setting.to_owned(), text)));
         }
+    }
+    if read_metadata(path)?.get(DIGEST).is_some_and(|written| *written != digest(&rows)) {
+        let expected = "the rows that were written".to_owned();
+        return Err(DataError::corrupt(path, At::File, expected, "other values: the file was damaged or changed"));
     }
     Ok(rows)
 }
@@ -243,6 +273,42 @@ mod tests {
             ["a", "b", "c", "d", "e"].map(|name| frame.column(&format!("config.{name}")).unwrap().dtype().to_string());
         // what a number would not give back as it was written stays text
         assert_eq!(types, ["f64", "bool", "str", "str", "str"]);
+    }
+
+    /// Every value counts: a row with another one, under the digest of what was written, is refused.
+    #[test]
+    fn a_changed_value_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("results.parquet"), dir.path().join("other.parquet"));
+        write_results(&path, &rows(), &Metadata::new()).unwrap();
+        let written = Metadata::from([(DIGEST.to_owned(), digest(&rows()))]);
+        let changes: [fn(&mut Vec<ResultRow>); 6] = [
+            |rows| rows[0].value = rows[0].value.map(|value| value + 1e-15),
+            |rows| rows[0].n = Some(4),
+            |rows| rows[1].outcome = "completed".into(),
+            |rows| rows[1].reason = None,
+            |rows| rows[0].config.extend([("model.lambda".to_owned(), "0.8".to_owned())]),
+            |rows| rows.truncate(1),
+        ];
+        for change in changes {
+            let mut changed = rows();
+            change(&mut changed);
+            assert_ne!(digest(&changed), digest(&rows()));
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(ResultRow::columns())), ResultRow::arrays(&changed));
+            write_batch(&other, &batch.unwrap(), &written).unwrap();
+            let error = read_results(&other).unwrap_err().to_string();
+            assert!(error.contains("other.parquet: ") && error.contains("damaged or changed"), "{error}");
+        }
+        // whatever bit of the file flips: the rows are right, or it is refused
+        let whole = std::fs::read(&path).unwrap();
+        for bit in (0..whole.len() * 8).step_by(101) {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(read) = read_results(&path) {
+                assert_eq!(read, rows(), "bit {bit}");
+            }
+        }
     }
 
     #[test]

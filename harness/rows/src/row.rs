@@ -30,6 +30,9 @@ pub trait Value: Sized {
     /// Values of a column that was read; `None` if it is of another type or has nulls where none may be.
     fn values(column: &Column) -> Option<Vec<Self>>;
 
+    /// The value as text that tells it from every other; `None` for null.
+    fn text(&self) -> Option<String>;
+
     /// What stands for a value in files of versions before the column was added; `None` where the column is needed.
     fn absent() -> Option<Self> {
         None
@@ -51,6 +54,10 @@ macro_rules! value {
             fn values(column: &Column) -> Option<Vec<Self>> {
                 column.$read().ok()?.iter().map(|value| value.map($owned)).collect()
             }
+
+            fn text(&self) -> Option<String> {
+                Some(format!("{self:?}"))
+            }
         }
 
         impl Value for Option<$type> {
@@ -66,6 +73,10 @@ macro_rules! value {
 
             fn values(column: &Column) -> Option<Vec<Self>> {
                 Some(column.$read().ok()?.iter().map(|value| value.map($owned)).collect())
+            }
+
+            fn text(&self) -> Option<String> {
+                self.as_ref().and_then(Value::text)
             }
 
             fn absent() -> Option<Self> {
@@ -105,6 +116,10 @@ macro_rules! list {
                 let lists = column.list().ok()?;
                 (0..lists.len()).map(|i| lists.get_as_series(i)?.$read().ok()?.iter().collect()).collect()
             }
+
+            fn text(&self) -> Option<String> {
+                Some(format!("{self:?}"))
+            }
         }
     };
 }
@@ -127,6 +142,10 @@ pub trait Row: Sized {
 
     /// The rows as columns.
     fn arrays(rows: &[Self]) -> Vec<ArrayRef>;
+
+    /// Appends the row's columns as text, each with its name; nulls are left out, so that a column that is added later changes
+    /// nothing.
+    fn write_text(&self, out: &mut String);
 
     /// Rows of a table that was read from `path`.
     ///
@@ -179,6 +198,14 @@ macro_rules! table {
 
             fn arrays(rows: &[Self]) -> Vec<arrow_array::ArrayRef> {
                 vec![$(<$type as $crate::row::Value>::array(rows.iter().map(|row| &row.$field))),+]
+            }
+
+            fn write_text(&self, out: &mut String) {
+                $(if let Some(text) = $crate::row::Value::text(&self.$field) {
+                    out.push_str(concat!(stringify!($field), "="));
+                    out.push_str(&text);
+                    out.push('\n');
+                })+
             }
 
             fn from_frame(

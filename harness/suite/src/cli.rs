@@ -178,6 +178,7 @@ enum DataCommand {
 #[must_use]
 pub fn main(build: &Build) -> ExitCode {
     let cli = Cli::parse();
+    rows::parquet::hide_caught_panics();
     let mode = match (cli.quiet, cli.log_format) {
         (true, _) => Mode::Quiet,
         (false, LogFormat::Json) => Mode::Json,

@@ -234,7 +234,8 @@ pub const SPIKE_SPARSITY: &str = "spike_sparsity";
 /// At the end of training.
 const PRUNED_SHARE: &str = "pruned_share";
 
-fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provenance {
+/// Where the numbers of a cell come from that starts now.
+pub fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provenance {
     Provenance {
         version: build.version.to_owned(),
         git_commit: build.git_commit.map(str::to_owned),

@@ -158,11 +158,11 @@ impl End {
     /// What its end means for the cell that it had: what was seen, and no more.
     pub fn verdict(&self) -> (Outcome, Cause, String) {
         let signal = self.exit.as_ref().and_then(std::os::unix::process::ExitStatusExt::signal);
-        let last = self.said.last().map(|line| format!(": {line}")).unwrap_or_default();
         // the standard library's words before it aborts
-        if self.said.iter().any(|line| line.contains("memory allocation of")) {
-            return (Outcome::OutOfMemory, Cause::Resources, format!("its process ran out of memory{last}"));
+        if let Some(line) = self.said.iter().find(|line| line.contains("memory allocation of")) {
+            return (Outcome::OutOfMemory, Cause::Resources, format!("its process ran out of memory: {line}"));
         }
+        let last = self.said.last().map(|line| format!(": {line}")).unwrap_or_default();
         match signal {
             Some(9) if self.killed_for_memory => (
                 Outcome::OutOfMemory,

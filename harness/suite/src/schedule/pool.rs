@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::attempt::tidy;
+use super::attempt::{provenance, tidy};
 use super::child::{End, Report, Worker};
 use super::worker::{Message, Order};
 use super::{Context, memory, skipped};
@@ -298,7 +298,7 @@ impl<'a> Work<'a> {
     ) -> Result<()> {
         let dir = CellDir::open(self.context.run, &task.cell.id)?;
         let mut status = Status { outcome, cause: Some(cause), ..skipped(task.cell, &reason) };
-        status.provenance.device = super::device_name(self.context.device);
+        status.provenance = provenance(task.cell, self.context.device, self.context.build);
         if let Some(_lock) = dir.lock()? {
             if dir.status_mark() != task.known
                 && let Stored::Whole(newer) = dir.checked_status()?

@@ -1,0 +1,324 @@
+//! Commands that share a run directory, cells that are ended from outside, and files that are damaged: every planned cell has its
+//! row in the end, and every row is what was computed.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Folder, GRID, stderr, stdout};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rows::results::{ResultRow, read_results};
+
+/// One model, one task, two seeds, tenths of a second.
+const TWO: &str = "\
+experiment: small
+task: {kind: cardio, generate: 60, frame: 20}
+models: [{kind: lstm, width: 8, layers: 1}]
+train: {streams: 4, segment: 25, seen: 6_000, curve_points: 2, eval_streams: 4}
+seeds: [1, 2]
+";
+
+/// As [`Folder::results`], without what a run says about itself.
+fn numbers(folder: &Folder, out: &str) -> Vec<ResultRow> {
+    folder.results(out).into_iter().map(|row| ResultRow { notes: None, ..row }).collect()
+}
+
+fn cells(folder: &Folder, out: &str) -> Vec<PathBuf> {
+    let cells = std::fs::read_dir(folder.path().join(out).join("small/cells")).expect("cells");
+    cells.map(|entry| entry.expect("a cell").path()).collect()
+}
+
+fn starts(folder: &Folder, out: &str) -> Vec<usize> {
+    let log = |cell: &PathBuf| std::fs::read_to_string(cell.join("log.txt")).expect("a log");
+    cells(folder, out).iter().map(|cell| log(cell).lines().filter(|line| *line == "starting").count()).collect()
+}
+
+/// Pairs and a quadruple of commands on one folder, with one and with two cells at once: all end well, no cell is trained twice, and
+/// the table is whole.
+#[test]
+fn commands_that_meet_share_the_work() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert_eq!(folder.run("alone").status.code(), Some(0));
+    let rounds = std::env::var("HARNESS_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    for round in 0..rounds {
+        let out = format!("shared-{round}");
+        let number = if round % 5 == 1 { 4 } else { 2 };
+        let start = |i: usize| {
+            let mut command = folder.command(&out);
+            command.args(["--jobs", if (round + i).is_multiple_of(2) { "1" } else { "2" }]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
+        };
+        let commands: Vec<Child> = (0..number)
+            .map(|i| {
+                std::thread::sleep(Duration::from_millis(70 * (round as u64 % 4)));
+                start(i)
+            })
+            .collect();
+        for command in commands {
+            let output = command.wait_with_output().expect("ended");
+            assert_eq!(output.status.code(), Some(0), "round {round}: {}", stderr(&output));
+        }
+        assert_eq!(starts(&folder, &out), [1; 6], "round {round}: each cell is begun once");
+        assert_eq!(folder.results(&out), folder.results("alone"), "round {round}");
+    }
+}
+
+/// The worker of a running command that has this text in its command line.
+fn worker_of(command: &Child) -> Option<i32> {
+    let children = format!("/proc/{0}/task/{0}/children", command.id());
+    std::fs::read_to_string(children).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Sends a signal to the first worker of a command, once it trains.
+fn signal_worker(command: &Child, name: &str, out: &Path) {
+    let clock = Instant::now();
+    loop {
+        assert!(clock.elapsed() < Duration::from_secs(20), "no worker that trains");
+        std::thread::sleep(Duration::from_millis(20));
+        let training = std::fs::read_dir(out.join("small/cells"))
+            .is_ok_and(|cells| cells.flatten().any(|cell| cell.path().join("checkpoint/position.json").exists()));
+        if let Some(worker) = worker_of(command).filter(|_| training) {
+            let sent = Command::new("kill").args([name, &worker.to_string()]).status().expect("kill");
+            assert!(sent.success());
+            return;
+        }
+    }
+}
+
+/// A cell that is killed, and one that stands still, have rows that say so; the others are trained, with one and with two at once.
+#[test]
+fn what_ends_one_cell_leaves_the_others_alone() {
+    for (jobs, signal, words) in [
+        ("1", "-KILL", "killed by signal 9, and not by the system for memory"),
+        ("2", "-STOP", "showed no progress for 1 s"),
+    ] {
+        let folder = Folder::new();
+        folder.grid(&TWO.replace("seen: 6_000", "seen: 300_000"));
+        let mut command = folder.command("runs");
+        command.args(["--jobs", jobs, "--stall-seconds", "1"]);
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        signal_worker(&command, signal, &folder.path().join("runs"));
+        let output = command.wait_with_output().expect("ended");
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let rows = folder.results("runs");
+        let failed: Vec<&ResultRow> = rows.iter().filter(|row| row.outcome == "failed").collect();
+        let [row] = failed[..] else { panic!("one cell was ended: {rows:?}") };
+        assert!(row.reason.as_deref().is_some_and(|reason| reason.contains(words)), "{row:?}");
+        assert_eq!(row.cause.as_deref(), Some("outside"));
+        assert!(rows.iter().any(|row| row.outcome == "completed"), "{rows:?}");
+        // only what is asked for is tried again
+        let again = folder.command("runs").args(["--retry", "data"]).output().expect("starts");
+        assert_eq!(again.status.code(), Some(1), "{}", stderr(&again));
+        let again = folder.command("runs").args(["--retry", "data,outside"]).output().expect("starts");
+        assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    }
+}
+
+/// Where there is too little memory for one cell, that one says so and the others are trained.
+#[test]
+fn a_cell_that_does_not_fit_into_memory_is_said_to() {
+    let big = "models: [{kind: lstm, width: 8, layers: 1}, {kind: lstm, name: huge, width: 4096, layers: 4}]";
+    for (jobs, models, words) in [
+        ("1", big.to_owned(), "not started: weights, gradients, moments and state alone need"),
+        ("2", big.replace("4096, layers: 4", "2048, layers: 2"), "its process ran out of memory: memory allocation of"),
+    ] {
+        let folder = Folder::new();
+        folder.grid(&TWO.replace("models: [{kind: lstm, width: 8, layers: 1}]", &models).replace("[1, 2]", "1"));
+        let program = env!("CARGO_BIN_EXE_harness");
+        let limited = format!("ulimit -v 1500000; exec {program} run grid.yaml --device cpu --out runs --jobs {jobs}");
+        let output = Command::new("sh").current_dir(folder.path()).args(["-c", &limited]).output().expect("starts");
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        let rows = folder.results("runs");
+        let huge = rows.iter().find(|row| row.model == "huge").expect("a row");
+        assert_eq!((huge.outcome.as_str(), huge.cause.as_deref()), ("out_of_memory", Some("resources")), "{huge:?}");
+        assert!(huge.reason.as_deref().is_some_and(|reason| reason.contains(words)), "{huge:?}");
+        assert!(rows.iter().any(|row| row.model == "lstm" && row.outcome == "completed"), "{rows:?}");
+    }
+}
+
+/// Every file under a folder that a bit may flip in: what a person reads only is left out.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if !matches!(name, "log.txt" | ".lock") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy(&path, &target) } else { std::fs::copy(&path, &target).map(drop).expect("copied") }
+    }
+}
+
+/// Random bits of a stopped run and of a finished one flip: the next run says so where it matters, and ends with the numbers of a run
+/// that nothing happened to.
+#[test]
+fn no_flipped_bit_is_taken_for_a_result() {
+    let folder = Folder::new();
+    folder.grid(TWO);
+    assert_eq!(folder.run("whole").status.code(), Some(0));
+    let whole = numbers(&folder, "whole");
+    let every = [("HARNESS_CHECKPOINT_SECONDS", "0")];
+    let stopped = folder.command("stopped").envs(every).args(["--limit-seconds", "0.02"]).output().expect("starts");
+    assert_eq!(stopped.status.code(), Some(1), "{}", stderr(&stopped));
+    let kinds = files(&folder.path().join("stopped/small/cells"));
+    for name in ["position.json", "weights.safetensors", "steps-000000.parquet", "status.json"] {
+        assert!(kinds.iter().any(|path| path.ends_with(name)), "{name} in {kinds:?}");
+    }
+    let flips: usize = std::env::var("HARNESS_FLIPS").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
+    let mut rng = ChaCha8Rng::seed_from_u64(19);
+    let (mut said, mut by_file) = (0, BTreeMap::<String, u32>::new());
+    for flip in 0..flips {
+        let (from, to) = (["stopped", "whole"][flip % 2], folder.path().join("flipped/small"));
+        let _ = std::fs::remove_dir_all(&to);
+        copy(&folder.path().join(from).join("small"), &to);
+        let files = files(&to.join("cells"));
+        let path = &files[rng.random_range(0..files.len())];
+        let mut bytes = std::fs::read(path).expect("there");
+        let bit = rng.random_range(0..bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(path, bytes).expect("written");
+        let output = folder.command("flipped").envs(every).output().expect("starts");
+        let place = format!("{from}: bit {bit} of {}", path.display());
+        assert_eq!(output.status.code(), Some(0), "{place}: {}", stderr(&output));
+        assert_eq!(numbers(&folder, "flipped"), whole, "{place}: {}", stderr(&output));
+        let notes = read_results(&to.join("results.parquet")).expect("results").iter().any(|row| row.notes.is_some());
+        said += u32::from(notes || stderr(&output).contains("damaged"));
+        *by_file.entry(path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    println!("{flips} flips, {said} said: {by_file:?}");
+    assert!(said as usize * 3 > flips, "{said} of {flips} said");
+}
+
+/// A damaged cell has a row in the report that says so, and a damaged status stops no other.
+#[test]
+fn the_report_says_what_is_damaged() {
+    let folder = Folder::new();
+    folder.grid(TWO);
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let cells = cells(&folder, "runs");
+    std::fs::write(cells[0].join("status.json"), "{").expect("written");
+    std::fs::write(cells[1].join("evals.parquet"), "PAR1").expect("written");
+    let report = || {
+        Command::new(env!("CARGO_BIN_EXE_harness")).current_dir(folder.path()).args(["report", "runs/small"]).output()
+    };
+    let output = report().expect("starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let page = std::fs::read_to_string(folder.path().join("runs/small/report.md")).expect("a report");
+    assert_eq!(page.matches("it will be run again").count(), 2, "{page}");
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let output = report().expect("starts");
+    assert!(stdout(&output).contains("2 completed") || !stdout(&output).contains("damaged"), "{}", stdout(&output));
+}
+
+/// A run directory holds what was planned for it: a plan may grow, and one that drops stored cells needs a folder of its own or says
+/// that it replaces them.
+#[test]
+fn a_plan_grows_but_drops_nothing() {
+    let folder = Folder::new();
+    let grid = |seeds: &str| folder.grid(&TWO.replace("[1, 2]", seeds));
+    grid("[1]");
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    grid("[1, 2]");
+    let output = folder.run("runs");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("finished before"), "{}", stderr(&output));
+    let count = |out: &str| {
+        let rows = read_results(&folder.path().join(out)).expect("results");
+        rows.iter().map(|row| row.seed).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(count("runs/small/results.parquet"), 2);
+    let stored = folder.results("runs");
+    for (change, args) in [("[2]", vec![]), ("[1, 2]", vec!["--set", "train.clip=0.5"])] {
+        grid(change);
+        let output = folder.command("runs").args(&args).output().expect("starts");
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        for words in ["this plan leaves out", "--name NAME", "--replace"] {
+            assert!(stderr(&output).contains(words), "{}", stderr(&output));
+        }
+        assert_eq!(folder.results("runs"), stored, "nothing was touched");
+    }
+    let trial = folder.command("runs").args(["--set", "train.clip=0.5", "--name", "trial"]).output().expect("starts");
+    assert_eq!(trial.status.code(), Some(0), "{}", stderr(&trial));
+    assert_eq!(count("runs/trial/results.parquet"), 2);
+    let replaced = folder.command("runs").args(["--set", "train.clip=0.5", "--replace"]).output().expect("starts");
+    assert_eq!(replaced.status.code(), Some(0), "{}", stderr(&replaced));
+    let back = folder.command("runs").arg("--replace").output().expect("starts");
+    assert!(stderr(&back).matches("finished before").count() == 2, "what was stored is still there: {}", stderr(&back));
+    for name in ["../evil", "", "a/b", ".hidden"] {
+        let output = folder.command("runs").args(["--name", name]).output().expect("starts");
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", stderr(&output));
+    }
+}
+
+/// A worker does not believe a plan: neither a place outside the run directory nor settings that are not those of the id.
+#[test]
+fn a_worker_holds_its_cell_against_its_id() {
+    let folder = Folder::new();
+    folder.grid(TWO);
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let plan = folder.path().join("runs/small/plan.json");
+    let text = std::fs::read_to_string(&plan).expect("a plan");
+    let sealed = text.rfind(",\n  \"digest\"").expect("a digest");
+    let body = format!("{}\n}}\n", &text[..sealed]);
+    let worker = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+        command.current_dir(folder.path()).args(["worker", "--plan", "runs/small/plan.json", "--index", "0"]);
+        command.output().expect("starts")
+    };
+    let id = body.split("\"id\": \"").nth(1).and_then(|rest| rest.split('"').next()).expect("an id").to_owned();
+    std::fs::write(&plan, body.replace(&id, "../../../../evil")).expect("written");
+    let output = worker();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(!folder.path().parent().expect("a parent").join("evil").exists());
+    let other = body.replace(&id, "0123456789abcdef");
+    std::fs::write(&plan, &other).expect("written");
+    let output = worker();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("its settings, data and code give"), "{}", stderr(&output));
+    std::fs::write(&plan, text.replacen("cardio", "cardie", 1)).expect("written");
+    let output = worker();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("changed after it was written"), "{}", stderr(&output));
+}
+
+/// A scale that is not the grid's own has a folder of its own.
+#[test]
+fn scales_do_not_meet() {
+    let folder = Folder::new();
+    folder.grid(&format!("{TWO}scale: mini\nscales: {{mini: {{}}, sample: {{train: {{seen: 3_000}}}}}}\n"));
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let before = folder.results("runs");
+    let sample = folder.command("runs").args(["--scale", "sample"]).output().expect("starts");
+    assert_eq!(sample.status.code(), Some(0), "{}", stderr(&sample));
+    assert!(folder.path().join("runs/small.sample/results.parquet").exists());
+    assert_eq!(folder.results("runs"), before);
+}
+
+/// Once a cell has failed no other is begun, if that is asked for.
+#[test]
+fn fail_fast_begins_no_more() {
+    let folder = Folder::new();
+    folder.grid(&TWO.replace("segment: 25", "segment: 25, learning_rate: 1e9, warmup: 0, clip: 1e9"));
+    let output = folder.command("runs").arg("--fail-fast").output().expect("starts");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let outcomes: Vec<String> = folder.results("runs").into_iter().map(|row| row.outcome).collect();
+    if outcomes.contains(&"diverged".to_owned()) {
+        assert_eq!(outcomes, ["diverged", "skipped"]);
+    }
+}
