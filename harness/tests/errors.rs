@@ -142,4 +142,13 @@ fn a_reader_that_goes_away_ends_nothing_but_the_printing() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("ends");
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    // nor does one of the progress
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let mut command = folder.command("runs");
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+    assert!(folder.path().join("runs/small/report/index.html").exists());
 }

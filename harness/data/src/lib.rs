@@ -9,6 +9,15 @@
 //! | [`fetch`] | downloads and imports by `datasets.lock`, and their verification |
 //! | [`inspect`](mod@inspect) | what is in a file or folder |
 
+/// Prints a line on standard error. A reader that goes away ends the printing and nothing else.
+#[macro_export]
+macro_rules! tell {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
+
 pub mod datasets;
 pub mod error;
 pub mod features;

@@ -18,6 +18,7 @@
 //!   - mamba                        # short for {kind: mamba}
 //! train: {streams: 16}             # for every cell
 //! report: {reference: small_lstm}  # the model that tables compare with; `rates_from: GRID` names who chose learning rates
+//! resources: {time: "04:00:00", memory: 8G, cpus: 4}   # what one cell gets on a cluster
 //! energy: horowitz-2014-fp32       # prices of operations: a known list, or a .yaml file beside this one
 //! seeds: [1, 2, 3]                 # default [1]; one number means that seed
 //! sweep:
@@ -71,7 +72,7 @@ use path::Names;
 use std::path::Path;
 use sweep::Sweep;
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "experiment",
     "description",
     "task",
@@ -83,6 +84,7 @@ const KEYS: [&str; 12] = [
     "scale",
     "scales",
     "report",
+    "resources",
     "energy",
 ];
 
@@ -98,6 +100,8 @@ pub struct Grid {
     pub description: Option<String>,
     /// The `report` mapping, as written.
     pub report: Option<Node>,
+    /// The `resources` mapping, as written.
+    pub resources: Option<Node>,
     /// The cost model, as written.
     pub energy: Option<Node>,
     origin: Origin,
@@ -205,6 +209,7 @@ impl Grid {
             experiment: experiment_name(experiment, sources)?,
             description: root.get("description").map(|node| read(node, sources)).transpose()?,
             report: root.get("report").cloned(),
+            resources: root.get("resources").cloned(),
             energy: root.get("energy").cloned(),
             origin: root.origin,
             train: root.get("train").map(|node| read::expect_map(node, "`train`", sources)).transpose()?,

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bim::time_differences::Quantity;
-use rayon::prelude::*;
 
 use data::error::DataResult;
 use rows::LayerRow;
@@ -56,16 +55,16 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
             let measures = |row: &ResultRow| row.config.get(FURTHEST).is_some_and(|most| most != "0");
             let cells: BTreeMap<&String, bool> =
                 new.iter().filter(|row| row.metric.is_some()).map(|row| (&row.cell, measures(row))).collect();
-            let read = cells.into_par_iter().map(|(cell, measures)| {
+            // one after another: Polars has threads of its own, and waiting for them from ours would nest without end
+            for (cell, measures) in cells {
                 let folder = dir.join("cells").join(cell);
                 let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
-                let evals = if evals.exists() { Some(read_rows(&evals)?) } else { None };
-                let layers = if measures && layers.exists() { Some(differences(read_rows(&layers)?)) } else { None };
-                Ok((cell.clone(), evals, layers))
-            });
-            for (cell, evals, differences) in read.collect::<DataResult<Vec<_>>>()? {
-                loaded.evals.extend(evals.map(|evals| (cell.clone(), evals)));
-                loaded.differences.extend(differences.map(|differences| (cell, differences)));
+                if evals.exists() {
+                    loaded.evals.insert(cell.clone(), read_rows(&evals)?);
+                }
+                if measures && layers.exists() {
+                    loaded.differences.insert(cell.clone(), differences(read_rows(&layers)?));
+                }
             }
         }
         loaded.rows.extend(new);

@@ -117,7 +117,8 @@ pub fn write_results(path: &Path, rows: &[ResultRow], meta: &Metadata) -> DataRe
 const DIGEST: &str = "rows_sha256";
 
 /// A digest of all that the rows say.
-fn digest(rows: &[ResultRow]) -> String {
+#[must_use]
+pub fn digest(rows: &[ResultRow]) -> String {
     let mut sha = Sha256::new();
     let (mut text, mut config) = (String::new(), None);
     for row in rows {

@@ -2,6 +2,7 @@
 
 mod data;
 mod inspect;
+mod launch;
 mod list;
 mod mini;
 
@@ -16,14 +17,17 @@ use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use learner::product::InstructionSet;
 
+use crate::cluster;
 use crate::error::{Error, Result, exit};
-use crate::plan::{OpenTasks, Plan, memory_floor};
+use crate::plan::{OpenTasks, Plan, PlannedCell, memory_floor};
 use crate::progress::Display;
-use crate::schedule::{Attempt, Build, Context, Pool, attempt, device_name, table, work, worker};
-use crate::store::seal::Stored;
+use crate::schedule::{Attempt, Build, Context, Pool, Worked, attempt, device_name, table, work, worker};
+use crate::store::seal::{self, Stored};
 use crate::store::{Cause, CellDir, Outcome, Status};
 use ::data::fetch::report::Mode;
 use grid::Selection;
+use rows::results::ResultRow;
+use serde::{Deserialize, Serialize};
 
 /// Runs experiment grids, records every step to Parquet, and renders comparison tables.
 #[derive(Parser)]
@@ -55,6 +59,9 @@ enum Command {
     Report(ReportArgs),
     /// Run one cell of a plan
     Worker(WorkerArgs),
+    /// Submit the cells of a grid to a cluster
+    #[command(subcommand)]
+    Launch(LaunchCommand),
     /// Datasets
     #[command(subcommand)]
     Data(DataCommand),
@@ -122,9 +129,9 @@ struct WorkerArgs {
     /// Plan file of a run directory
     #[arg(long)]
     plan: PathBuf,
-    /// Which cell of it, from 0
-    #[arg(long, required_unless_present = "serve")]
-    index: Option<usize>,
+    /// Which cell of it, from 0; several with commas between them, one after another
+    #[arg(long, value_delimiter = ',', required_unless_present = "serve")]
+    index: Vec<usize>,
     /// Take cells from standard input until it ends
     #[arg(long, hide = true, conflicts_with = "index")]
     serve: bool,
@@ -159,6 +166,12 @@ struct ReportArgs {
 }
 
 #[derive(Subcommand)]
+enum LaunchCommand {
+    /// Write the plan and array scripts, submit them, and return; `harness run` on the same folder collects
+    Slurm(Box<launch::SlurmArgs>),
+}
+
+#[derive(Subcommand)]
 enum DataCommand {
     /// Show the datasets, their licences and sizes, and what of them is there
     List(data::ListArgs),
@@ -189,6 +202,7 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
         Command::Worker(args) => work_alone(args, mode, build),
+        Command::Launch(LaunchCommand::Slurm(args)) => launch::slurm(args),
         Command::List(args) => Ok(list::run(args)),
         Command::Data(DataCommand::List(args)) => data::list(args),
         Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
@@ -200,7 +214,7 @@ pub fn main(build: &Build) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("{e}");
+            ::data::tell!("{e}");
             ExitCode::from(e.exit_code())
         }
     }
@@ -265,17 +279,16 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     for plan in &plans {
         let run = select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
         // before anything is trained: a folder that cannot be written is a wrong command line
-        plan.write(&run, args.replace).map_err(|e| match e {
-            Error::Io { path, source } => {
-                Error::Usage(format!("{}: {source}\n  next: choose another folder with --out", path.display()))
-            }
-            other => other,
-        })?;
+        plan.write(&run, args.replace).map_err(unwritable)?;
+        let active = cluster::settle(plan, &run)?;
         let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
         let display = Display::new(mode, plan.cells.iter().filter(|cell| cell.selected).count() as u64);
-        let statuses = work(plan, &context, &pool, &display)?;
-        let rows = table::refresh(&run, &statuses)?;
-        crate::say_on!("{}", write_report(&[report::Stored::Run { dir: run.clone(), rows }], &run)?);
+        let Worked { statuses, any } = work(plan, &context, &pool, &active, &display)?;
+        let held = table::lock(&run)?;
+        let rows = table::refresh(&run, &statuses, &held)?;
+        let stored = report::Stored::Run { dir: run.clone(), rows };
+        crate::say_on!("{}", if any { write_report(&[stored], &run)? } else { last_report(stored, &run)? });
+        drop(held);
         display.total(&run, &statuses);
         let done =
             |cell: &crate::plan::PlannedCell| statuses.get(&cell.id).is_some_and(|s| s.outcome == Outcome::Completed);
@@ -284,6 +297,16 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
         }
     }
     Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { code })
+}
+
+/// An output that cannot be written is a wrong command line.
+fn unwritable(e: Error) -> Error {
+    match e {
+        Error::Io { path, source } => {
+            Error::Usage(format!("{}: {source}\n  next: choose another folder with --out", path.display()))
+        }
+        other => other,
+    }
 }
 
 /// A folder's name from the command line.
@@ -310,38 +333,50 @@ fn work_alone(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
     let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit };
-    let Some(index) = args.index else {
+    if args.serve {
         worker::serve(&context, &interrupt)?;
         return Ok(exit::DONE);
-    };
-    let plan = Plan::read(&args.plan)?;
-    let (Some(cell), Some(name)) = (plan.cells.get(index), plan.names().into_iter().nth(index)) else {
-        let have = plan.cells.len();
-        return Err(Error::Usage(format!("--index {index}: {} has {have} cells, from 0", args.plan.display())));
-    };
-    if !cell.id.bytes().all(|byte| byte.is_ascii_hexdigit()) || cell.id.is_empty() {
-        return Err(Error::Usage(format!("{}: cell {index} has no id of a cell", args.plan.display())));
     }
+    let (plan, mut code) = (Plan::read(&args.plan)?, exit::DONE);
+    let (names, mut open) = (plan.names(), OpenTasks::new());
+    for &index in &args.index {
+        let (Some(cell), Some(name)) = (plan.cells.get(index), names.get(index)) else {
+            let have = plan.cells.len();
+            return Err(Error::Usage(format!("--index {index}: {} has {have} cells, from 0", args.plan.display())));
+        };
+        if !cell.id.bytes().all(|byte| byte.is_ascii_hexdigit()) || cell.id.is_empty() {
+            return Err(Error::Usage(format!("{}: cell {index} has no id of a cell", args.plan.display())));
+        }
+        code = code.max(one_of_plan(cell, name, &context, &mut open, mode)?);
+        if interrupt.load(Ordering::Relaxed) {
+            return Ok(exit::INTERRUPTED);
+        }
+    }
+    Ok(code)
+}
+
+/// Runs a cell in this process, unless it is finished or another process has it.
+fn one_of_plan(cell: &PlannedCell, name: &str, context: &Context<'_>, open: &mut OpenTasks, mode: Mode) -> Result<u8> {
     let display = Display::new(mode, 1);
-    let dir = CellDir::open(run, &cell.id)?;
+    let dir = CellDir::open(context.run, &cell.id)?;
     let known = dir.status_mark();
     if let Stored::Whole(status) = dir.checked_status()?
         && status.outcome.is_final()
     {
-        display.cached(cell, &name, &status);
+        display.cached(cell, name, &status);
         return Ok(code_of(&status));
     }
-    let bar = display.start(&name);
-    let done = attempt(cell, known.as_deref(), &context, &mut OpenTasks::new(), &mut |progress| bar.update(progress))?;
+    let bar = display.start(name);
+    let done = attempt(cell, known.as_deref(), context, open, &mut |progress| bar.update(progress))?;
     drop(bar);
     Ok(match done {
         Attempt::Held => {
-            display.note(&name, "another process works on it");
+            display.note(name, "another process works on it");
             exit::SOME_FAILED
         }
         Attempt::Done(status) => {
-            display.finished(cell, &name, &status);
-            if status.outcome == Outcome::Interrupted { exit::INTERRUPTED } else { code_of(&status) }
+            display.finished(cell, name, &status);
+            code_of(&status)
         }
     })
 }
@@ -357,7 +392,7 @@ fn catch_signals(interrupt: &Arc<AtomicBool>) -> Result<()> {
             // asked twice: no checkpoint, at once; what was finished is on disk
             std::process::exit(i32::from(exit::INTERRUPTED));
         }
-        eprintln!("stopping after this step; a checkpoint will be written (again to stop at once)");
+        ::data::tell!("stopping after this step; a checkpoint will be written (again to stop at once)");
     })
     .map_err(|e| Error::Usage(format!("signals cannot be caught: {e}")))
 }
@@ -458,9 +493,46 @@ fn compute_report(stored: &[report::Stored]) -> Result<report::Report> {
     Ok(report::compute(&report::load(stored)?, &report::Paper::embedded()?))
 }
 
+/// What is printed of a run directory whose cells were all finished before: as the last time, if its report was rendered from the same
+/// rows by the same program, and rendered again if not.
+fn last_report(stored: report::Stored, dir: &Path) -> Result<String> {
+    let report::Stored::Run { rows, .. } = &stored else { return write_report(&[stored], dir) };
+    let of = Rendered::key(rows);
+    let known: Option<Rendered> = seal::read(&dir.join(RENDERED))?.whole();
+    match known {
+        Some(Rendered { key, text }) if key == of && dir.join("report/index.html").is_file() => Ok(text),
+        _ => write_report(&[stored], dir),
+    }
+}
+
+/// Where it is kept what a report was rendered from.
+const RENDERED: &str = "report/.rendered.json";
+
+/// What a report was rendered from, and what was printed of it.
+#[derive(Serialize, Deserialize)]
+struct Rendered {
+    key: String,
+    text: String,
+}
+
+impl Rendered {
+    /// Of the rows and of the program's file.
+    fn key(rows: &[ResultRow]) -> String {
+        let program = std::env::current_exe().and_then(std::fs::metadata);
+        let program = program.map(|file| (file.len(), file.modified().ok())).ok();
+        format!("{} {program:?}", rows::results::digest(rows))
+    }
+}
+
 /// Renders every format of one report over these results and returns the table for the terminal.
 fn write_report(stored: &[report::Stored], out: &Path) -> Result<String> {
     let report = compute_report(stored)?;
     report::write_all(out, &report)?;
-    Ok(report::terminal(&report)?)
+    let text = report::terminal(&report)?;
+    if let [report::Stored::Run { dir, rows }] = stored
+        && dir == out
+    {
+        seal::write(&out.join(RENDERED), &Rendered { key: Rendered::key(rows), text: text.clone() })?;
+    }
+    Ok(text)
 }

@@ -25,6 +25,7 @@ pub(crate) use {say, say_on};
 
 mod cell;
 pub mod cli;
+mod cluster;
 mod error;
 mod feed;
 pub mod measure;

@@ -16,11 +16,11 @@ use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
 use crate::run::{cost, segments_for};
+use crate::schedule::table;
 use crate::store::CellDir;
 use crate::store::seal::{self, Stored};
 use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
-use data::files::Held;
 use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id};
 
 /// Version of `plan.json`.
@@ -193,8 +193,7 @@ impl Plan {
     /// `Usage` for a plan that is refused, `Io` if the system refuses.
     pub fn write(&self, run: &Path, replace: bool) -> Result<PathBuf> {
         std::fs::create_dir_all(run).map_err(Error::io(run))?;
-        let lock = run.join(".lock");
-        let _held = Held::wait(&lock).map_err(Error::io(&lock))?;
+        let _held = table::lock(run)?;
         let path = run.join("plan.json");
         let planned: HashSet<&str> = self.cells.iter().map(|cell| cell.id.as_str()).collect();
         // what is stored of a plan that cannot be read is found again by the ids of its cells

@@ -54,8 +54,8 @@ impl Display {
     /// Something about a cell that goes on.
     pub fn note(&self, name: &str, text: &str) {
         match self.mode {
-            Mode::Quiet => eprintln!("{name}: {text}"),
-            Mode::Json => eprintln!("{}", serde_json::json!({"event": "note", "name": name, "note": text})),
+            Mode::Quiet => data::tell!("{name}: {text}"),
+            Mode::Json => data::tell!("{}", serde_json::json!({"event": "note", "name": name, "note": text})),
             Mode::Human => self.print(&format!("{name}: {text}")),
         }
     }
@@ -70,7 +70,7 @@ impl Display {
         match self.mode {
             Mode::Quiet => {}
             Mode::Json => {
-                eprintln!("{}", serde_json::json!({"event": "total", "run": run, "cells": counts, "report": report}));
+                data::tell!("{}", serde_json::json!({"event": "total", "run": run, "cells": counts, "report": report}));
             }
             Mode::Human => self.print(&format!("report: {}", report.display())),
         }
@@ -88,7 +88,7 @@ impl Display {
                     "reason": status.reason, "cause": status.cause, "train_s": status.train_s, "note": note,
                     "metrics": metrics,
                 });
-                eprintln!("{value}");
+                data::tell!("{value}");
             }
             Mode::Human => {
                 let name_of_main = cell.config.task.info().metrics.first().copied().unwrap_or_default();
@@ -105,7 +105,7 @@ impl Display {
 
     fn print(&self, text: &str) {
         if self.bars.is_hidden() {
-            eprintln!("{text}");
+            data::tell!("{text}");
         } else {
             // a bar that cannot be drawn over must not end the run
             let _ = self.bars.println(text);

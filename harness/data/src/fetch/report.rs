@@ -62,7 +62,7 @@ impl Report {
         let value = serde_json::json!({"event": "failed", "dataset": item.dataset, "name": item.name, "error": text});
         match self.mode {
             // an error is no progress: it is told even when quiet
-            Mode::Json => eprintln!("{value}"),
+            Mode::Json => crate::tell!("{value}"),
             Mode::Human | Mode::Quiet => self.line(&format!("error: {} {}: {text}", item.dataset, item.name)),
         }
     }
@@ -70,7 +70,7 @@ impl Report {
     /// Something to know. It is told even when quiet: nothing is done in silence that a reader of results should know.
     pub fn notice(&self, text: &str) {
         match self.mode {
-            Mode::Json => eprintln!("{}", serde_json::json!({"event": "notice", "text": text})),
+            Mode::Json => crate::tell!("{}", serde_json::json!({"event": "notice", "text": text})),
             Mode::Human | Mode::Quiet => self.line(&format!("notice: {text}")),
         }
     }
@@ -83,14 +83,14 @@ impl Report {
     fn say(&self, value: &serde_json::Value, text: &str) {
         match self.mode {
             Mode::Quiet => {}
-            Mode::Json => eprintln!("{value}"),
+            Mode::Json => crate::tell!("{value}"),
             Mode::Human => self.line(text),
         }
     }
 
     fn line(&self, text: &str) {
         if self.bars.is_hidden() || self.bars.println(text).is_err() {
-            eprintln!("{text}");
+            crate::tell!("{text}");
         }
     }
 }

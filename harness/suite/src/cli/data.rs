@@ -168,7 +168,7 @@ pub(super) fn verify(args: &VerifyArgs, mode: Mode) -> Result<u8> {
     let (wrong, missing) = (count(Verdict::Wrong), count(Verdict::Missing));
     if mode != Mode::Quiet {
         let (ok, unknown) = (count(Verdict::Ok), count(Verdict::Unknown));
-        eprintln!("{ok} ok, {wrong} wrong, {missing} missing, {unknown} unknown in {}", data.display());
+        ::data::tell!("{ok} ok, {wrong} wrong, {missing} missing, {unknown} unknown in {}", data.display());
     }
     Ok(if wrong + missing == 0 { exit::DONE } else { exit::DATA })
 }

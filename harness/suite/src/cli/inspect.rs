@@ -27,7 +27,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8> {
                 if let Report::Folder(folder) = &report {
                     for problem in &folder.problems {
                         code = exit::DATA;
-                        eprintln!("error: {}", problem.message);
+                        ::data::tell!("error: {}", problem.message);
                     }
                 }
                 if args.json {
@@ -38,7 +38,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8> {
             }
             Err(error) => {
                 code = exit::DATA;
-                eprintln!("error: {error}");
+                ::data::tell!("error: {error}");
             }
         }
     }

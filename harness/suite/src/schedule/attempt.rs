@@ -195,7 +195,7 @@ fn resume(dir: &CellDir, meta: &Metadata, trace: &mut Trace) -> Result<(PartWrit
 fn note(dir: &CellDir, trace: &mut Trace, damage: &[String], done: &str) {
     for problem in damage {
         let text = format!("damaged: {problem}; {done}");
-        eprintln!("{text}");
+        data::tell!("{text}");
         dir.log(&text);
         trace.notes.push(text);
     }

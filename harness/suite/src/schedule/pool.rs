@@ -65,18 +65,39 @@ struct Slot<'a> {
     started: u64,
 }
 
-/// Runs every selected cell that is not finished; what is known of the selected cells afterwards, by id.
+/// What became of the selected cells.
+pub struct Worked {
+    /// What is known of each, by id.
+    pub statuses: BTreeMap<String, Status>,
+    /// Whether there was anything to do.
+    pub any: bool,
+}
+
+/// Runs every selected cell that is not finished and not submitted `elsewhere`, where words by id say what is known of it.
 ///
 /// # Errors
 /// If workers cannot be started or files cannot be read; what goes wrong inside a cell becomes its outcome instead.
-pub fn work(plan: &Plan, context: &Context<'_>, pool: &Pool, display: &Display) -> Result<BTreeMap<String, Status>> {
+pub fn work(
+    plan: &Plan,
+    context: &Context<'_>,
+    pool: &Pool,
+    elsewhere: &BTreeMap<String, String>,
+    display: &Display,
+) -> Result<Worked> {
     let names = plan.names();
-    let (statuses, waiting) = sort_out(plan, &names, context, pool, display)?;
+    let (mut statuses, mut waiting) = sort_out(plan, &names, context, pool, display)?;
+    waiting.retain(|task| {
+        let Some(words) = elsewhere.get(&task.cell.id) else { return true };
+        display.note(task.name, words);
+        statuses.insert(task.cell.id.clone(), skipped(task.cell, words));
+        false
+    });
     let (reports, inbox) = channel();
+    let any = !waiting.is_empty();
     let slots = (0..pool.jobs.min(waiting.len())).map(|_| Slot::default()).collect();
     let mut work = Work { context, pool, display, statuses, waiting, slots, reports, stopped: false };
     work.until_done(&inbox)?;
-    Ok(work.statuses)
+    Ok(Worked { statuses: work.statuses, any })
 }
 
 /// What is finished, with its outcome, and what is to be done.
@@ -321,6 +342,9 @@ impl<'a> Work<'a> {
     }
 
     fn finish(&mut self, task: &Task<'_>, status: Status) {
+        for note in &status.notes {
+            self.display.note(task.name, note);
+        }
         let failed = !matches!(status.outcome, Outcome::Completed | Outcome::Interrupted | Outcome::Skipped);
         self.stopped |= failed && self.pool.fail_fast;
         self.display.finished(task.cell, task.name, &status);

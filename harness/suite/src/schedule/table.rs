@@ -20,15 +20,22 @@ use rows::results::{ResultRow, write_results};
 
 use super::attempt::SPIKE_SPARSITY;
 
-/// The table of a run directory as its cells are now, written to `results.parquet` if that says something else. `known` holds what
-/// could not be written to a cell's folder.
+/// Takes a run directory's lock, under which its plan, its table and its report are written: whoever takes it last has read what all the
+/// others left.
+///
+/// # Errors
+/// If the system refuses.
+pub fn lock(run: &Path) -> Result<Held> {
+    let path = run.join(".lock");
+    Held::wait(&path).map_err(Error::io(&path))
+}
+
+/// The table of a run directory as its cells are now, written to `results.parquet` under the directory's lock. `known` holds what could
+/// not be written to a cell's folder.
 ///
 /// # Errors
 /// If there is no plan, or it is damaged, or the system refuses to read.
-pub fn refresh(run: &Path, known: &BTreeMap<String, Status>) -> Result<Vec<ResultRow>> {
-    // whoever finishes last has read what all the others left
-    let lock = run.join(".lock");
-    let _held = Held::wait(&lock).map_err(Error::io(&lock))?;
+pub fn refresh(run: &Path, known: &BTreeMap<String, Status>, _: &Held) -> Result<Vec<ResultRow>> {
     let rows = rows(run, known)?;
     write_results(&run.join("results.parquet"), &rows, &BTreeMap::from([("schema".to_owned(), "1".to_owned())]))?;
     Ok(rows)
