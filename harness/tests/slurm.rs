@@ -174,7 +174,7 @@ fn arrays_on_a_real_cluster() {
     assert_eq!(cells(&outcomes(&folder, "completed")), 200);
 
     // cells that are long enough to be met running
-    folder.grid(&format!("{GRID}seeds: [1, 2, 3]\n").replace("seen: 3_000", "seen: 3_000_000"));
+    folder.grid(&format!("{GRID}seeds: [1, 2, 3]\n").replace("seen: 3_000", "seen: 30_000_000"));
     let launched = cluster.launch(&folder, &["--name", "long"]);
     assert_eq!(launched.status.code(), Some(0), "{}", stderr(&launched));
     let job = stdout(&launched).trim().rsplit(' ').next().expect("a number").to_owned();
