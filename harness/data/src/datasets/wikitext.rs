@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 
+use crate::account::{Account, Kind};
 use crate::error::{At, DataError, DataResult};
+use crate::plain::{Plain, excerpt};
 
 /// What the token file holds where the Hub's rows hold an empty string.
 const EMPTY_LINE: &str = " \n";
@@ -64,26 +66,63 @@ pub struct Text {
 }
 
 /// Reads one split from `root`: `wiki.SPLIT.tokens` if it is there, otherwise the Hub's Parquet shards, which lie in
-/// `root` or in `root/wikitext-103-v1`.
+/// `root` or in `root/wikitext-103-v1`. A byte order mark and other line ends are mended, as is a last line without an end.
 ///
 /// # Errors
-/// `Missing` if neither layout, or not every shard, is there; `Corrupt` with the byte offset of invalid UTF-8, or with
-/// the row of a shard that is not a line; `Io` if the system refuses.
+/// `Missing` if neither layout, or not every shard, is there; `Corrupt` with the byte offset of what is not the dataset's
+/// text, or with the row of a shard that is not a line; `Io` if the system refuses.
 pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
+    read_split_telling(root, split, &mut Account::new())
+}
+
+/// [`read_split`], which tells `account` what it mended.
+///
+/// # Errors
+/// As [`read_split`].
+pub fn read_split_telling(root: &Path, split: Split, account: &mut Account) -> DataResult<Text> {
     let tokens = root.join(format!("wiki.{}.tokens", split.name()));
-    let bytes = if tokens.is_file() {
+    let (path, bytes) = if tokens.is_file() {
         let bytes = std::fs::read(&tokens).map_err(DataError::io(&tokens))?;
-        check_text(&tokens, &bytes)?;
-        bytes
+        (tokens, bytes)
     } else {
         let mut text = String::new();
-        for shard in shards(root, split, &tokens)? {
-            read_shard(&shard, &mut text)?;
+        let shards = shards(root, split, &tokens)?;
+        for shard in &shards {
+            read_shard(shard, &mut text)?;
         }
-        text.into_bytes()
+        (shards.into_iter().next().unwrap_or(tokens), text.into_bytes())
     };
+    account.expect(1);
+    let bytes = mend(&path, bytes, account)?.into_bytes();
     let fingerprint = crate::files::sha256_hex(&bytes);
     Ok(Text { bytes, fingerprint })
+}
+
+/// What a message about a text that is none of the dataset says.
+const EXPECTED: &str = "the text of WikiText-103, with a blank before each word; fetch the file again";
+
+/// The text of a token file, which `path` holds.
+///
+/// # Errors
+/// `Corrupt` with the byte offset of what is not text, and for a text without words or of which no line begins with a
+/// blank, as all of the dataset do.
+pub(crate) fn mend(path: &Path, bytes: Vec<u8>, account: &mut Account) -> DataResult<String> {
+    let wrong = |at: At, got: String| Err(DataError::corrupt(path, at, EXPECTED, got));
+    let length = bytes.len();
+    let place = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = Plain::of(path, bytes)?.told(&place, account);
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let Some(first) = lines.next() else {
+        return wrong(At::File, format!("{length} bytes without a word"));
+    };
+    if !first.starts_with(' ') && !lines.any(|line| line.starts_with(' ')) {
+        return wrong(At::Byte(0), format!("no line begins with a blank: `{}`", excerpt(first)));
+    }
+    if !text.ends_with('\n') {
+        account.add(Kind::Repaired, &place, "the end of its last line was missing; perhaps the file is cut");
+        text.push_str(if text.ends_with(' ') { "\n" } else { " \n" });
+    }
+    Ok(text)
 }
 
 /// The bytes of a token file as text.
@@ -259,6 +298,80 @@ mod tests {
         write_shard(&dir.path().join("train-00000-of-00003.parquet"), &[Some("")]);
         let error = read_split(dir.path(), Split::Train).unwrap_err().to_string();
         assert!(error.contains("one revision"), "{error}");
+    }
+
+    const CLEAN: &str = " \n = A = \n \n b <unk> Ω . \n \n";
+
+    fn read_as(bytes: &[u8]) -> (Result<Text, String>, Account) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("wiki.test.tokens"), bytes).unwrap();
+        let mut account = Account::new();
+        let text = read_split_telling(dir.path(), Split::Test, &mut account);
+        (text.map_err(|error| error.to_string()), account)
+    }
+
+    #[test]
+    fn marks_line_ends_and_a_missing_end_are_mended_and_told() {
+        let clean = read_as(CLEAN.as_bytes());
+        assert_eq!((clean.0.as_ref().unwrap().bytes.as_slice(), clean.1.notices()), (CLEAN.as_bytes(), &[][..]));
+        let crlf = CLEAN.replace('\n', "\r\n");
+        let marked = format!("\u{FEFF}{CLEAN}");
+        let unended = CLEAN.trim_end_matches('\n').to_owned();
+        let all = format!("\u{FEFF}{}", crlf.trim_end_matches(['\r', '\n']));
+        let half = CLEAN.replacen('\n', "\r\n", 2);
+        for (bytes, told) in [(crlf, 1), (marked, 1), (unended, 1), (all, 3), (half, 1), (CLEAN.replace('\n', "\r"), 1)]
+        {
+            let (text, account) = read_as(bytes.as_bytes());
+            assert_eq!(text.as_ref(), clean.0.as_ref(), "{bytes:?}");
+            assert_eq!(account.count(Kind::Repaired), told, "{:?}", account.notices());
+            assert_eq!(account.notices()[0].place, "wiki.test.tokens");
+        }
+        let (text, account) = read_as(b" a b\n c");
+        assert_eq!((text.unwrap().bytes, account.count(Kind::Repaired)), (b" a b\n c \n".to_vec(), 1));
+    }
+
+    #[test]
+    fn damaged_downloads_are_refused() {
+        for (bytes, place) in [
+            (&b""[..], ": 0 bytes without a word"),
+            (b" ", ": 1 bytes without a word"),
+            (b" \n \n\t\n", ": 6 bytes without a word"),
+            (b"\xEF\xBB\xBF\r\n", ": 5 bytes without a word"),
+            (b" \n = A = \n \0\0", " at byte 11: a zero byte, the first of 2"),
+            (&[0; 700], " at byte 0: a zero byte"),
+            (b" a \n b\0 \n", " at byte 6: a zero byte"),
+            (b"<html><body>503 Service Unavailable</body></html>\n", " at byte 0: a page of markup"),
+            (b"\n<!doctype html>\n<html>\n  <p>\n", " at byte 0: a page of markup"),
+            (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", " at byte 0: a page of markup"),
+            (b"404: Not Found", " at byte 0: no line begins with a blank: `404: Not Found`"),
+            (b"{\"message\": \"\x1b[2J\"}", " at byte 0: no line begins with a blank: `{"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", " at byte 0: no line begins"),
+            (b"\xFF\xFE \0a\0", " at byte 0: UTF-16"),
+        ] {
+            let (text, _) = read_as(bytes);
+            let error = text.unwrap_err();
+            assert!(error.contains(&format!("wiki.test.tokens{place}")), "{place}: {error}");
+            assert!(
+                error.contains("expected: ") && error.contains("fetch the file again") && !error.contains('\x1b'),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn shards_are_judged_like_token_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = dir.path().join("test-00000-of-00001.parquet");
+        for rows in [vec![], vec![Some("")], vec![Some(" \n"), Some("")], vec![Some(" a\0 \n")], vec![Some("<html>\n")]]
+        {
+            write_shard(&shard, &rows);
+            let error = read_split(dir.path(), Split::Test).unwrap_err().to_string();
+            assert!(error.contains("test-00000-of-00001.parquet") && error.contains("again"), "{rows:?}: {error}");
+        }
+        write_shard(&shard, &[Some(" a \r\n"), Some(""), Some(" b \r\n")]);
+        let mut account = Account::new();
+        let text = read_split_telling(dir.path(), Split::Test, &mut account).unwrap();
+        assert_eq!((text.bytes.as_slice(), account.count(Kind::Repaired)), (&b" a \n \n b \n"[..], 1));
     }
 
     #[test]
