@@ -236,6 +236,81 @@ mod tests {
         assert_ne!(Split::open(dir.path(), "dev-clean").unwrap().fingerprint(), before);
     }
 
+    #[test]
+    fn transcripts_that_went_through_other_programs_are_read_and_told() {
+        let (dir, chapter) = dataset();
+        let clean = Split::open(dir.path(), "dev-clean").unwrap();
+        assert!(clean.account.notices().is_empty());
+        for (text, told) in [
+            ("12-345-0001 IT'S B\r\n12-345-0000 A\r\n", 1),
+            ("\u{FEFF}12-345-0001 IT'S B\n12-345-0000 A\n", 1),
+            ("12-345-0001 IT'S B\n\n  \n12-345-0000 A", 1),
+            ("12-345-0001 IT'S B \n12-345-0000 A\t\n", 1),
+            ("\u{FEFF}12-345-0001 IT'S B  \r\n\r\n12-345-0000 A", 4),
+        ] {
+            std::fs::write(chapter.join("12-345.trans.txt"), text).unwrap();
+            let split = Split::open(dir.path(), "dev-clean").unwrap();
+            assert_eq!((&split.utterances, split.fingerprint()), (&clean.utterances, clean.fingerprint()), "{text:?}");
+            assert_eq!(split.account.count(Kind::Repaired), told, "{:?}", split.account.notices());
+            assert_eq!(split.account.notices()[0].place, "dev-clean/12/345/12-345.trans.txt");
+        }
+        for (text, message) in [
+            ("", "trans.txt: 0 bytes without a word"),
+            ("\n \n", "without a word"),
+            ("<html><body>404</body></html>", "at byte 0: a page of markup"),
+            ("12-345-0000 A\0\n", "at byte 13: a zero byte"),
+            ("Not found", "trans.txt:1: `Not found`"),
+        ] {
+            std::fs::write(chapter.join("12-345.trans.txt"), text).unwrap();
+            let error = Split::open(dir.path(), "dev-clean").unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("fetch the file again"), "{text:?}: {error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_utterance_is_told() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::symlink;
+
+        let (dir, chapter) = dataset();
+        let clean = Split::open(dir.path(), "dev-clean").unwrap();
+        let put = |path: PathBuf| std::fs::write(path, b"\0\x05\x16\x07").unwrap();
+        let kinds: [&dyn Fn(); 5] = [
+            &|| {
+                ["._12-345-0000.flac", ".DS_Store", "Thumbs.db"]
+                    .map(|name| chapter.join(name))
+                    .into_iter()
+                    .for_each(put)
+            },
+            &|| put(chapter.join(std::ffi::OsStr::from_bytes(b"12-345-\xFF.flac"))),
+            &|| {
+                ["12-345-0009.flac.partial-7-1", "12-345-0009.flac.part", ".12-345-0009.flac"]
+                    .map(|name| chapter.join(name))
+                    .into_iter()
+                    .for_each(put)
+            },
+            &|| {
+                symlink("..", dir.path().join("dev-clean/12/77")).unwrap();
+                symlink(".", dir.path().join("dev-clean/78")).unwrap();
+                symlink("79", dir.path().join("dev-clean/79")).unwrap();
+            },
+            &|| std::fs::create_dir_all(dir.path().join("dev-clean/12 (copy)/345")).unwrap(),
+        ];
+        let mut told = 0;
+        for (make, more) in kinds.into_iter().zip([3, 1, 3, 2, 1]) {
+            make();
+            told += more;
+            let split = Split::open(dir.path(), "dev-clean").unwrap();
+            assert_eq!(split.utterances, clean.utterances);
+            assert_eq!((split.account.count(Kind::Foreign), split.account.items()), (told, 2), "{:?}", split.account);
+        }
+        // a speaker on another disk is a speaker
+        std::fs::rename(dir.path().join("dev-clean/12"), dir.path().join("elsewhere")).unwrap();
+        symlink("../elsewhere", dir.path().join("dev-clean/12")).unwrap();
+        assert_eq!(Split::open(dir.path(), "dev-clean").unwrap().utterances, clean.utterances);
+    }
+
     type Change<'a> = &'a dyn Fn(&Path);
 
     #[test]
