@@ -77,6 +77,9 @@ fn exit_codes_and_messages() {
     assert_eq!(program.run(&["fetch", "--form", "g"]).0, 2);
     assert_eq!(program.run(&["fetch", "--only", "z"]).0, 2);
     assert_eq!(program.run(&["verify", "d"]).0, 4);
+    let (code, _, err) = program.run(&["verify"]);
+    assert!(code == 4 && err.contains("check --data"), "the data directory is not there: {err}");
+    std::fs::create_dir(program.data()).unwrap();
     assert_eq!(program.run(&["verify"]).0, 0);
     let (code, out, _) = program.run(&["fetch", "--dry-run"]);
     assert!(code == 0 && out.contains(&url) && server.ranges("/a").is_empty(), "{out}");

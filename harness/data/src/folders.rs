@@ -65,8 +65,8 @@ pub(crate) fn entries(folder: &Path, root: &Path, account: &mut Account) -> Data
 pub(crate) fn foreign(name: &OsStr) -> Option<&'static str> {
     let Some(name) = name.to_str() else { return Some("a name that is not UTF-8") };
     let lower = name.to_ascii_lowercase();
-    if lower.contains(PARTIAL) || lower.contains(".part-") || lower.ends_with(".part") || lower.ends_with(".part.json")
-    {
+    let unfinished = [PARTIAL, ".part-"].iter().any(|part| lower.contains(part));
+    if unfinished || [".part", ".part.json"].iter().any(|end| lower.ends_with(end)) {
         return Some("what a killed process left unfinished");
     }
     if name.starts_with('.') {

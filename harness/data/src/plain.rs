@@ -48,7 +48,7 @@ impl Plain {
         }
         let skipped = if bytes.starts_with(MARK) { MARK.len() } else { 0 };
         if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
-            let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
+            let zeros = bytes.split(|&byte| byte == 0).count() - 1;
             return wrong(at, "text, which has no zero bytes", format!("a zero byte, the first of {zeros}"));
         }
         if skipped > 0 {
@@ -90,7 +90,7 @@ pub(crate) fn excerpt(text: &str) -> String {
     crate::account::inert(start.lines().next().unwrap_or_default())
 }
 
-/// Whether a text begins as pages of HTML and XML do. `<unk>` and the like are words of WikiText.
+/// Whether a text begins as pages of HTML and XML do. `<unk>` and the like are words of the dataset's.
 fn is_markup(text: &str) -> bool {
     const WORDS: [&str; 2] = ["<unk>", "<eos>"];
     let start = text.trim_start();

@@ -249,7 +249,9 @@ fn read_list(root: &Path, name: &str, account: &mut Account) -> DataResult<Optio
 fn tell_unlisted(root: &Path, case: &str, listed: &HashSet<&str>, account: &mut Account) -> DataResult<()> {
     for entry in folders::entries(&root.join(case), root, account)? {
         let name = format!("{case}/{}", entry.name);
-        if entry.name.ends_with(".edf") && !listed.contains(name.as_str()) {
+        if entry.path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("edf"))
+            && !listed.contains(name.as_str())
+        {
             account.add(Fate::Foreign, name, "a recording that RECORDS does not list");
         }
     }

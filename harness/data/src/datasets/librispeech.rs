@@ -281,14 +281,14 @@ mod tests {
                 ["._12-345-0000.flac", ".DS_Store", "Thumbs.db"]
                     .map(|name| chapter.join(name))
                     .into_iter()
-                    .for_each(put)
+                    .for_each(put);
             },
             &|| put(chapter.join(std::ffi::OsStr::from_bytes(b"12-345-\xFF.flac"))),
             &|| {
                 ["12-345-0009.flac.partial-7-1", "12-345-0009.flac.part", ".12-345-0009.flac"]
                     .map(|name| chapter.join(name))
                     .into_iter()
-                    .for_each(put)
+                    .for_each(put);
             },
             &|| {
                 symlink("..", dir.path().join("dev-clean/12/77")).unwrap();

@@ -154,7 +154,9 @@ impl PtbXl {
         }
         let mut account = Account::new();
         for (name, mended) in [(STATEMENTS, first.mended), (DATABASE, table.mended)] {
-            mended.into_iter().for_each(|what| account.add(Kind::Repaired, name, what));
+            for what in mended {
+                account.add(Kind::Repaired, name, what);
+            }
         }
         Ok(Self { root: root.to_owned(), labelling, classes: statements.classes, entries, account })
     }

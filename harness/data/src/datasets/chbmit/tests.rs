@@ -163,6 +163,8 @@ fn electrodes() -> Vec<&'static str> {
     found
 }
 
+type Change<'a> = &'a dyn Fn(&str) -> String;
+
 #[test]
 fn labels_by_other_names_give_the_montage_and_are_told() {
     let dataset = Dataset::new();
@@ -178,7 +180,7 @@ fn labels_by_other_names_give_the_montage_and_are_told() {
         |names: &[&str], change: &dyn Fn(&str) -> String| names.iter().map(|name| change(name)).collect::<Vec<_>>();
     // electrodes alone, against a reference, with what programs put around them, and by digits and old names
     let differences = read(&of(&electrodes(), &|e| format!("{e}-CS2")), 0);
-    let alone: [(&dyn Fn(&str) -> String, u64); 6] = [
+    let alone: [(Change<'_>, u64); 6] = [
         (&str::to_owned, 0),
         (&|e| format!("{e}-Ref"), 0),
         (&|e| format!("EEG {e}-REF"), 1),
@@ -190,7 +192,7 @@ fn labels_by_other_names_give_the_montage_and_are_told() {
         assert_eq!(read(&of(&electrodes(), change), told), differences);
     }
     let channels = read(&of(&montage::CHANNELS, &str::to_owned), 0);
-    let bipolar: [&dyn Fn(&str) -> String; 3] =
+    let bipolar: [Change<'_>; 3] =
         [&|c| c.replace('O', "0"), &|c| format!("EEG {c}"), &|c| c.replace("-O", "-0").replace('-', " - ")];
     for change in bipolar {
         assert_eq!(read(&of(&montage::CHANNELS, change), 1), channels);
@@ -241,7 +243,7 @@ fn lists_that_went_through_other_programs_are_read_and_told() {
         |data: &ChbMit| data.recordings().iter().map(|r| (r.name.clone(), r.seizures.clone())).collect::<Vec<_>>();
     let expected = seizures(&clean.open().unwrap());
     let lists = ["RECORDS", "RECORDS-WITH-SEIZURES", "chb12/chb12-summary.txt"];
-    let changes: [(&dyn Fn(String) -> String, u64); 4] = [
+    let changes: [(Change<'_>, u64); 4] = [
         (&|text| format!("\u{FEFF}{text}"), 3),
         (&|text| text.replace('\n', "\r\n"), 3),
         (&|text| text.replace('\n', "  \n\n \t\n"), 0),
@@ -250,7 +252,7 @@ fn lists_that_went_through_other_programs_are_read_and_told() {
     for (change, told) in changes {
         let dataset = Dataset::new();
         for list in lists {
-            dataset.write(list, change(std::fs::read_to_string(dataset.path(list)).unwrap()));
+            dataset.write(list, change(&std::fs::read_to_string(dataset.path(list)).unwrap()));
         }
         let data = dataset.open().unwrap();
         assert_eq!(seizures(&data), expected);

@@ -124,6 +124,8 @@ fn errors_carry_the_line() {
     assert!(matches!(PtbXl::open(dir.path()), Err(DataError::Missing { .. })));
 }
 
+type Change<'a> = &'a dyn Fn(&str) -> String;
+
 #[test]
 fn tables_that_went_through_other_programs_are_read_and_told() {
     let open = |change: &dyn Fn(&str) -> String| {
@@ -140,7 +142,7 @@ fn tables_that_went_through_other_programs_are_read_and_told() {
             .replace("diagnostic_class", "diagnostic_class ")
     };
     let all = |text: &str| format!("\u{FEFF}{}", ends(&rows(&blanks(text))));
-    let changes: [(&dyn Fn(&str) -> String, u64); 5] =
+    let changes: [(Change<'_>, u64); 5] =
         [(&|text| format!("\u{FEFF}{text}"), 2), (&ends, 2), (&rows, 2), (&blanks, 0), (&all, 6)];
     for (change, told) in changes {
         let data = open(change);

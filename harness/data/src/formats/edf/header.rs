@@ -213,7 +213,7 @@ impl Header {
     }
 
     /// The number of records, which the file must hold. What comes behind them is none of the file's content, as other
-    /// readers have it too: the published chb17b_69.edf ends with 256 zeros.
+    /// readers have it too: the published `chb17b_69.edf` ends with 256 zeros.
     fn count_records(&mut self, fixed: &Fields<'_>, file_bytes: u64) -> DataResult<()> {
         let said = fixed.whole(236, 8, "the number of records", -1..=i64::from(i32::MAX))?;
         let record_bytes = self.samples_per_record() * SAMPLE_BYTES;

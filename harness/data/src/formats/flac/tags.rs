@@ -1,15 +1,15 @@
 //! Tags that players put around a stream: ID3 in front and behind, APE and Lyrics3 behind.
 
-/// Bytes of the header, and of the footer, of a tag of ID3v2.
+/// Bytes of the header, and of the footer, of an `ID3v2` tag.
 const ID3V2_HEAD: usize = 10;
-/// Bytes of a tag of ID3v1, and of its extension that stands before it.
+/// Bytes of an `ID3v1` tag, and of its extension that stands before it.
 const ID3V1: usize = 128;
 const ID3V1_MORE: usize = 227;
 /// Bytes of the header, and of the footer, of an APE tag.
 const APE_HEAD: usize = 32;
 const APE: &[u8] = b"APETAGEX";
 
-/// Bytes of the tag of ID3v2 that `bytes` begin with, as it says itself; 0 if there is none.
+/// Bytes of the `ID3v2` tag that `bytes` begin with, as it says itself; 0 if there is none.
 pub(super) fn in_front(bytes: &[u8]) -> u64 {
     let Some(&[b'I', b'D', b'3', version, revision, flags, a, b, c, d]) = bytes.first_chunk::<ID3V2_HEAD>() else {
         return 0;

@@ -72,7 +72,7 @@ fn cuts_and_additions_are_found_where_they_are() {
     assert!(error(&open[..open.len() - 5]).contains("broken frame"));
 }
 
-/// An ID3v2 tag of so many bytes, with a footer or without.
+/// An `ID3v2` tag of so many bytes, with a footer or without.
 fn id3v2(length: u32, footer: bool) -> Vec<u8> {
     let size: Vec<u8> = (0..4).rev().map(|n| (length >> (7 * n)) as u8 & 0x7F).collect();
     let head = |name: &[u8]| [name, &[4, 0, u8::from(footer) << 4], &size].concat();

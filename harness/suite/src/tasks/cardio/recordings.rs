@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::tasks::Part;
+use data::account::{Account, Kind};
 use data::datasets::ptbxl::{self, Ecg, Labelling, PtbXl, Rate};
 use data::error::{At, DataError, DataResult};
 
@@ -47,8 +48,8 @@ pub(super) struct Recordings {
     /// One over the standard deviation, per lead.
     scale: [f64; LEADS],
     fingerprint: String,
-    /// Recordings of the chosen folds without a signal file.
-    missing: u64,
+    /// What was not taken as it was found; its items are the recordings of the chosen folds.
+    account: Account,
 }
 
 impl Recordings {
@@ -62,12 +63,15 @@ impl Recordings {
     ) -> DataResult<Self> {
         let data = PtbXl::open_with(root, labelling)?;
         let absent: std::collections::HashSet<usize> = data.missing(rate).into_iter().collect();
-        let mut missing = 0;
+        let mut account = data.account().clone();
         let mut chosen: [Vec<usize>; 3] = Default::default();
         for (chosen, folds) in chosen.iter_mut().zip(folds) {
             let listed = data.select(folds);
             chosen.extend(listed.iter().filter(|&index| !absent.contains(index)));
-            missing += (listed.len() - chosen.len()) as u64;
+            account.expect(listed.len() as u64);
+            for entry in listed.iter().filter(|index| absent.contains(index)).filter_map(|&i| data.entries().get(i)) {
+                account.add(Kind::Missing, entry.filename(rate), "its header or signal file is not there");
+            }
             if chosen.is_empty() {
                 return Err(DataError::corrupt(
                     &root.join(ptbxl::DATABASE),
@@ -81,7 +85,7 @@ impl Recordings {
         let pass = FirstPass { hold: bytes <= held_bytes, ..FirstPass::new(&data, rate)? };
         pass.run(&chosen).map(|(parts, statistics, fingerprint)| {
             let (mean, scale) = statistics.normaliser();
-            Self { data, rate, parts, mean, scale, fingerprint, missing }
+            Self { data, rate, parts, mean, scale, fingerprint, account }
         })
     }
 
@@ -102,7 +106,11 @@ impl Recordings {
     }
 
     pub(super) fn missing(&self) -> u64 {
-        self.missing
+        self.account.count(Kind::Missing)
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(super) fn len(&self) -> usize {
