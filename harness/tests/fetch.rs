@@ -69,6 +69,8 @@ fn exit_codes_and_messages() {
     let (server, body) = (Server::new(), bytes(2_000));
     let url = server.put("/a", Page::of(&body));
     let program = Program::new(&file(&url, "d/a", &format!("bytes = 2000\nsha256 = \"{}\"", sha256(&body))));
+    let (code, _, err) = program.run(&["verify"]);
+    assert!(code == 4 && err.contains("check --data"), "the data directory is not there: {err}");
     let (code, out, err) = program.run(&["list"]);
     assert!(code == 0 && out.contains("2.0 kB") && err.is_empty(), "{out}{err}");
     let (code, _, err) = program.run(&["fetch", "dd"]);
@@ -77,9 +79,6 @@ fn exit_codes_and_messages() {
     assert_eq!(program.run(&["fetch", "--form", "g"]).0, 2);
     assert_eq!(program.run(&["fetch", "--only", "z"]).0, 2);
     assert_eq!(program.run(&["verify", "d"]).0, 4);
-    let (code, _, err) = program.run(&["verify"]);
-    assert!(code == 4 && err.contains("check --data"), "the data directory is not there: {err}");
-    std::fs::create_dir(program.data()).unwrap();
     assert_eq!(program.run(&["verify"]).0, 0);
     let (code, out, _) = program.run(&["fetch", "--dry-run"]);
     assert!(code == 0 && out.contains(&url) && server.ranges("/a").is_empty(), "{out}");

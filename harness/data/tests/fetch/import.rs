@@ -67,6 +67,7 @@ fn each_file_gets_its_verdict() {
         assert!(error.contains("not found") && error.contains("check --data"), "{error}");
     }
     // nothing there: not missed unless it is named
+    std::fs::create_dir_all(bench.data()).unwrap();
     assert_eq!(verdicts(&verify(&bench, &lock, &[])), []);
     let missing = [("x.tgz", Verdict::Missing), ("d/a", Verdict::Missing), ("d/b", Verdict::Missing)];
     assert_eq!(verdicts(&verify(&bench, &lock, &["d"])), missing);
