@@ -69,14 +69,19 @@ fn derivation(labels: &[String], name: &str) -> Option<Derivation> {
     })
 }
 
-/// A label in capitals by the names that [`CHANNELS`] use: without blanks, the `EEG` (or `POL`) in front and dots behind;
-/// the letter O where a digit stands for it (`01`, `0Z`); T7, T8, P7 and P8 for what the ten-twenty system first called T3,
+/// A label in capitals by the names that [`CHANNELS`] use: without blanks, the `EEG` (or `POL`) in front, dots behind and
+/// the digit that programs add to labels that occur twice (`T8-P8-0`); with a hyphen between the electrodes; the letter O where a digit stands for it (`01`, `0Z`); T7, T8, P7 and P8 for what the ten-twenty system first called T3,
 /// T4, T5 and T6.
 fn usual(label: &str) -> String {
     let bare: String = label.chars().filter(|c| !c.is_whitespace()).map(|c| if c == '–' { '-' } else { c }).collect();
     let bare = ["EEG", "POL"].iter().find_map(|kind| bare.strip_prefix(kind)).unwrap_or(&bare);
     let bare = bare.trim_start_matches([':', '_']).trim_end_matches('.');
-    let parts = bare.split('-').map(|electrode| match electrode {
+    let bare = bare.replace('_', "-");
+    let once = match *bare.split('-').collect::<Vec<_>>() {
+        [plus, minus, number] if matches!(number.as_bytes(), [b'0'..=b'9']) => format!("{plus}-{minus}"),
+        _ => bare,
+    };
+    let parts = once.split('-').map(|electrode| match electrode {
         "01" => "O1",
         "02" => "O2",
         "0Z" => "OZ",
@@ -121,6 +126,9 @@ mod tests {
             ("POL T5", "P7"),
             ("T3-T5", "T7-P7"),
             ("FC5.", "FC5"),
+            ("T8-P8-1", "T8-P8"),
+            ("EEG_FP1_REF", "FP1-REF"),
+            ("FP1-0", "FP1-0"),
             ("EEG", ""),
             ("-", "-"),
             ("EKG1-CHIN", "EKG1-CHIN"),
