@@ -4,11 +4,14 @@
 //! uses the data shows the counts, and may refuse when too much is left out ([`Account::share_left_out`]).
 
 use std::fmt;
+use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{At, DataError, DataResult};
 
 /// What became of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Data that should be there and are not.
@@ -44,7 +47,7 @@ impl Kind {
 }
 
 /// One thing that was not taken as it was found.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Notice {
     /// What became of it.
     pub kind: Kind,
@@ -55,7 +58,7 @@ pub struct Notice {
 }
 
 /// Notices of one kind and reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// What became of them.
     pub kind: Kind,
@@ -135,6 +138,31 @@ impl Account {
         if self.items == 0 { 0.0 } else { lost as f64 / self.items as f64 }
     }
 
+    /// The counts in one sentence, such as `2 missing, 5 repaired of 300`; `None` without notices.
+    #[must_use]
+    pub fn sentence(&self) -> Option<String> {
+        let counts = Kind::ALL.map(|kind| (kind, self.count(kind)));
+        let some =
+            counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {}", kind.name()));
+        let some: Vec<String> = some.collect();
+        (!some.is_empty()).then(|| format!("{} of {}", some.join(", "), self.items))
+    }
+
+    /// Refuses a dataset of which more than this share (0 to 1) is missing or skipped; `path` is where it lies.
+    ///
+    /// # Errors
+    /// `Corrupt` with the counts and the first of each reason.
+    pub fn allow(&self, share: f64, path: &Path) -> DataResult<()> {
+        let left_out = self.share_left_out();
+        if left_out <= share {
+            return Ok(());
+        }
+        let why: Vec<String> = self.groups().iter().filter(|g| g.kind.is_loss()).map(ToString::to_string).collect();
+        let got = format!("{:.1} % of {} cannot be used: {}", 100.0 * left_out, self.items, why.join("; "));
+        let expected = format!("at most {} % left out; get what is missing, or allow a larger share", 100.0 * share);
+        Err(DataError::corrupt(path, At::File, expected, got))
+    }
+
     /// The notices by kind and reason, the gravest kind first and then the most frequent.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
@@ -202,6 +230,13 @@ mod tests {
                 "1 not of the dataset: a companion file (._d)",
             ]
         );
-        assert!(Account::new().share_left_out().abs() < 1e-12);
+        assert_eq!(account.sentence().unwrap(), "2 missing, 1 skipped, 5 repaired, 1 not of the dataset of 300");
+        assert!(account.allow(0.01, Path::new("d")).is_ok());
+        let refused = account.allow(0.005, Path::new("d")).unwrap_err().to_string();
+        let expected = "d: 1.0 % of 300 cannot be used: 2 missing: no file (c\\u{1b}[2J, d); 1 skipped: no montage (a)\n  \
+                        expected: at most 0.5 % left out";
+        assert!(refused.starts_with(expected), "{refused}");
+        assert!(Account::new().share_left_out().abs() < 1e-12 && Account::new().allow(0.0, Path::new("d")).is_ok());
+        assert_eq!(Account::new().sentence(), None);
     }
 }

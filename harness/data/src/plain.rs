@@ -47,7 +47,8 @@ impl Plain {
             return wrong(0, "UTF-8 text", "UTF-16, by its byte order mark".into());
         }
         let skipped = if bytes.starts_with(MARK) { MARK.len() } else { 0 };
-        if let Some(at) = bytes.iter().position(|&byte| byte == 0) {
+        if bytes.contains(&0) {
+            let at = bytes.iter().position(|&byte| byte == 0).unwrap_or_default();
             let zeros = bytes.split(|&byte| byte == 0).count() - 1;
             return wrong(at, "text, which has no zero bytes", format!("a zero byte, the first of {zeros}"));
         }
@@ -65,10 +66,11 @@ impl Plain {
         if is_markup(&text) {
             return wrong(0, "plain text", format!("a page of markup: `{}`", excerpt(&text)));
         }
-        if text.contains("\r\n") {
+        let has_cr = text.contains('\r'); // the usual text has none: one look is enough
+        if has_cr && text.contains("\r\n") {
             text = with_line_feeds(&text);
             mended.push("lines that end in CR LF");
-        } else if text.contains('\r') && !text.contains('\n') {
+        } else if has_cr && !text.contains('\n') {
             text = text.replace('\r', "\n");
             mended.push("lines that end in CR");
         }

@@ -36,7 +36,7 @@ const BITS: std::ops::RangeInclusive<u32> = 4..=32;
 /// Tags in front of a stream that are passed over.
 const TAGS_ALLOWED: usize = 16;
 /// What is expected where something is wrong with the stream itself.
-const WHOLE: &str = "a whole FLAC stream (RFC 9639)";
+const WHOLE: &str = "a whole FLAC stream (RFC 9639); fetch the file again";
 
 /// A decoded stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,11 @@ pub fn decode(bytes: &[u8], path: &Path, offset: u64) -> DataResult<Audio> {
     let (mut audio, md5) = decoded.map_err(|got| wrong(at, WHOLE, got))?;
     let behind = frames.get(done.get()..).unwrap_or_default();
     if !tags::are_all(behind) {
-        return Err(wrong(at, "the end, behind the last sample, or tags", format!("{} bytes more", behind.len())));
+        return Err(wrong(
+            at,
+            "the end, behind the last sample, or tags; fetch the file again",
+            format!("{} bytes more", behind.len()),
+        ));
     }
     audio.bytes_around = (front + behind.len()) as u64;
     if let Some(expected) = md5 {

@@ -38,7 +38,9 @@ fn several_files_frames_and_orders() {
 #[test]
 fn headers_that_went_through_other_programs_are_read() {
     let clean = read(&[("r.hea", b"r 1 100 2\na.dat 16\n"), ("a.dat", &[1, 0, 2, 0])]).unwrap();
-    for header in ["\u{FEFF}r 1 100 2\na.dat 16\n", "r 1 100 2\r\na.dat 16\r\n", "\n  r 1 100 2  \n \n\na.dat 16\t"] {
+    for header in
+        ["\u{FEFF}# said first\nr 1 100 2\na.dat 16\n", "r 1 100 2\r\na.dat 16\r\n", "\n  r 1 100 2  \n \n\na.dat 16\t"]
+    {
         let record = read(&[("r.hea", header.as_bytes()), ("a.dat", &[1, 0, 2, 0])]).unwrap();
         assert_eq!(digital(&record), digital(&clean), "{header:?}");
     }
