@@ -46,7 +46,8 @@ impl Plain {
         if WIDE.iter().any(|mark| bytes.starts_with(mark)) {
             return wrong(0, "UTF-8 text", "UTF-16, by its byte order mark".into());
         }
-        let skipped = if bytes.starts_with(MARK) { MARK.len() } else { 0 };
+        // more than one where files with marks were joined
+        let skipped = MARK.len() * bytes.chunks(MARK.len()).take_while(|start| *start == MARK).count();
         if bytes.contains(&0) {
             let at = bytes.iter().position(|&byte| byte == 0).unwrap_or_default();
             let zeros = bytes.split(|&byte| byte == 0).count() - 1;
@@ -122,6 +123,7 @@ mod tests {
         for (bytes, text, mended) in [
             (&b"a\nb\n"[..], "a\nb\n", 0),
             (b"\xEF\xBB\xBFa\n", "a\n", 1),
+            (b"\xEF\xBB\xBF\xEF\xBB\xBFa\n", "a\n", 1),
             (b"a\r\nb\r\n", "a\nb\n", 1),
             (b"\xEF\xBB\xBFa\r\n\nb\r\r\nc\r", "a\n\nb\nc", 2),
             (b"a\rb\r", "a\nb\n", 1),

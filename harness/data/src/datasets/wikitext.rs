@@ -103,12 +103,12 @@ pub fn read_split_telling(root: &Path, split: Split, account: &mut Account) -> D
 /// What a message about a text that is none of the dataset says.
 const EXPECTED: &str = "the text of WikiText-103, with a blank before each word; fetch the file again";
 
-/// The text of a token file, which `path` holds.
+/// The text of a token file, which `path` holds; what was mended enters `account`.
 ///
 /// # Errors
 /// `Corrupt` with the byte offset of what is not text, and for a text without words or of which no line begins with a
 /// blank, as all of the dataset do.
-pub(crate) fn mend(path: &Path, bytes: Vec<u8>, account: &mut Account) -> DataResult<String> {
+pub fn mend(path: &Path, bytes: Vec<u8>, account: &mut Account) -> DataResult<String> {
     let wrong = |at: At, got: String| Err(DataError::corrupt(path, at, EXPECTED, got));
     let length = bytes.len();
     let place = path.file_name().unwrap_or_default().to_string_lossy();
