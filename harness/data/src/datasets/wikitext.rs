@@ -212,7 +212,12 @@ fn read_shard(path: &Path, text: &mut String) -> DataResult<()> {
 fn append_lines(path: &Path, batch: &RecordBatch, row: &mut u64, text: &mut String) -> DataResult<()> {
     let Some(column) = batch.column_by_name("text") else {
         let names: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-        return Err(DataError::corrupt(path, At::File, "a column `text`", format!("columns {names:?}")));
+        return Err(DataError::corrupt(
+            path,
+            At::File,
+            "a column `text`",
+            format!("the columns {}", excerpt(&names.join(", "))),
+        ));
     };
     let rows: Box<dyn Iterator<Item = Option<&str>>> = if let Some(strings) = column.as_string_opt::<i32>() {
         Box::new(strings.iter())
@@ -230,8 +235,16 @@ fn append_lines(path: &Path, batch: &RecordBatch, row: &mut u64, text: &mut Stri
             // One row, one line: otherwise the token file cannot be rebuilt from the rows.
             Some(line) if line.find('\n') == Some(line.len() - 1) => text.push_str(line),
             other => {
-                let got = format!("row {row} (from 0) is {}", other.map_or("null".into(), |line| format!("{line:?}")));
-                return Err(DataError::corrupt(path, At::File, "rows that are one line with its end, or empty", got));
+                let got = format!(
+                    "row {row} (from 0) is {}",
+                    other.map_or("null".into(), |line| format!("`{}`", excerpt(line)))
+                );
+                return Err(DataError::corrupt(
+                    path,
+                    At::File,
+                    "rows that are one line with its end, or empty; fetch the file again",
+                    got,
+                ));
             }
         }
         *row += 1;

@@ -21,7 +21,7 @@ use data::account::Account;
 use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
 use data::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use data::error::{At, DataError, DataResult};
-use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings};
+use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings, listed_folds};
 use rows::PredictionRow;
 
 /// Resamples for the interval over recordings.
@@ -414,7 +414,7 @@ impl Task for Cardio {
                 Path::new(&self.config.root),
                 At::File,
                 format!("at least {streams} training recordings, one per stream"),
-                format!("{} in folds {:?}", recordings.len(), self.config.train_folds),
+                format!("{} in folds {}", recordings.len(), listed_folds(&self.config.train_folds)),
             ));
         }
         let segment = segment.min(self.steps);

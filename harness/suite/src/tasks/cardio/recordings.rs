@@ -76,7 +76,7 @@ impl Recordings {
                 return Err(DataError::corrupt(
                     &root.join(ptbxl::DATABASE),
                     At::File,
-                    format!("recordings with strat_fold in {folds:?}, a label of the set and a signal file"),
+                    format!("recordings with strat_fold {}, a label of the set and a signal file", listed_folds(folds)),
                     "none",
                 ));
             }
@@ -139,6 +139,12 @@ impl Recordings {
         let name = self.data.entries().get(recording.index).map_or("", |entry| entry.filename(self.rate));
         Err(DataError::corrupt(Path::new(name), At::File, "the samples it had when it was first read", "other samples"))
     }
+}
+
+/// Folds as a message has them.
+pub(super) fn listed_folds(folds: &[u8]) -> String {
+    let names: Vec<String> = folds.iter().map(u8::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// The signals a source used last; the segments of a group use the same.

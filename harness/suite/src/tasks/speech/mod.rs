@@ -180,7 +180,7 @@ impl Speech {
             part.truncate(limit.map_or(usize::MAX, |n| n.0));
             if part.is_empty() {
                 let expected = "utterances in every part".to_owned();
-                return Err(DataError::corrupt(root, At::File, expected, format!("none in {names:?}")));
+                return Err(DataError::corrupt(root, At::File, expected, format!("none in {}", names.join(", "))));
             }
         }
         let units = Units::new(config.units, config.vocabulary_size, parts[0].iter().map(|u| u.text.as_str()))?;
@@ -327,7 +327,7 @@ impl Task for Speech {
         let items = self.part(Part::Train);
         if items.len() < streams {
             let expected = format!("at least {streams} training utterances, one per stream");
-            let got = format!("{} in {:?}", items.len(), self.config.train_splits);
+            let got = format!("{} in {}", items.len(), self.config.train_splits.join(", "));
             return Err(DataError::corrupt(Path::new(&self.config.root), At::File, expected, got));
         }
         let chosen = (0..items.len()).collect();
