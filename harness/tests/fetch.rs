@@ -69,6 +69,8 @@ fn exit_codes_and_messages() {
     let (server, body) = (Server::new(), bytes(2_000));
     let url = server.put("/a", Page::of(&body));
     let program = Program::new(&file(&url, "d/a", &format!("bytes = 2000\nsha256 = \"{}\"", sha256(&body))));
+    let (code, _, err) = program.run(&["verify"]);
+    assert!(code == 4 && err.contains("check --data"), "the data directory is not there: {err}");
     let (code, out, err) = program.run(&["list"]);
     assert!(code == 0 && out.contains("2.0 kB") && err.is_empty(), "{out}{err}");
     let (code, _, err) = program.run(&["fetch", "dd"]);

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 
+use crate::account::{Account, Group, Kind};
 use crate::error::{At, DataError, DataResult};
+use crate::folders;
 use crate::formats::wfdb::ANNOTATORS;
 
 /// What a path holds.
@@ -49,6 +51,9 @@ pub struct Recording {
     pub annotations: Vec<Annotations>,
     /// Digest of the samples.
     pub sha256: String,
+    /// What was not taken as it stands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<&'static str>,
 }
 
 /// One channel.
@@ -109,6 +114,9 @@ pub struct Folder {
     pub problems: Vec<Problem>,
     /// Digest over the recordings' digests.
     pub sha256: String,
+    /// What was not taken as it was found, or is no part of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Group>,
 }
 
 /// A part of a dataset, or a text.
@@ -206,9 +214,10 @@ fn file(path: &Path) -> DataResult<Report> {
 }
 
 fn folder(root: &Path) -> DataResult<Folder> {
-    let (layout, mut parts) = dataset::describe(root)?;
+    let mut account = Account::new();
+    let (layout, mut parts) = dataset::describe(root, &mut account)?;
     let mut files = Vec::new();
-    recordings_below(root, 0, &mut files)?;
+    recordings_below(root, root, 0, &mut files, &mut account)?;
     files.sort();
     let read: Vec<_> = files.par_iter().map(|path| (path, recording::read(path))).collect();
     let (mut recordings, mut problems) = (Vec::new(), Vec::new());
@@ -222,21 +231,31 @@ fn folder(root: &Path) -> DataResult<Folder> {
     dataset::add_durations(layout, &mut parts, &recordings);
     let lines = recordings.iter().map(|r| format!("{}  {}\n", r.sha256, r.path.display()));
     let sha256 = crate::files::sha256_hex(lines.collect::<Vec<_>>().concat().as_bytes());
-    Ok(Folder { path: root.to_owned(), layout, parts, recordings, problems, sha256 })
+    for recording in &recordings {
+        for repair in &recording.repairs {
+            account.add(Kind::Repaired, recording.path.display(), *repair);
+        }
+    }
+    Ok(Folder { path: root.to_owned(), layout, parts, recordings, problems, sha256, notices: account.groups() })
 }
 
 /// Files with the extension of a recording.
-fn recordings_below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> DataResult<()> {
+fn recordings_below(
+    folder: &Path,
+    root: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    account: &mut Account,
+) -> DataResult<()> {
     if depth > DEEPEST {
         let expected = format!("folders at most {DEEPEST} deep");
-        return Err(DataError::corrupt(folder, At::File, expected, "more; perhaps a link to a folder above"));
+        return Err(DataError::corrupt(folder, At::File, expected, "more; perhaps links to each other"));
     }
-    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let path = entry.map_err(DataError::io(folder))?.path();
-        if path.is_dir() {
-            recordings_below(&path, depth + 1, files)?;
-        } else if matches!(extension(&path).as_str(), "flac" | "edf" | "hea") {
-            files.push(path);
+    for entry in folders::entries(folder, root, account)? {
+        if entry.is_folder {
+            recordings_below(&entry.path, root, depth + 1, files, account)?;
+        } else if matches!(extension(&entry.path).as_str(), "flac" | "edf" | "hea") {
+            files.push(entry.path);
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`account`] | what was not taken as it was found: skipped, repaired, missing |
 //! | [`files`] | hashes and locks |
 //! | [`formats`] | FLAC, EDF(+) and WFDB |
 //! | [`datasets`] | WikiText-103, LibriSpeech, CHB-MIT and PTB-XL, each with its layout, its reader and its generator |
@@ -18,10 +19,13 @@ macro_rules! tell {
     }};
 }
 
+pub mod account;
 pub mod datasets;
 pub mod error;
 pub mod features;
 pub mod fetch;
 pub mod files;
+mod folders;
 pub mod formats;
 pub mod inspect;
+mod plain;

@@ -64,8 +64,10 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
     };
     let cells = parts.iter().flat_map(Part::runs).count();
     let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed()).count();
+    let waiting = parts.iter().flat_map(Part::runs).filter(|run| run.head.outcome == tables::SKIPPED).count();
+    let waiting = if waiting == 0 { String::new() } else { format!(", {waiting} not begun") };
     Report {
-        outcome: format!("{cells} cells were planned, {completed} completed."),
+        outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
         sections: parts.iter().map(|part| section(part, &parts, loaded, paper)).collect(),
         failures: tables::failures(&parts),
         summaries: parts.iter().flat_map(summaries).collect(),

@@ -180,11 +180,36 @@ pub(super) fn facts(part: &Part) -> Vec<Fact> {
     add("cells", format!("{completed} of {} completed", part.runs().count()));
     add("seeds", seeds.join(", "));
     add("data", data(part));
+    add("of the data", notes(part, |note| note.starts_with(OF_DATA)));
     add("vocabulary", join(part.config("task.vocabulary").into_iter().map(str::to_owned)));
     add("scored", scored(part));
     add("device", devices(part));
     add("threads", threads(part));
+    add("instruction set", join(part.runs().filter_map(|run| run.head.instruction_set.clone())));
+    add("program", programs(part));
+    add("mended", notes(part, |note| !note.starts_with(OF_DATA)));
     facts
+}
+
+/// What a cell's notes on its data begin with.
+const OF_DATA: &str = "data: ";
+
+/// The distinct notes of a kind.
+fn notes(part: &Part, of_kind: impl Fn(&str) -> bool) -> String {
+    let lines = part.runs().flat_map(|run| run.head.notes.as_deref().unwrap_or_default().lines());
+    let lines = lines.filter(|note| of_kind(note)).map(|note| note.trim_start_matches(OF_DATA).to_owned());
+    lines.collect::<BTreeSet<String>>().into_iter().collect::<Vec<_>>().join("; ")
+}
+
+/// Version and commit of the programs that ran the cells.
+fn programs(part: &Part) -> String {
+    let program = |run: &super::group::Run| {
+        let commit = run.head.git_commit.as_deref().map(|commit| commit.get(..12).unwrap_or(commit));
+        let dirty = if run.head.git_dirty == Some(true) { ", with changes that are not committed" } else { "" };
+        let version = run.head.version.as_deref()?;
+        Some(format!("{version}, commit {}{dirty}", commit.unwrap_or("unknown")))
+    };
+    join(part.runs().filter_map(program))
 }
 
 /// Which grid chose the learning rates, in a sentence.

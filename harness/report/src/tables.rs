@@ -143,18 +143,22 @@ pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
     Some(table)
 }
 
-/// Every planned cell that did not complete; `None` if all did.
+/// The outcome of a cell that was not begun.
+pub(super) const SKIPPED: &str = "skipped";
+
+/// Every cell that was begun and did not complete; `None` if all did.
 pub(super) fn failures(parts: &[Part]) -> Option<Table> {
     let mut failed = Vec::new();
     for part in parts {
         for group in &part.groups {
-            failed.extend(group.runs.iter().filter(|run| !run.completed()).map(|run| (part, group, run.head)));
+            let ended = group.runs.iter().filter(|run| !run.completed() && run.head.outcome != SKIPPED);
+            failed.extend(ended.map(|run| (part, group, run.head)));
         }
     }
     if failed.is_empty() {
         return None;
     }
-    let caption = "Planned cells that did not complete. None of their numbers is in the tables above.";
+    let caption = "Cells that were begun and did not complete. None of their numbers is in the tables above.";
     let mut table = Table::empty("failures".into(), "Failures", caption);
     table.place = Place::Everywhere;
     let mut add = |column: Column, text: &dyn Fn(&(&Part, &Group, &super::ResultRow)) -> Cell| {
@@ -166,6 +170,7 @@ pub(super) fn failures(parts: &[Part]) -> Option<Table> {
     add(Column::text("model"), &|f| Cell::new(f.0.label(f.1)));
     add(Column::number("seed"), &|f| Cell::new(f.2.seed.to_string()));
     add(Column::text("outcome"), &|f| Cell::new(outcome_text(&f.2.outcome)));
+    add(Column::text("cause"), &|f| f.2.cause.as_ref().map_or_else(|| Cell::absent("none recorded"), Cell::new));
     add(Column::number("updates made"), &|f| Cell::new(catalogue::count(f.2.updates)));
     add(Column::text("reason"), &|f| {
         let reason = f.2.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());

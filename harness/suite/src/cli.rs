@@ -271,6 +271,7 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
         .iter()
         .map(|grid| Plan::build(grid, &select.selection(), &select.data, &device, &mut open))
         .collect::<Result<Vec<_>>>()?;
+    tell_of_data(&open);
     drop(open); // cells run in processes of their own, which open what they need
     if args.name.is_some() && plans.len() > 1 {
         return Err(Error::Usage(format!("--name: {} grids cannot have one folder: expected one grid", plans.len())));
@@ -316,6 +317,15 @@ fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::Usage(format!("--name {name}: expected letters, digits, `_`, `-` and `.`, and no `.` at the beginning")))
+}
+
+/// What of the data was not taken as it was found.
+fn tell_of_data(open: &OpenTasks) {
+    for task in open.values() {
+        for group in task.account().groups() {
+            ::data::tell!("data: {group}");
+        }
+    }
 }
 
 fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
@@ -403,6 +413,7 @@ fn plan(args: &PlanArgs) -> Result<u8> {
     let mut open = OpenTasks::new();
     for grid in &select.grids {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
+        tell_of_data(&open);
         let run = select.out.join(plan.folder());
         let settings = plan.settings();
         let rows = plan

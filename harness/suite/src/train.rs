@@ -45,6 +45,17 @@ pub struct TrainConfig {
     pub curve_limit: Option<u64>,
     /// Streams of an evaluation.
     pub eval_streams: Count,
+    /// Largest share of a dataset's recordings, utterances or texts that may be missing or skipped.
+    #[serde(skip_serializing_if = "is_default_share")] // cells from before it keep their id
+    pub left_out: Share,
+}
+
+/// Share of a dataset that may be left out where a grid says nothing.
+const LEFT_OUT: Share = Share(0.01);
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_default_share(share: &Share) -> bool {
+    *share == LEFT_OUT
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -72,6 +83,7 @@ impl Default for TrainConfig {
             curve_points: 8,
             curve_limit: Some(50_000),
             eval_streams: Count(32),
+            left_out: LEFT_OUT,
         }
     }
 }

@@ -8,11 +8,14 @@ pub mod summary;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::account::{Account, Kind as Fate, inert};
 use crate::error::{At, DataError, DataResult};
+use crate::folders;
 use crate::formats::edf::{Header, Kind, Reader};
+use crate::plain::Plain;
 use montage::{CHANNELS, Derivation};
 use summary::Listed;
 
@@ -65,6 +68,7 @@ pub struct ChbMit {
     missing: Vec<String>,
     without_montage: Vec<String>,
     disagreements: Vec<String>,
+    account: Account,
 }
 
 /// Largest difference, in seconds, between a seizure in the summary and in its annotation file that is rounding.
@@ -81,16 +85,14 @@ impl ChbMit {
     /// [`DataError::Corrupt`] with the place of what is not as it should be.
     pub fn open(root: &Path, wanted: impl Fn(&str) -> bool) -> DataResult<Self> {
         let path = root.join("RECORDS");
-        let list = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => DataError::Missing {
-                path: path.clone(),
-                expected: "the list of recordings of CHB-MIT".into(),
-                next: "put the dataset there (harness data list tells from where), or set `generate` for made-up data"
-                    .into(),
-            },
-            _ => DataError::io(&path)(error),
+        let mut account = Account::new();
+        let list = read_list(root, "RECORDS", &mut account)?.ok_or_else(|| DataError::Missing {
+            path: path.clone(),
+            expected: "the list of recordings of CHB-MIT".into(),
+            next: "put the dataset there (harness data list tells from where), or set `generate` for made-up data"
+                .into(),
         })?;
-        let with_seizures = std::fs::read_to_string(root.join("RECORDS-WITH-SEIZURES")).ok();
+        let with_seizures = read_list(root, "RECORDS-WITH-SEIZURES", &mut account)?;
         let with_seizures: Option<HashSet<&str>> = with_seizures.as_deref().map(|t| t.lines().map(str::trim).collect());
         let mut data = Self {
             root: root.to_owned(),
@@ -98,12 +100,14 @@ impl ChbMit {
             missing: Vec::new(),
             without_montage: Vec::new(),
             disagreements: Vec::new(),
+            account,
         };
         let mut summaries: HashMap<String, HashMap<String, Listed>> = HashMap::new();
         let mut seen = HashSet::new();
         for (number, line) in (1..).zip(list.lines()).filter(|(_, line)| !line.trim().is_empty()) {
             let name = line.trim();
-            let wrong = |expected: &str| DataError::corrupt(&path, At::Line(number), expected, format!("`{name}`"));
+            let wrong =
+                |expected: &str| DataError::corrupt(&path, At::Line(number), expected, format!("`{}`", inert(name)));
             let (case, file) = name.split_once('/').ok_or_else(|| wrong("`case/file.edf`"))?;
             if case.is_empty() || case.starts_with('.') || file.is_empty() || file.contains(['/', '\\']) {
                 return Err(wrong("`case/file.edf`"));
@@ -114,17 +118,22 @@ impl ChbMit {
             if !wanted(case) {
                 continue;
             }
+            data.account.expect(1);
             let edf = root.join(case).join(file);
             if !edf.is_file() {
+                data.account.add(Fate::Missing, name, "its file is not there");
                 data.missing.push(name.to_owned());
                 continue;
             }
             if !summaries.contains_key(case) {
-                summaries.insert(case.to_owned(), read_summary(root, case)?);
+                summaries.insert(case.to_owned(), read_summary(root, case, &mut data.account)?);
             }
             let listed = summaries.get(case).and_then(|files| files.get(file));
             let none_said = with_seizures.as_ref().is_some_and(|names| !names.contains(name));
             data.add(name, case, edf, listed, none_said)?;
+        }
+        for case in summaries.keys().collect::<BTreeSet<_>>() {
+            tell_unlisted(root, case, &seen, &mut data.account)?;
         }
         Ok(data)
     }
@@ -139,10 +148,21 @@ impl ChbMit {
         none_said: bool,
     ) -> DataResult<()> {
         let header = Reader::open(&path)?.header().clone();
-        let Ok(derivations) = montage::derive(&header) else {
-            self.without_montage.push(name.to_owned());
-            return Ok(());
+        let montage = match montage::derive(&header) {
+            Ok(montage) => montage,
+            Err(absent) => {
+                self.account.add(Fate::Skipped, name, format!("no signals that give {}", absent.join(", ")));
+                self.without_montage.push(name.to_owned());
+                return Ok(());
+            }
         };
+        let derivations = montage.derivations;
+        if montage.by_other_names {
+            self.account.add(Fate::Repaired, name, "its channels come from electrodes by other names");
+        }
+        if let Some(repair) = header.repair() {
+            self.account.add(Fate::Repaired, name, repair);
+        }
         let rate_hz = check(&header, &derivations)?;
         let annotated = path.with_file_name(format!("{}.seizures", path.file_name().unwrap_or_default().display()));
         let annotated = if annotated.is_file() { Some(annotations::read(&annotated, rate_hz)?) } else { None };
@@ -150,6 +170,8 @@ impl ChbMit {
         if let (Some(a), Some(b)) = (&annotated, &listed)
             && !agree(a, b)
         {
+            let reason = "its annotation file and the summary differ: the annotation file counts";
+            self.account.add(Fate::Repaired, name, reason);
             self.disagreements.push(name.to_owned());
         }
         let seizures = match annotated.or(listed) {
@@ -206,15 +228,45 @@ impl ChbMit {
     pub fn disagreements(&self) -> &[String] {
         &self.disagreements
     }
+
+    /// What was not taken as it was found, of the wanted cases; its items are their recordings in `RECORDS`.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+}
+
+/// A list of recordings; `None` without its file.
+fn read_list(root: &Path, name: &str, account: &mut Account) -> DataResult<Option<String>> {
+    let path = root.join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(Plain::of(&path, bytes)?.told(name, account))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DataError::io(&path)(error)),
+    }
+}
+
+/// Tells of recordings in a case's folder that `RECORDS` does not list, and of what else lies there.
+fn tell_unlisted(root: &Path, case: &str, listed: &HashSet<&str>, account: &mut Account) -> DataResult<()> {
+    for entry in folders::entries(&root.join(case), root, account)? {
+        let name = format!("{case}/{}", entry.name);
+        if entry.path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("edf"))
+            && !listed.contains(name.as_str())
+        {
+            account.add(Fate::Foreign, name, "a recording that RECORDS does not list");
+        }
+    }
+    Ok(())
 }
 
 /// By file; empty if the case has no summary.
-fn read_summary(root: &Path, case: &str) -> DataResult<HashMap<String, Listed>> {
-    let path = root.join(case).join(format!("{case}-summary.txt"));
+fn read_summary(root: &Path, case: &str, account: &mut Account) -> DataResult<HashMap<String, Listed>> {
+    let name = format!("{case}-summary.txt");
+    let path = root.join(case).join(&name);
     if !path.is_file() {
         return Ok(HashMap::new());
     }
-    Ok(summary::read(&path)?.into_iter().map(|listed| (listed.file.clone(), listed)).collect())
+    let text = Plain::read(&path)?.told(&format!("{case}/{name}"), account);
+    Ok(summary::parse(&path, &text)?.into_iter().map(|listed| (listed.file.clone(), listed)).collect())
 }
 
 fn agree(a: &[Seizure], b: &[Seizure]) -> bool {
@@ -234,15 +286,26 @@ fn check(header: &Header, derivations: &[Derivation]) -> DataResult<f64> {
     for signal in used(derivations).into_iter().filter_map(|i| header.signals.get(i)) {
         let this = header.rate_hz(signal).filter(|&rate| rate > 0.0);
         if this.is_none() || (rate.is_some() && rate != this) {
-            return wrong("channels of one sampling rate".into(), format!("`{}` at {this:?} Hz", signal.label));
+            let hz = |rate: Option<f64>| rate.map_or("no rate".to_owned(), |rate| format!("{rate} Hz"));
+            let others = rate.map_or(String::new(), |_| format!(", others at {}", hz(rate)));
+            return wrong(
+                "channels of one sampling rate; fetch the file again, or take it out of RECORDS".into(),
+                format!("`{}` at {}{others}", signal.label, hz(this)),
+            );
         }
         rate = this;
-        if !matches!(signal.unit.as_str(), "uV" | "µV") || signal.scale().is_none() {
-            let got = format!("`{}` in `{}` with scale {:?}", signal.label, signal.unit, signal.scale());
-            return wrong("channels in uV with a scale".into(), got);
+        let scale = if signal.scale().is_some() { "a scale" } else { "no scale: its ranges are empty or upside down" };
+        if !is_microvolt(&signal.unit) || signal.scale().is_none() {
+            let got = format!("`{}` in `{}` with {scale}", signal.label, inert(&signal.unit));
+            return wrong("channels in uV with a scale; fetch the file again, or take it out of RECORDS".into(), got);
         }
     }
     rate.map_or_else(|| wrong("channels with samples".into(), "none".into()), Ok)
+}
+
+/// Whether a unit is the microvolt: with a `u`, the micro sign or the Greek letter.
+fn is_microvolt(unit: &str) -> bool {
+    matches!(unit, "uV" | "µV" | "μV" | "UV" | "uv")
 }
 
 /// Signals that the derivations read, each once, by index.

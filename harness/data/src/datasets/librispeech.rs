@@ -9,14 +9,20 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::account::{Account, Kind, inert};
 use crate::error::{At, DataError, DataResult};
+use crate::folders;
 use crate::formats::flac;
+use crate::plain::Plain;
 
 /// Sampling rate of every file.
 pub const RATE_HZ: u32 = 16_000;
 /// What a user can do about missing files.
 const NEXT: &str = "run `harness data fetch librispeech`, or set `generate` for a made-up stand-in, or name the folder \
                     that has it with --data";
+
+/// What a user can do about a file that is wrong.
+const AGAIN: &str = "fetch the file again";
 
 /// One utterance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,36 +50,42 @@ pub struct Split {
     pub name: String,
     /// The utterances.
     pub utterances: Vec<Utterance>,
+    /// What was not taken as it was found; its items are the utterances.
+    pub account: Account,
 }
 
 impl Split {
     /// Reads the index of the split `name` below `root`: transcripts, and the header of every audio file.
     ///
     /// # Errors
-    /// [`DataError::Missing`] if the split has no folder, a transcript has no audio or an audio file no transcript;
-    /// [`DataError::Corrupt`] with file and line for a transcript that breaks the format, or for audio that is not one
-    /// channel of 16 bits at 16 kHz.
+    /// [`DataError::Missing`] if the split has no folder, or a transcript has no audio; [`DataError::Corrupt`] with file and
+    /// line for a transcript that breaks the format, for transcripts without the line of an audio file, or for audio that
+    /// is not one channel of 16 bits at 16 kHz.
     pub fn open(root: &Path, name: &str) -> DataResult<Self> {
         let folder = root.join(name);
         if !folder.is_dir() {
             let expected = "a folder of speakers".to_owned();
             return Err(DataError::Missing { path: folder, expected, next: NEXT.into() });
         }
-        let mut chapters = Vec::new();
-        for (speaker, path) in numbered_folders(&folder)? {
-            chapters.extend(numbered_folders(&path)?.into_iter().map(|(chapter, path)| (speaker, chapter, path)));
+        let (mut chapters, mut account) = (Vec::new(), Account::new());
+        for (speaker, path) in numbered_folders(&folder, root, &mut account)? {
+            let inside = numbered_folders(&path, root, &mut account)?;
+            chapters.extend(inside.into_iter().map(|(chapter, path)| (speaker, chapter, path)));
         }
-        let read: Vec<DataResult<Vec<Utterance>>> =
-            chapters.par_iter().map(|(speaker, chapter, path)| read_chapter(path, *speaker, *chapter)).collect();
+        let read: Vec<DataResult<(Vec<Utterance>, Account)>> =
+            chapters.par_iter().map(|(speaker, chapter, path)| read_chapter(root, path, *speaker, *chapter)).collect();
         let mut utterances = Vec::new();
         for chapter in read {
-            utterances.extend(chapter?);
+            let (chapter, told) = chapter?;
+            utterances.extend(chapter);
+            account.extend(told);
         }
         if utterances.is_empty() {
             let expected = "SPEAKER/CHAPTER folders with transcripts".to_owned();
             return Err(DataError::Missing { path: folder, expected, next: NEXT.into() });
         }
-        Ok(Self { name: name.to_owned(), utterances })
+        account.expect(utterances.len() as u64);
+        Ok(Self { name: name.to_owned(), utterances, account })
     }
 
     /// SHA-256 over identifiers, transcripts and audio hashes, in hexadecimal.
@@ -91,23 +103,31 @@ impl Split {
     }
 }
 
-/// The folders inside one whose names are numbers, by rising number.
-fn numbered_folders(folder: &Path) -> DataResult<Vec<(u32, PathBuf)>> {
+/// The folders inside one whose names are numbers, by rising number; others enter `account`.
+fn numbered_folders(folder: &Path, root: &Path, account: &mut Account) -> DataResult<Vec<(u32, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let path = entry.map_err(DataError::io(folder))?.path();
-        let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-        if let Some(number) = number.filter(|_| path.is_dir()) {
-            found.push((number, path));
+    for entry in folders::entries(folder, root, account)?.into_iter().filter(|entry| entry.is_folder) {
+        match entry.name.parse() {
+            Ok(number) => found.push((number, entry.path)),
+            Err(_) => account.add(Kind::Foreign, below(root, &entry.path), "a folder whose name is no number"),
         }
     }
     found.sort_unstable();
     Ok(found)
 }
 
-fn read_chapter(folder: &Path, speaker: u32, chapter: u32) -> DataResult<Vec<Utterance>> {
+/// A path without the folder of the dataset, for an account.
+fn below(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}
+
+/// What the lines of a transcript file may have around them without harm.
+const BLANK_LINES: &str = "blank lines";
+const BLANKS: &str = "blanks around its lines";
+
+fn read_chapter(root: &Path, folder: &Path, speaker: u32, chapter: u32) -> DataResult<(Vec<Utterance>, Account)> {
     let transcripts = folder.join(format!("{speaker}-{chapter}.trans.txt"));
-    let text = std::fs::read(&transcripts).map_err(|error| match error.kind() {
+    let bytes = std::fs::read(&transcripts).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => DataError::Missing {
             path: transcripts.clone(),
             expected: "the chapter's transcripts".into(),
@@ -115,15 +135,19 @@ fn read_chapter(folder: &Path, speaker: u32, chapter: u32) -> DataResult<Vec<Utt
         },
         _ => DataError::io(&transcripts)(error),
     })?;
-    let text = String::from_utf8(text).map_err(|error| {
-        let at = At::Byte(error.utf8_error().valid_up_to() as u64);
-        DataError::corrupt(&transcripts, at, "UTF-8 text", "bytes that are not valid UTF-8")
-    })?;
+    let mut account = Account::new();
+    let mut plain = Plain::of(&transcripts, bytes)?;
+    let lines = || plain.text.lines();
+    let blank_lines = lines().any(|line| line.trim().is_empty()).then_some(BLANK_LINES);
+    let blanks = lines().any(|line| line != line.trim() && !line.trim().is_empty()).then_some(BLANKS);
+    plain.mended.extend(blank_lines.into_iter().chain(blanks));
+    let text = plain.told(&below(root, &transcripts), &mut account);
     let mut utterances = Vec::new();
     let mut known = BTreeSet::new();
-    for (line, number) in text.lines().zip(1..) {
+    for (line, number) in text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty()) {
         let wrong = |expected: String, got: &str| {
-            Err(DataError::corrupt(&transcripts, At::Line(number), expected, format!("`{got}`")))
+            let got = format!("`{}`", inert(got));
+            Err(DataError::corrupt(&transcripts, At::Line(number), format!("{expected}; {AGAIN}"), got))
         };
         let (id, words) = line.split_once(' ').unwrap_or((line, ""));
         if id.strip_prefix(&format!("{speaker}-{chapter}-")).is_none_or(|rest| rest.parse::<u32>().is_err()) {
@@ -142,16 +166,25 @@ fn read_chapter(folder: &Path, speaker: u32, chapter: u32) -> DataResult<Vec<Utt
         let (samples, content) = read_header(&path)?;
         utterances.push(Utterance { id: id.into(), speaker, chapter, text: words.into(), path, samples, content });
     }
-    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let path = entry.map_err(DataError::io(folder))?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if path.extension().is_some_and(|extension| extension == "flac") && !known.contains(stem) {
+    if utterances.is_empty() {
+        let expected = format!("a line `{speaker}-{chapter}-NNNN TEXT` for each utterance; {AGAIN}");
+        return Err(DataError::corrupt(
+            &transcripts,
+            At::File,
+            expected,
+            format!("{} bytes without a word", text.len()),
+        ));
+    }
+    for entry in folders::entries(folder, root, &mut account)? {
+        let stem = entry.name.strip_suffix(".flac");
+        if let Some(stem) = stem.filter(|stem| !known.contains(*stem)) {
             let expected = format!("a line for {stem}, whose audio is there");
-            return Err(DataError::Missing { path: transcripts, expected, next: NEXT.into() });
+            let got = format!("no such line among {}", utterances.len());
+            return Err(DataError::corrupt(&transcripts, At::File, format!("{expected}; {AGAIN}"), got));
         }
     }
     utterances.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(utterances)
+    Ok((utterances, account))
 }
 
 /// Samples and hash of an audio file.
@@ -201,6 +234,81 @@ mod tests {
         let before = split.fingerprint();
         write(&chapter.join("12-345-0000.flac"), 501, RATE_HZ);
         assert_ne!(Split::open(dir.path(), "dev-clean").unwrap().fingerprint(), before);
+    }
+
+    #[test]
+    fn transcripts_that_went_through_other_programs_are_read_and_told() {
+        let (dir, chapter) = dataset();
+        let clean = Split::open(dir.path(), "dev-clean").unwrap();
+        assert!(clean.account.notices().is_empty());
+        for (text, told) in [
+            ("12-345-0001 IT'S B\r\n12-345-0000 A\r\n", 1),
+            ("\u{FEFF}12-345-0001 IT'S B\n12-345-0000 A\n", 1),
+            ("12-345-0001 IT'S B\n\n  \n12-345-0000 A", 1),
+            ("12-345-0001 IT'S B \n12-345-0000 A\t\n", 1),
+            ("\u{FEFF}12-345-0001 IT'S B  \r\n\r\n12-345-0000 A", 4),
+        ] {
+            std::fs::write(chapter.join("12-345.trans.txt"), text).unwrap();
+            let split = Split::open(dir.path(), "dev-clean").unwrap();
+            assert_eq!((&split.utterances, split.fingerprint()), (&clean.utterances, clean.fingerprint()), "{text:?}");
+            assert_eq!(split.account.count(Kind::Repaired), told, "{:?}", split.account.notices());
+            assert_eq!(split.account.notices()[0].place, "dev-clean/12/345/12-345.trans.txt");
+        }
+        for (text, message) in [
+            ("", "trans.txt: 0 bytes without a word"),
+            ("\n \n", "without a word"),
+            ("<html><body>404</body></html>", "at byte 0: a page of markup"),
+            ("12-345-0000 A\0\n", "at byte 13: a zero byte"),
+            ("Not found", "trans.txt:1: `Not found`"),
+        ] {
+            std::fs::write(chapter.join("12-345.trans.txt"), text).unwrap();
+            let error = Split::open(dir.path(), "dev-clean").unwrap_err().to_string();
+            assert!(error.contains(message) && error.contains("fetch the file again"), "{text:?}: {error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_utterance_is_told() {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::symlink;
+
+        let (dir, chapter) = dataset();
+        let clean = Split::open(dir.path(), "dev-clean").unwrap();
+        let put = |path: PathBuf| std::fs::write(path, b"\0\x05\x16\x07").unwrap();
+        let kinds: [&dyn Fn(); 5] = [
+            &|| {
+                ["._12-345-0000.flac", ".DS_Store", "Thumbs.db"]
+                    .map(|name| chapter.join(name))
+                    .into_iter()
+                    .for_each(put);
+            },
+            &|| put(chapter.join(std::ffi::OsStr::from_bytes(b"12-345-\xFF.flac"))),
+            &|| {
+                ["12-345-0009.flac.partial-7-1", "12-345-0009.flac.part", ".12-345-0009.flac"]
+                    .map(|name| chapter.join(name))
+                    .into_iter()
+                    .for_each(put);
+            },
+            &|| {
+                symlink("..", dir.path().join("dev-clean/12/77")).unwrap();
+                symlink(".", dir.path().join("dev-clean/78")).unwrap();
+                symlink("79", dir.path().join("dev-clean/79")).unwrap();
+            },
+            &|| std::fs::create_dir_all(dir.path().join("dev-clean/12 (copy)/345")).unwrap(),
+        ];
+        let mut told = 0;
+        for (make, more) in kinds.into_iter().zip([3, 1, 3, 2, 1]) {
+            make();
+            told += more;
+            let split = Split::open(dir.path(), "dev-clean").unwrap();
+            assert_eq!(split.utterances, clean.utterances);
+            assert_eq!((split.account.count(Kind::Foreign), split.account.items()), (told, 2), "{:?}", split.account);
+        }
+        // a speaker on another disk is a speaker
+        std::fs::rename(dir.path().join("dev-clean/12"), dir.path().join("elsewhere")).unwrap();
+        symlink("../elsewhere", dir.path().join("dev-clean/12")).unwrap();
+        assert_eq!(Split::open(dir.path(), "dev-clean").unwrap().utterances, clean.utterances);
     }
 
     type Change<'a> = &'a dyn Fn(&Path);

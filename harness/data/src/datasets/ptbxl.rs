@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::account::{Account, Kind};
 use crate::error::{DataError, DataResult};
 pub use signal::Ecg;
 use statements::Statements;
@@ -90,6 +91,7 @@ pub struct PtbXl {
     labelling: Labelling,
     classes: Vec<String>,
     entries: Vec<Entry>,
+    account: Account,
 }
 
 impl PtbXl {
@@ -117,17 +119,12 @@ impl PtbXl {
     /// # Errors
     /// As [`PtbXl::open_with`].
     pub fn parse(root: &Path, statements: &[u8], database: &[u8], labelling: Labelling) -> DataResult<Self> {
-        let statements = Table::parse(&root.join(STATEMENTS), statements)?;
-        Self::from_tables(root, statements, Table::parse(&root.join(DATABASE), database)?, labelling)
+        let statements = Table::parse(&root.join(STATEMENTS), statements.to_vec())?;
+        Self::from_tables(root, statements, Table::parse(&root.join(DATABASE), database.to_vec())?, labelling)
     }
 
-    fn from_tables<S: std::io::Read, D: std::io::Read>(
-        root: &Path,
-        statements: Table<S>,
-        mut table: Table<D>,
-        labelling: Labelling,
-    ) -> DataResult<Self> {
-        let statements = Statements::read(statements, labelling)?;
+    fn from_tables(root: &Path, mut first: Table, mut table: Table, labelling: Labelling) -> DataResult<Self> {
+        let statements = Statements::read(&mut first, labelling)?;
         let columns = [
             table.column("ecg_id")?,
             table.column("patient_id")?,
@@ -155,12 +152,24 @@ impl PtbXl {
             }
             entries.push(entry);
         }
-        Ok(Self { root: root.to_owned(), labelling, classes: statements.classes, entries })
+        let mut account = Account::new();
+        for (name, mended) in [(STATEMENTS, first.mended), (DATABASE, table.mended)] {
+            for what in mended {
+                account.add(Kind::Repaired, name, what);
+            }
+        }
+        Ok(Self { root: root.to_owned(), labelling, classes: statements.classes, entries, account })
     }
 
     /// Names of the classes of [`Entry::labels`], in order: [`SUPERCLASSES`], or as `scp_statements.csv` first names them.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// What was not taken as it stands in the tables. Absent signals are not in it, nor are items: which records matter is
+    /// up to [`PtbXl::select`].
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// All records of the database, in its order; functions that take or give an index mean this list's.

@@ -7,6 +7,8 @@
 
 pub mod articles;
 pub mod generate;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,9 @@ use std::path::{Path, PathBuf};
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 
+use crate::account::{Account, Kind};
 use crate::error::{At, DataError, DataResult};
+use crate::plain::{Plain, excerpt};
 
 /// What the token file holds where the Hub's rows hold an empty string.
 const EMPTY_LINE: &str = " \n";
@@ -64,26 +68,63 @@ pub struct Text {
 }
 
 /// Reads one split from `root`: `wiki.SPLIT.tokens` if it is there, otherwise the Hub's Parquet shards, which lie in
-/// `root` or in `root/wikitext-103-v1`.
+/// `root` or in `root/wikitext-103-v1`. A byte order mark and other line ends are mended, as is a last line without an end.
 ///
 /// # Errors
-/// `Missing` if neither layout, or not every shard, is there; `Corrupt` with the byte offset of invalid UTF-8, or with
-/// the row of a shard that is not a line; `Io` if the system refuses.
+/// `Missing` if neither layout, or not every shard, is there; `Corrupt` with the byte offset of what is not the dataset's
+/// text, or with the row of a shard that is not a line; `Io` if the system refuses.
 pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
+    read_split_telling(root, split, &mut Account::new())
+}
+
+/// [`read_split`], which tells `account` what it mended.
+///
+/// # Errors
+/// As [`read_split`].
+pub fn read_split_telling(root: &Path, split: Split, account: &mut Account) -> DataResult<Text> {
     let tokens = root.join(format!("wiki.{}.tokens", split.name()));
-    let bytes = if tokens.is_file() {
+    let (path, bytes) = if tokens.is_file() {
         let bytes = std::fs::read(&tokens).map_err(DataError::io(&tokens))?;
-        check_text(&tokens, &bytes)?;
-        bytes
+        (tokens, bytes)
     } else {
         let mut text = String::new();
-        for shard in shards(root, split, &tokens)? {
-            read_shard(&shard, &mut text)?;
+        let shards = shards(root, split, &tokens)?;
+        for shard in &shards {
+            read_shard(shard, &mut text)?;
         }
-        text.into_bytes()
+        (shards.into_iter().next().unwrap_or(tokens), text.into_bytes())
     };
+    account.expect(1);
+    let bytes = mend(&path, bytes, account)?.into_bytes();
     let fingerprint = crate::files::sha256_hex(&bytes);
     Ok(Text { bytes, fingerprint })
+}
+
+/// What a message about a text that is none of the dataset says.
+const EXPECTED: &str = "the text of WikiText-103, with a blank before each word; fetch the file again";
+
+/// The text of a token file, which `path` holds; what was mended enters `account`.
+///
+/// # Errors
+/// `Corrupt` with the byte offset of what is not text, and for a text without words or of which no line begins with a
+/// blank, as all of the dataset do.
+pub fn mend(path: &Path, bytes: Vec<u8>, account: &mut Account) -> DataResult<String> {
+    let wrong = |at: At, got: String| Err(DataError::corrupt(path, at, EXPECTED, got));
+    let length = bytes.len();
+    let place = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = Plain::of(path, bytes)?.told(&place, account);
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let Some(first) = lines.next() else {
+        return wrong(At::File, format!("{length} bytes without a word"));
+    };
+    if !first.starts_with(' ') && !lines.any(|line| line.starts_with(' ')) {
+        return wrong(At::Byte(0), format!("no line begins with a blank: `{}`", excerpt(first)));
+    }
+    if !text.ends_with('\n') {
+        account.add(Kind::Repaired, &place, "the end of its last line was missing; perhaps the file is cut");
+        text.push_str(if text.ends_with(' ') { "\n" } else { " \n" });
+    }
+    Ok(text)
 }
 
 /// The bytes of a token file as text.
@@ -171,7 +212,12 @@ fn read_shard(path: &Path, text: &mut String) -> DataResult<()> {
 fn append_lines(path: &Path, batch: &RecordBatch, row: &mut u64, text: &mut String) -> DataResult<()> {
     let Some(column) = batch.column_by_name("text") else {
         let names: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-        return Err(DataError::corrupt(path, At::File, "a column `text`", format!("columns {names:?}")));
+        return Err(DataError::corrupt(
+            path,
+            At::File,
+            "a column `text`",
+            format!("the columns {}", excerpt(&names.join(", "))),
+        ));
     };
     let rows: Box<dyn Iterator<Item = Option<&str>>> = if let Some(strings) = column.as_string_opt::<i32>() {
         Box::new(strings.iter())
@@ -189,109 +235,19 @@ fn append_lines(path: &Path, batch: &RecordBatch, row: &mut u64, text: &mut Stri
             // One row, one line: otherwise the token file cannot be rebuilt from the rows.
             Some(line) if line.find('\n') == Some(line.len() - 1) => text.push_str(line),
             other => {
-                let got = format!("row {row} (from 0) is {}", other.map_or("null".into(), |line| format!("{line:?}")));
-                return Err(DataError::corrupt(path, At::File, "rows that are one line with its end, or empty", got));
+                let got = format!(
+                    "row {row} (from 0) is {}",
+                    other.map_or("null".into(), |line| format!("`{}`", excerpt(line)))
+                );
+                return Err(DataError::corrupt(
+                    path,
+                    At::File,
+                    "rows that are one line with its end, or empty; fetch the file again",
+                    got,
+                ));
             }
         }
         *row += 1;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow_array::StringArray;
-    use parquet::arrow::ArrowWriter;
-
-    use super::*;
-    use crate::datasets::vocabulary::{Vocabulary, count_words};
-
-    fn write_shard(path: &Path, rows: &[Option<&str>]) {
-        let column: Arc<dyn Array> = Arc::new(StringArray::from(rows.to_vec()));
-        let batch = RecordBatch::try_from_iter([("text", column)]).unwrap();
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-    }
-
-    #[test]
-    fn both_layouts_give_the_same_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let (files, hub) = (dir.path().join("files"), dir.path().join("hub"));
-        std::fs::create_dir_all(&files).unwrap();
-        std::fs::create_dir_all(hub.join(HUB_FOLDER)).unwrap();
-        std::fs::write(files.join("wiki.valid.tokens"), " \n = A = \n \n b Ω c . \n").unwrap();
-        let shard = |n: u32| hub.join(HUB_FOLDER).join(format!("validation-{n:05}-of-00002.parquet"));
-        write_shard(&shard(1), &[Some(""), Some(" b Ω c . \n")]);
-        write_shard(&shard(0), &[Some(""), Some(" = A = \n")]);
-        let want = read_split(&files, Split::Valid).unwrap();
-        assert_eq!(read_split(&hub, Split::Valid).unwrap(), want);
-        assert_eq!(read_split(&hub.join(HUB_FOLDER), Split::Valid).unwrap(), want);
-        assert_eq!(want.fingerprint, crate::files::sha256_hex(&want.bytes));
-        let hub_text = read_split(&hub, Split::Valid).unwrap();
-        for vocabulary in [Vocabulary::byte(), Vocabulary::word(&want.bytes).unwrap()] {
-            assert_eq!(vocabulary.encode(&want.bytes).unwrap(), vocabulary.encode(&hub_text.bytes).unwrap());
-        }
-
-        std::fs::remove_file(shard(0)).unwrap();
-        let error = read_split(&hub, Split::Valid).unwrap_err().to_string();
-        assert!(error.contains("validation-00000-of-00002.parquet: not found"), "{error}");
-    }
-
-    #[test]
-    fn what_is_not_the_dataset_is_refused_with_its_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = read_split(dir.path(), Split::Test).unwrap_err().to_string();
-        assert!(error.contains("wiki.test.tokens: not found") && error.contains("harness data fetch"), "{error}");
-
-        std::fs::write(dir.path().join("wiki.test.tokens"), b" ab \xff \n").unwrap();
-        let error = read_split(dir.path(), Split::Test).unwrap_err().to_string();
-        assert!(error.contains("wiki.test.tokens at byte 4"), "{error}");
-
-        for rows in [[Some(" a \n"), None], [Some(" a \n"), Some(" no end")], [Some(" a \n"), Some(" two \n lines \n")]]
-        {
-            write_shard(&dir.path().join("train-00000-of-00001.parquet"), &rows);
-            let error = read_split(dir.path(), Split::Train).unwrap_err().to_string();
-            assert!(error.contains("row 1"), "{error}");
-        }
-        write_shard(&dir.path().join("train-00000-of-00003.parquet"), &[Some("")]);
-        let error = read_split(dir.path(), Split::Train).unwrap_err().to_string();
-        assert!(error.contains("one revision"), "{error}");
-    }
-
-    #[test]
-    fn shard_names_are_taken_literally() {
-        assert_eq!(parse_shard("train-00001-of-00002.parquet", Split::Train), Some((1, 2)));
-        for name in ["train-00002-of-00002.parquet", "train-1-of-2.parquet", "test-00000-of-00001.parquet", "x"] {
-            assert_eq!(parse_shard(name, Split::Train), None, "{name}");
-        }
-    }
-
-    /// The published sizes: the reader and the definition of a word agree with the dataset's authors.
-    #[test]
-    fn the_real_splits_have_the_published_number_of_words() {
-        let Some(data) = std::env::var_os("HARNESS_REAL_DATA").map(PathBuf::from) else {
-            eprintln!("skipped: set HARNESS_REAL_DATA to a folder with wikitext-103/ and wikitext-103-parquet/");
-            return;
-        };
-        for (split, words) in [(Split::Valid, 217_646), (Split::Test, 245_569)] {
-            let text = read_split(&data.join("wikitext-103"), split).unwrap();
-            assert_eq!(read_split(&data.join("wikitext-103-parquet"), split).unwrap(), text);
-            assert_eq!(count_words(std::str::from_utf8(&text.bytes).unwrap()), words);
-            let vocabulary = Vocabulary::word(&text.bytes).unwrap();
-            let encoded = vocabulary.encode(&text.bytes).unwrap();
-            assert_eq!((encoded.words, encoded.ids.len() as u64, encoded.unknown), (words, words, 0));
-            assert!(vocabulary.decode(&encoded.ids).unwrap() == text.bytes);
-        }
-        // 103 227 021 words of 267 735 types in the whole training text, `<unk>` and `<eos>` among them
-        if data.join("wikitext-103/wiki.train.tokens").is_file() {
-            let text = read_split(&data.join("wikitext-103"), Split::Train).unwrap();
-            assert_eq!(count_words(std::str::from_utf8(&text.bytes).unwrap()), 103_227_021);
-            assert_eq!(Vocabulary::word(&text.bytes).unwrap().size(), 267_735);
-        } else {
-            eprintln!("not checked: the training text, whose vocabulary is published, is not there");
-        }
-    }
 }

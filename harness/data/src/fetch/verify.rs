@@ -69,8 +69,13 @@ pub struct Question<'a> {
 /// Verifies. Named datasets must be whole; without names, what was never there is not missed.
 ///
 /// # Errors
-/// Wrong usage, a damaged list or record, an interruption.
+/// Wrong usage, a damaged list or record, an interruption; a data directory that is not there.
 pub fn verify(question: &Question, interrupt: &AtomicBool) -> FetchResult<Vec<Row>> {
+    let nothing =
+        |expected: &str| FetchError::Missing { path: question.data.to_owned(), expected: expected.to_owned() };
+    if !question.data.is_dir() {
+        return Err(nothing("a data directory; check --data"));
+    }
     let mut rows = Vec::new();
     for dataset in question.lock.select(question.names)? {
         let records = Records::read(question.data, dataset.name())?;

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::{Fact, Part, Recording};
+use crate::account::Account;
 use crate::datasets::ptbxl::{self, PtbXl, Rate};
 use crate::datasets::vocabulary::count_words;
-use crate::datasets::wikitext::{Split, check_text, read_split};
+use crate::datasets::wikitext::{Split, check_text, mend, read_split_telling};
 use crate::error::{DataError, DataResult};
 use crate::files::sha256_hex;
+use crate::folders;
 use crate::formats::wfdb;
+use crate::plain::Plain;
 
 /// Splits of `LibriSpeech`, which are its folders.
 const LIBRISPEECH_SPLITS: [&str; 9] = [
@@ -32,22 +35,22 @@ const RECORDINGS: &str = "recordings";
 /// What the publisher of CHB-MIT annotates a seizure's onset with.
 const SEIZURE_BEGINS: &str = "[";
 
-/// Which layout a folder has, and its parts.
-pub(super) fn describe(root: &Path) -> DataResult<(&'static str, Vec<Part>)> {
+/// Which layout a folder has, and its parts. What its texts and tables had to be mended in enters `account`.
+pub(super) fn describe(root: &Path, account: &mut Account) -> DataResult<(&'static str, Vec<Part>)> {
     let folders = subfolders(root)?;
     let named = |name: &str| root.join(name).is_file();
     if named(ptbxl::DATABASE) {
-        return Ok((PTB_XL, ptb_xl(root)?));
+        return Ok((PTB_XL, ptb_xl(root, account)?));
     }
     if folders.iter().any(|folder| LIBRISPEECH_SPLITS.contains(&folder.as_str())) {
-        return Ok((LIBRISPEECH, librispeech(root, &folders)?));
+        return Ok((LIBRISPEECH, librispeech(root, &folders, account)?));
     }
     let is_case = |folder: &&String| is_chb_case(folder) && root.join(folder).join(summary_name(folder)).is_file();
     let cases: Vec<&String> = folders.iter().filter(is_case).collect();
     if !cases.is_empty() {
         return Ok((CHB_MIT, cases.into_iter().map(|case| chb_mit(root, case)).collect::<DataResult<_>>()?));
     }
-    let texts = wikitext(root)?;
+    let texts = wikitext(root, account)?;
     if !texts.is_empty() {
         return Ok((WIKITEXT, texts));
     }
@@ -66,30 +69,16 @@ pub(super) fn add_durations(layout: &str, parts: &mut [Part], recordings: &[Reco
     }
 }
 
-/// Names of the folders in a folder, sorted.
+/// Names of the folders in a folder, sorted; what is no part of a dataset is told by who walks through all of it.
 fn subfolders(root: &Path) -> DataResult<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(DataError::io(root))? {
-        let entry = entry.map_err(DataError::io(root))?;
-        if entry.path().is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
+    let entries = folders::entries(root, root, &mut Account::new())?;
+    Ok(entries.into_iter().filter(|entry| entry.is_folder).map(|entry| entry.name).collect())
 }
 
 /// Files of a folder with an extension, sorted.
 fn files(folder: &Path, extension: &str) -> DataResult<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let path = entry.map_err(DataError::io(folder))?.path();
-        if super::extension(&path) == extension {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
+    let entries = folders::entries(folder, folder, &mut Account::new())?;
+    Ok(entries.into_iter().map(|entry| entry.path).filter(|path| super::extension(path) == extension).collect())
 }
 
 /// Lines, words, bytes and digest of a text.
@@ -107,13 +96,18 @@ fn text_facts(text: &str) -> Vec<(&'static str, Fact)> {
 /// A token file on its own.
 pub(super) fn token_file(path: &Path) -> DataResult<Part> {
     let bytes = std::fs::read(path).map_err(DataError::io(path))?;
-    Ok(Part { name: path.display().to_string(), facts: text_facts(check_text(path, &bytes)?) })
+    let mut account = Account::new();
+    let mut facts = text_facts(&mend(path, bytes, &mut account)?);
+    for group in account.groups() {
+        facts.push(("repaired", Fact::Text(group.reason)));
+    }
+    Ok(Part { name: path.display().to_string(), facts })
 }
 
-fn wikitext(root: &Path) -> DataResult<Vec<Part>> {
+fn wikitext(root: &Path, account: &mut Account) -> DataResult<Vec<Part>> {
     let mut parts = Vec::new();
     for split in [Split::Train, Split::Valid, Split::Test] {
-        match read_split(root, split) {
+        match read_split_telling(root, split, account) {
             Ok(text) => {
                 parts.push(Part { name: split.name().into(), facts: text_facts(check_text(root, &text.bytes)?) });
             }
@@ -125,8 +119,9 @@ fn wikitext(root: &Path) -> DataResult<Vec<Part>> {
     Ok(parts)
 }
 
-fn ptb_xl(root: &Path) -> DataResult<Vec<Part>> {
+fn ptb_xl(root: &Path, account: &mut Account) -> DataResult<Vec<Part>> {
     let data = PtbXl::open(root)?;
+    account.extend(data.account().clone());
     let absent = [Rate::Hz100, Rate::Hz500].map(|rate| data.missing(rate).into_iter().collect::<HashSet<usize>>());
     let mut folds: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
     for (index, entry) in data.entries().iter().enumerate() {
@@ -151,12 +146,12 @@ fn ptb_xl(root: &Path) -> DataResult<Vec<Part>> {
     Ok(folds.into_iter().map(part).collect())
 }
 
-fn librispeech(root: &Path, folders: &[String]) -> DataResult<Vec<Part>> {
+fn librispeech(root: &Path, folders: &[String], account: &mut Account) -> DataResult<Vec<Part>> {
     let splits = folders.iter().filter(|folder| LIBRISPEECH_SPLITS.contains(&folder.as_str()));
-    splits.map(|split| librispeech_split(root, split)).collect()
+    splits.map(|split| librispeech_split(root, split, account)).collect()
 }
 
-fn librispeech_split(root: &Path, split: &str) -> DataResult<Part> {
+fn librispeech_split(root: &Path, split: &str, account: &mut Account) -> DataResult<Part> {
     let folder = root.join(split);
     let speakers = subfolders(&folder)?;
     let (mut chapters, mut words) = (0, 0);
@@ -168,7 +163,8 @@ fn librispeech_split(root: &Path, split: &str) -> DataResult<Part> {
             let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             audio.extend(files(&chapter, "flac")?.iter().map(|path| name(path)));
             for path in files(&chapter, "txt")? {
-                let text = std::fs::read_to_string(&path).map_err(DataError::io(&path))?;
+                let place = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                let text = Plain::read(&path)?.told(&place, account);
                 for line in text.lines().filter(|line| !line.trim().is_empty()) {
                     let mut fields = line.split_whitespace();
                     transcripts.insert(fields.next().unwrap_or_default().to_owned());

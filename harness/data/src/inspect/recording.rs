@@ -83,6 +83,7 @@ fn flac(path: &Path) -> DataResult<Recording> {
         });
     }
     let length = audio.channels.first().map_or(0, Vec::len) as f64;
+    let around = (audio.bytes_around > 0).then_some("tags or zeros around its samples are passed over");
     Ok(Recording {
         path: path.to_owned(),
         format: "FLAC",
@@ -91,6 +92,7 @@ fn flac(path: &Path) -> DataResult<Recording> {
         channels,
         annotations: Vec::new(),
         sha256: hex(&hash.finalize()),
+        repairs: around.into_iter().collect(),
     })
 }
 
@@ -142,6 +144,7 @@ fn edf(path: &Path) -> DataResult<Recording> {
         channels,
         annotations,
         sha256: hex(&hash.finalize()),
+        repairs: reader.repairs(),
     })
 }
 
@@ -178,6 +181,7 @@ pub(super) fn wfdb(path: &Path) -> DataResult<Recording> {
         channels,
         annotations: beside(path, &stem, Some(record.frames_per_second))?,
         sha256: hex(&hash.finalize()),
+        repairs: Vec::new(),
     })
 }
 

@@ -150,8 +150,56 @@ fn what_is_nothing_known_is_refused() {
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
-        assert!(inspect(dir.path()).unwrap_err().to_string().contains("link"));
+        let notices = as_folder(dir.path()).notices;
+        assert_eq!(notices.iter().map(|group| group.places.clone()).collect::<Vec<_>>(), [["again"]]);
+        assert!(notices[0].reason.contains("link"), "{notices:?}");
     }
+}
+
+/// What other systems, editors and killed processes leave is told and no recording.
+#[test]
+fn companions_and_leftovers_are_no_recordings() {
+    let clean = three_recordings();
+    let expected = as_folder(clean.path());
+    assert!(expected.notices.is_empty(), "{:?}", expected.notices);
+    for names in [
+        &["._a.flac", "._b.edf", ".DS_Store"][..],
+        &["Thumbs.db", "desktop.ini", "a.flac.partial-12-0", "b.edf.part"],
+        &["__MACOSX/._a.flac", ".Trashes/a.flac", "@eaDir/a.flac", ".x.part-0/a.flac"],
+    ] {
+        let dir = three_recordings();
+        for name in names {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"\0\x05\x16\x07\0\x02\0\0Mac OS X").unwrap();
+        }
+        let found = as_folder(dir.path());
+        assert_eq!((&found.sha256, found.recordings.len()), (&expected.sha256, 3));
+        assert!(found.problems.is_empty(), "{:?}", found.problems);
+        assert_eq!(found.notices.iter().map(|group| group.count).sum::<u64>(), names.len() as u64);
+        assert!(found.notices.iter().all(|group| group.kind == Kind::Foreign));
+    }
+}
+
+#[test]
+fn what_was_mended_in_a_recording_is_told() {
+    let dir = three_recordings();
+    let append = |name: &str, rest: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, [&std::fs::read(&path).unwrap()[..], rest].concat()).unwrap();
+    };
+    let expected = as_folder(dir.path()).sha256;
+    append("a.flac", &[0; 77]);
+    append("b.edf", &[0; 7]);
+    let found = as_folder(dir.path());
+    assert_eq!(found.sha256, expected);
+    assert_eq!(
+        found.notices.iter().map(|group| (group.kind, group.count)).collect::<Vec<_>>(),
+        [(Kind::Repaired, 1); 2]
+    );
+    assert!(recording(&dir.path().join("b.edf")).repairs[0].contains("behind its last record"));
+    let json = serde_json::to_string(&recording(&dir.path().join("c.hea"))).unwrap();
+    assert!(!json.contains("repairs"), "what is as it should be says nothing");
 }
 
 #[test]

@@ -55,7 +55,19 @@ fn each_file_gets_its_verdict() {
         + &file(&ub, "d/b", "")
         + &archive(&ux, "tar.gz", "d/s", "");
     let lock = lock(&text);
+    // no data directory: gone, a file, a link that leads nowhere
+    let folder = tempfile::tempdir().unwrap();
+    let places = ["gone", "file", "link"].map(|name| folder.path().join(name));
+    std::fs::write(&places[1], "x").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("gone", &places[2]).unwrap();
+    for data in &places {
+        let question = Question { lock: &lock, data, names: &[], form: None, only: &[] };
+        let error = verify::verify(&question, &AtomicBool::new(false)).unwrap_err().to_string();
+        assert!(error.contains("not found") && error.contains("check --data"), "{error}");
+    }
     // nothing there: not missed unless it is named
+    std::fs::create_dir_all(bench.data()).unwrap();
     assert_eq!(verdicts(&verify(&bench, &lock, &[])), []);
     let missing = [("x.tgz", Verdict::Missing), ("d/a", Verdict::Missing), ("d/b", Verdict::Missing)];
     assert_eq!(verdicts(&verify(&bench, &lock, &["d"])), missing);

@@ -95,6 +95,9 @@ fn whole(r: &Recording, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for annotations in &r.annotations {
         one_source(annotations, "  ", f)?;
     }
+    for repair in &r.repairs {
+        writeln!(f, "  repaired: {repair}")?;
+    }
     writeln!(f, "  sha256 {}", r.sha256)
 }
 
@@ -159,6 +162,9 @@ fn folder(all: &Folder, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = if annotations > 0 { format!(" {annotations} annotations") } else { String::new() };
         let (shape, rates) = (shape(r), rates(r));
         writeln!(f, "{}  {}  {} {shape} {rates} Hz {seconds}{said}", r.sha256, r.path.display(), r.format)?;
+    }
+    for group in &all.notices {
+        writeln!(f, "  {group}")?;
     }
     let seconds: f64 = all.recordings.iter().filter_map(|r| r.duration_s).sum();
     let (good, bad) = (all.recordings.len(), all.problems.len());

@@ -17,6 +17,7 @@ use crate::run::{Finished, Job, Phase, Progress, run_cell};
 use crate::store::seal::Stored;
 use crate::store::{Cause, CellDir, Outcome, Position, Provenance, Status, load_checkpoint};
 use crate::tasks::Metric;
+use data::account::Kind;
 use data::files::sha256_hex;
 use rows::parquet::{Kept, Metadata, PartWriter, discard_parts};
 
@@ -138,6 +139,14 @@ fn go(
              plan again with `harness run` on the same grid",
             cell.id
         )));
+    }
+    let account = task.account();
+    account.allow(cell.config.train.left_out.0, context.data)?;
+    for group in account.groups().into_iter().filter(|group| group.kind != Kind::Foreign) {
+        let text = format!("data: {group}");
+        if !trace.notes.contains(&text) {
+            trace.notes.push(text);
+        }
     }
     let yaml = serde_yaml::to_string(&cell.config).map_err(|e| Error::Report(e.to_string()))?;
     crate::store::write_whole(&dir.path.join("config.yaml"), yaml.as_bytes())?;

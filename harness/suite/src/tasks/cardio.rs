@@ -15,12 +15,13 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task};
+use super::{Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task, repaired};
 use crate::protocol::{Overlap, Selection, pairs};
+use data::account::Account;
 use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
 use data::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use data::error::{At, DataError, DataResult};
-use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings};
+use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings, listed_folds};
 use rows::PredictionRow;
 
 /// Resamples for the interval over recordings.
@@ -413,7 +414,7 @@ impl Task for Cardio {
                 Path::new(&self.config.root),
                 At::File,
                 format!("at least {streams} training recordings, one per stream"),
-                format!("{} in folds {:?}", recordings.len(), self.config.train_folds),
+                format!("{} in folds {}", recordings.len(), listed_folds(&self.config.train_folds)),
             ));
         }
         let segment = segment.min(self.steps);
@@ -462,11 +463,15 @@ impl Task for Cardio {
         self.recordings.fingerprint()
     }
 
+    fn account(&self) -> &Account {
+        self.recordings.account()
+    }
+
     fn facts(&self) -> Vec<Metric> {
         // a partly downloaded dataset is used as far as it goes, and the results say so
         let (there, missing) = (self.recordings.len() as u64, self.recordings.missing());
         let fact = Metric::plain("recordings_missing", Some(missing as f64), there + missing);
-        Some(fact).filter(|_| missing > 0).into_iter().collect()
+        Some(fact).filter(|_| missing > 0).into_iter().chain(repaired(self.account())).collect()
     }
 
     fn outputs(&self) -> Vec<String> {

@@ -16,8 +16,9 @@ use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets};
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Part, Scorer, Segment, Settings, Source, Task};
+use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, repaired};
 use crate::protocol::{Overlap, Selection, pairs};
+use data::account::Account;
 use data::datasets::vocabulary::Vocabulary;
 use data::datasets::wikitext::articles::{Article, articles};
 use data::datasets::wikitext::generate::{self as text, TextSpec};
@@ -188,6 +189,7 @@ pub struct Language {
     parts: [Tokens; 3],
     fingerprint: String,
     floor: Option<f64>,
+    account: Account,
 }
 
 impl Language {
@@ -196,9 +198,16 @@ impl Language {
     /// # Errors
     /// If files are missing or corrupt.
     pub fn open(config: &LanguageConfig, root: &Path) -> DataResult<Self> {
-        let read = |part: TextPart| {
+        let (mut account, mut told) = (Account::new(), Vec::new());
+        let mut read = |part: TextPart| {
             let path = root.join(format!("wiki.{}.tokens", part.split().name()));
-            part.of(wikitext::read_split(root, part.split())?, &path)
+            let mut of_this = Account::new();
+            let text = part.of(wikitext::read_split_telling(root, part.split(), &mut of_this)?, &path)?;
+            if !told.contains(&part.split()) {
+                told.push(part.split());
+                account.extend(of_this); // two parts of one file have it once
+            }
+            DataResult::Ok(text)
         };
         let texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
         let vocabulary = match config.vocabulary {
@@ -219,7 +228,7 @@ impl Language {
             vocabulary.fingerprint()?
         );
         let floor = config.spec().map(|spec| text::entropy_bits_per_byte(&spec));
-        Ok(Self { vocabulary, parts, fingerprint, floor })
+        Ok(Self { vocabulary, parts, fingerprint, floor, account })
     }
 
     fn part(&self, part: Part) -> &Tokens {
@@ -333,8 +342,13 @@ impl Task for Language {
         &self.fingerprint
     }
 
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
     fn facts(&self) -> Vec<Metric> {
-        self.floor.map(|f| Metric::plain("entropy_floor_bits_per_byte", Some(f), 0)).into_iter().collect()
+        let floor = self.floor.map(|f| Metric::plain("entropy_floor_bits_per_byte", Some(f), 0));
+        floor.into_iter().chain(repaired(&self.account)).collect()
     }
 
     fn outputs(&self) -> Vec<String> {

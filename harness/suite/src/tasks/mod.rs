@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Overlap, Selection};
 use crate::registry::registry;
+use data::account::{Account, Kind};
 use data::error::DataResult;
 use grid::{ConfigResult, Node, Sources};
 use metrics::catalogue::{self, TaskInfo};
@@ -121,6 +122,12 @@ pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResu
         let origin = written.get(key).map_or(written.origin, |node| node.origin);
         sources.error(origin, format!("`{key}`: {got}")).note(format!("expected {expected}"))
     })
+}
+
+/// The fact that data were repaired, if any were. What is missing or skipped each task tells by names of its own.
+fn repaired(account: &Account) -> Option<Metric> {
+    let count = account.count(Kind::Repaired);
+    (count > 0).then(|| Metric::plain("data_repaired", Some(count as f64), account.items()))
 }
 
 /// Which part of a dataset.
@@ -293,6 +300,11 @@ pub trait Task: Send + Sync {
     }
     /// Digest of the data that is used: part of every cell's id.
     fn fingerprint(&self) -> &str;
+    /// What the readers did not take as they found it: missing, skipped, repaired, not of the dataset.
+    fn account(&self) -> &Account {
+        static NOTHING: Account = Account::new();
+        &NOTHING
+    }
     /// Facts about the data worth a row in the results (name, value), such as an entropy floor.
     fn facts(&self) -> Vec<Metric>;
     /// Names of the outputs, where they have names: the order of scores in `predictions.parquet`.

@@ -23,8 +23,9 @@ use std::sync::Arc;
 use learner::{InputKind, Io};
 use sha2::{Digest, Sha256};
 
-use super::{Metric, Part, Scorer, Scores, Segment, Source, Task};
+use super::{Metric, Part, Scorer, Scores, Segment, Source, Task, repaired};
 pub use config::SeizureConfig;
+use data::account::Account;
 use data::datasets::chbmit::{ChbMit, Recording};
 use data::error::{At, DataError, DataResult};
 use data::files::hex;
@@ -98,6 +99,7 @@ pub struct Seizure {
     stretch: usize,
     fingerprint: String,
     facts: Vec<Metric>,
+    account: Account,
 }
 
 impl Seizure {
@@ -137,6 +139,7 @@ impl Seizure {
             stretch: stretch as usize,
             fingerprint,
             facts,
+            account: data.account().clone(),
         };
         task.add_training_facts();
         Ok(task)
@@ -183,7 +186,8 @@ fn data_facts(data: &ChbMit) -> Vec<Metric> {
         ("annotation_disagreements", data.disagreements()),
     ];
     let some = facts.into_iter().filter(|(_, list)| !list.is_empty());
-    some.map(|(name, list)| Metric::plain(name, Some(list.len() as f64), n)).collect()
+    let some = some.map(|(name, list)| Metric::plain(name, Some(list.len() as f64), n));
+    some.chain(repaired(data.account())).collect()
 }
 
 /// The training recordings cut into stretches from their beginnings; the last of each may be shorter.
@@ -286,6 +290,10 @@ impl Task for Seizure {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn account(&self) -> &Account {
+        &self.account
     }
 
     fn facts(&self) -> Vec<Metric> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Seizure;
 use crate::error::{At, DataError, DataResult};
+use crate::plain::Plain;
 
 /// A recording as the summary lists it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,8 +29,7 @@ pub struct Listed {
 /// [`DataError::Corrupt`] with the line that is not what it should be, or with the file whose number of seizures is not
 /// that of its list; [`DataError::Io`] if the system refuses.
 pub fn read(path: &Path) -> DataResult<Vec<Listed>> {
-    let text = std::fs::read_to_string(path).map_err(DataError::io(path))?;
-    parse(path, &text)
+    parse(path, &Plain::read(path)?.text)
 }
 
 /// A recording that is being read.

@@ -13,7 +13,7 @@ fn recording(path: &Path, labels: &[&str], unit: &str) {
         .zip(&samples)
         .map(|(label, digital)| SignalToWrite {
             label,
-            unit,
+            unit: if unit.is_ascii() { unit } else { "@@@@" },
             physical_min: -1000.0,
             physical_max: 1000.0,
             digital_range: (-1000, 1000),
@@ -33,6 +33,18 @@ fn recording(path: &Path, labels: &[&str], unit: &str) {
         annotations: &[],
     };
     write_file(path, &file).unwrap();
+    if !unit.is_ascii() {
+        // the writer writes what the format allows
+        let mut bytes = std::fs::read(path).unwrap();
+        let mut field = unit.as_bytes().to_vec();
+        field.resize(4, b' ');
+        for at in 0..bytes.len() - 4 {
+            if bytes[at..].starts_with(b"@@@@") {
+                bytes[at..at + 4].copy_from_slice(&field);
+            }
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
 }
 
 struct Dataset(tempfile::TempDir);
@@ -138,4 +150,134 @@ fn what_is_missing_or_wrong_is_told() {
     std::fs::remove_file(dataset.path("RECORDS")).unwrap();
     assert!(matches!(dataset.open(), Err(DataError::Missing { .. })));
     assert_eq!((patient("chb21"), patient("chb02")), ("chb01", "chb02"));
+}
+
+/// The electrodes of [`montage::CHANNELS`] in the order of their first use.
+fn electrodes() -> Vec<&'static str> {
+    let mut found: Vec<&str> = Vec::new();
+    for electrode in montage::CHANNELS.iter().flat_map(|name| name.split('-')) {
+        if !found.contains(&electrode) {
+            found.push(electrode);
+        }
+    }
+    found
+}
+
+type Change<'a> = &'a dyn Fn(&str) -> String;
+
+#[test]
+fn labels_by_other_names_give_the_montage_and_are_told() {
+    let dataset = Dataset::new();
+    let read = |labels: &[String], told: u64| {
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        recording(&dataset.path("chb12/chb12_02.edf"), &labels, "uV");
+        let data = dataset.open().unwrap();
+        assert!(data.without_montage().is_empty(), "{labels:?}");
+        assert_eq!(data.account().count(Fate::Repaired), told, "{labels:?}");
+        data.recordings()[1].read(0..1).unwrap().concat()
+    };
+    let of =
+        |names: &[&str], change: &dyn Fn(&str) -> String| names.iter().map(|name| change(name)).collect::<Vec<_>>();
+    // electrodes alone, against a reference, with what programs put around them, and by digits and old names
+    let differences = read(&of(&electrodes(), &|e| format!("{e}-CS2")), 0);
+    let alone: [(Change<'_>, u64); 6] = [
+        (&str::to_owned, 0),
+        (&|e| format!("{e}-Ref"), 0),
+        (&|e| format!("EEG {e}-REF"), 1),
+        (&|e| format!("EEG {}-LE", e.replace("FP", "Fp").replace('Z', "z")), 1),
+        (&|e| e.replace('O', "0"), 1),
+        (&|e| e.replace("T7", "T3").replace("P7", "T5").replace("T8", "T4").replace("P8", "T6"), 1),
+    ];
+    for (change, told) in alone {
+        assert_eq!(read(&of(&electrodes(), change), told), differences);
+    }
+    let channels = read(&of(&montage::CHANNELS, &str::to_owned), 0);
+    let bipolar: [Change<'_>; 3] =
+        [&|c| c.replace('O', "0"), &|c| format!("EEG {c}"), &|c| c.replace("-O", "-0").replace('-', " - ")];
+    for change in bipolar {
+        assert_eq!(read(&of(&montage::CHANNELS, change), 1), channels);
+    }
+    // what cannot give the montage is left out and told with what it lacks
+    let labels = of(&electrodes(), &|e| format!("{e}-{}", if e == "PZ" { "A1" } else { "REF" }));
+    recording(&dataset.path("chb12/chb12_02.edf"), &labels.iter().map(String::as_str).collect::<Vec<_>>(), "uV");
+    let data = dataset.open().unwrap();
+    let [notice] = data.account().notices() else { panic!("{:?}", data.account()) };
+    assert_eq!((notice.kind, notice.reason.as_str()), (Fate::Skipped, "no signals that give CZ-PZ"));
+    assert!((data.account().share_left_out() - 0.5).abs() < 1e-12);
+}
+
+#[test]
+fn microvolts_have_three_letters_and_other_units_are_refused_in_words() {
+    let dataset = Dataset::new();
+    let clean = dataset.open().unwrap().recordings()[1].read(0..4).unwrap();
+    for unit in ["uV", "µV", "μV"] {
+        recording(&dataset.path("chb12/chb12_02.edf"), &montage::CHANNELS, unit);
+        assert_eq!(dataset.open().unwrap().recordings()[1].read(0..4).unwrap(), clean, "{unit}");
+    }
+    recording(&dataset.path("chb12/chb12_02.edf"), &montage::CHANNELS, "mV");
+    let error = dataset.error();
+    assert!(error.contains("`FP1-F7` in `mV` with a scale") && error.contains("take it out of RECORDS"), "{error}");
+}
+
+#[test]
+fn padding_behind_a_recording_is_told() {
+    let dataset = Dataset::new();
+    let path = dataset.path("chb12/chb12_02.edf");
+    let whole = std::fs::read(&path).unwrap();
+    let clean = dataset.open().unwrap().recordings()[1].read(0..40).unwrap();
+    for rest in [1, 64, 4096] {
+        std::fs::write(&path, [&whole[..], &vec![0; rest]].concat()).unwrap();
+        let data = dataset.open().unwrap();
+        assert_eq!((data.recordings()[1].samples(), data.recordings()[1].read(0..40).unwrap()), (40, clean.clone()));
+        assert_eq!(
+            (data.account().count(Fate::Repaired), data.account().notices()[0].place.as_str()),
+            (1, "chb12/chb12_02.edf")
+        );
+    }
+}
+
+#[test]
+fn lists_that_went_through_other_programs_are_read_and_told() {
+    let clean = Dataset::new();
+    let seizures =
+        |data: &ChbMit| data.recordings().iter().map(|r| (r.name.clone(), r.seizures.clone())).collect::<Vec<_>>();
+    let expected = seizures(&clean.open().unwrap());
+    let lists = ["RECORDS", "RECORDS-WITH-SEIZURES", "chb12/chb12-summary.txt"];
+    let changes: [(Change<'_>, u64); 4] = [
+        (&|text| format!("\u{FEFF}{text}"), 3),
+        (&|text| text.replace('\n', "\r\n"), 3),
+        (&|text| text.replace('\n', "  \n\n \t\n"), 0),
+        (&|text| format!("\u{FEFF}\r\n{}", text.trim_end().replace('\n', " \r\n")), 6),
+    ];
+    for (change, told) in changes {
+        let dataset = Dataset::new();
+        for list in lists {
+            dataset.write(list, change(&std::fs::read_to_string(dataset.path(list)).unwrap()));
+        }
+        let data = dataset.open().unwrap();
+        assert_eq!(seizures(&data), expected);
+        assert_eq!(data.account().count(Fate::Repaired), told, "{:?}", data.account().notices());
+    }
+    for list in lists {
+        for damaged in ["<html>\n", "a\0", "\u{FEFF}<?xml?>"] {
+            let dataset = Dataset::new();
+            dataset.write(list, damaged);
+            let error = dataset.error();
+            assert!(error.contains(&format!("{list} at byte ")) && error.contains("fetch the file again"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn files_beside_the_recordings_and_missing_ones_are_told() {
+    let dataset = Dataset::new();
+    for name in ["._chb12_01.edf", ".DS_Store", "chb12_02.edf.partial-3-0"] {
+        dataset.write(&format!("chb12/{name}"), "x");
+    }
+    recording(&dataset.path("chb12/chb12_99.edf"), &montage::CHANNELS, "uV");
+    std::fs::remove_file(dataset.path("chb12/chb12_02.edf")).unwrap();
+    let account = dataset.open().unwrap().account().clone();
+    assert_eq!(Fate::ALL.map(|kind| account.count(kind)), [1, 0, 0, 4], "{account:?}");
+    assert_eq!(account.items(), 2);
+    assert!(account.notices().iter().any(|notice| notice.place == "chb12/chb12_99.edf"));
 }

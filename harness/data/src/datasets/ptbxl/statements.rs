@@ -1,7 +1,6 @@
 //! SCP-ECG statements and what counts as a label: which statements, under which name, from which likelihood on.
 
 use std::collections::HashMap;
-use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +70,7 @@ pub(super) struct Statements {
 
 impl Statements {
     /// Reads `scp_statements.csv`; of its columns only those that this set of labels needs.
-    pub(super) fn read<R: Read>(mut table: Table<R>, labelling: Labelling) -> DataResult<Self> {
+    pub(super) fn read(table: &mut Table, labelling: Labelling) -> DataResult<Self> {
         let code = table.column("")?; // the publisher's first column has no name
         let diagnostic = if labelling.set.has_likelihoods() { Some(table.column("diagnostic")?) } else { None };
         let other = match labelling.set {

@@ -124,6 +124,38 @@ fn errors_carry_the_line() {
     assert!(matches!(PtbXl::open(dir.path()), Err(DataError::Missing { .. })));
 }
 
+type Change<'a> = &'a dyn Fn(&str) -> String;
+
+#[test]
+fn tables_that_went_through_other_programs_are_read_and_told() {
+    let open = |change: &dyn Fn(&str) -> String| {
+        let [statements, database] = [STATEMENT_ROWS, &format!("{HEADER}{TWO}")].map(change);
+        PtbXl::parse(Path::new("r"), statements.as_bytes(), database.as_bytes(), Labelling::default()).unwrap()
+    };
+    let clean = open(&str::to_owned);
+    assert!(clean.account().notices().is_empty());
+    let ends = |text: &str| text.replace('\n', "\r\n");
+    let rows = |text: &str| text.replace("\n2,8", "\n\n   \n2,8").replace("\nIMI", "\n\n\nIMI") + "\n,,,,,,\n \n";
+    let blanks = |text: &str| {
+        text.replace("r/1,h/1", " r/1 ,h/1\t")
+            .replace(",MI\n", ",MI  \n")
+            .replace("diagnostic_class", "diagnostic_class ")
+    };
+    let all = |text: &str| format!("\u{FEFF}{}", ends(&rows(&blanks(text))));
+    let changes: [(Change<'_>, u64); 5] =
+        [(&|text| format!("\u{FEFF}{text}"), 2), (&ends, 2), (&rows, 2), (&blanks, 0), (&all, 6)];
+    for (change, told) in changes {
+        let data = open(change);
+        assert_eq!((data.entries(), data.classes()), (clean.entries(), clean.classes()));
+        assert_eq!(data.account().count(Kind::Repaired), told, "{:?}", data.account().notices());
+    }
+    for damaged in ["<!DOCTYPE html>\n<html></html>\n", "ecg_id\0\n1\n", ""] {
+        let error = PtbXl::parse(Path::new("r"), STATEMENT_ROWS.as_bytes(), damaged.as_bytes(), Labelling::default());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("ptbxl_database.csv") && error.contains("fetch the file again"), "{damaged:?}: {error}");
+    }
+}
+
 #[test]
 fn codes_are_read_as_python_wrote_them() {
     let read = |text| parse_codes(text).unwrap();
@@ -144,7 +176,7 @@ fn real_records_load() {
     let data = PtbXl::open(&Path::new(&root).join("ptb-xl")).unwrap();
     let absent: HashSet<usize> = data.missing(Rate::Hz100).into_iter().collect();
     let present: Vec<usize> = (0..data.entries().len()).filter(|index| !absent.contains(index)).collect();
-    assert!(!present.is_empty());
+    assert!(!present.is_empty() && data.account().notices().is_empty(), "{:?}", data.account());
     let records = data.load_many(&present, Rate::Hz100).unwrap();
     for record in &records {
         assert_eq!(record.len(), 12_000);

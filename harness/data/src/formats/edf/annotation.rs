@@ -1,6 +1,8 @@
 //! Time-stamped annotation lists (TALs), the text in signals labelled `EDF Annotations`:
 //! `+onset[\x15 duration]\x14 text\x14 … text\x14\0`.
 
+use super::legacy;
+
 /// An annotation of EDF+.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Annotation {
@@ -24,11 +26,13 @@ pub(super) struct List {
     pub(super) duration_s: Option<f64>,
     /// The first is empty in the list that tells a record's time.
     pub(super) texts: Vec<String>,
+    /// Whether all texts are UTF-8, as the format wants it.
+    pub(super) is_utf_8: bool,
 }
 
 impl List {
     pub(super) fn annotations(self) -> impl Iterator<Item = Annotation> {
-        let Self { onset_s, duration_s, texts } = self;
+        let Self { onset_s, duration_s, texts, .. } = self;
         let said = texts.into_iter().filter(|text| !text.is_empty());
         said.map(move |text| Annotation { onset_s, duration_s, text })
     }
@@ -77,13 +81,13 @@ fn list(part: &[u8]) -> Result<List, (usize, &'static str)> {
         }
         None => None,
     };
-    let mut place = time.len() + 1;
-    let mut said = Vec::new();
+    let (mut said, mut is_utf_8) = (Vec::new(), true);
     for text in texts {
-        said.push(String::from_utf8(text.to_vec()).map_err(|_| (place, "an annotation in UTF-8"))?);
-        place += text.len() + 1;
+        let (text, fits) = legacy::decode(text);
+        said.push(text.into_owned());
+        is_utf_8 &= fits;
     }
-    Ok(List { onset_s, duration_s, texts: said })
+    Ok(List { onset_s, duration_s, texts: said, is_utf_8 })
 }
 
 /// A number of digits and a point; exponents, infinities and the like are none of the format's.
@@ -101,7 +105,7 @@ mod tests {
     fn lists_of_the_specification_are_read() {
         let bytes = b"+0\x14\x14\0+180\x14Lights off\x14Close door\x14\0-0.5\x1510\x14Apn\xC3\xA9e\x14\0\0\0\0";
         let lists = parse(bytes).unwrap();
-        assert_eq!(lists[0], List { onset_s: 0.0, duration_s: None, texts: vec![String::new()] });
+        assert_eq!(lists[0], List { onset_s: 0.0, duration_s: None, texts: vec![String::new()], is_utf_8: true });
         assert_eq!(lists[1].texts, ["Lights off", "Close door"]);
         let last = Annotation { onset_s: -0.5, duration_s: Some(10.0), text: "Apnée".into() };
         assert_eq!(lists[2].clone().annotations().collect::<Vec<_>>(), [last]);
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_empty_text_list_has_no_annotation() {
-        let list = List { onset_s: 1.0, duration_s: None, texts: vec![String::new()] };
+        let list = List { onset_s: 1.0, duration_s: None, texts: vec![String::new()], is_utf_8: true };
         assert_eq!(list.annotations().count(), 0);
     }
 
@@ -124,7 +128,6 @@ mod tests {
             (b"+inf\x14\x14", 0),
             (b"+1\x15-2\x14\x14", 3),
             (b"+1\x15\x14\x14", 3),
-            (b"+1\x14a\x14\xFF\x14", 5),
             (b"+1\x14a", 3),
         ] {
             assert_eq!(parse(bytes).unwrap_err().0, place, "{}", bytes.escape_ascii());

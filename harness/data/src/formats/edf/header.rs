@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::legacy;
 use crate::error::{At, DataError, DataResult};
 
 /// Bytes of the fixed part, and of each signal's part.
@@ -56,6 +57,9 @@ pub struct Header {
     pub records: u64,
     /// Whether the header leaves the number of records open (−1), so that it was found from the file's size.
     pub records_unknown: bool,
+    /// Bytes behind the records, which are not read: of a record that was cut where the number of records was left open,
+    /// or of anything where it was not.
+    pub rest_bytes: u64,
     /// Duration of a record; 0 in files that hold only annotations.
     pub record_seconds: f64,
     /// All signals in file order, those with annotations too.
@@ -186,6 +190,7 @@ impl Header {
             start_time: fixed.text(176, 8),
             records: 0,
             records_unknown: false,
+            rest_bytes: 0,
             record_seconds: fixed.number(244, 8, "the duration of a record")?,
             signals: read_signals(&each, signals)?,
         };
@@ -196,7 +201,19 @@ impl Header {
         Ok(header)
     }
 
-    /// The number of records, which must be what the file holds.
+    /// What was not taken as it stands, in a few words; `None` for a file that is as its header says.
+    pub fn repair(&self) -> Option<&'static str> {
+        let record_bytes = self.samples_per_record() * SAMPLE_BYTES;
+        match self.rest_bytes {
+            0 => None,
+            _ if self.records_unknown => Some("its last record is cut: the whole ones before it are read"),
+            rest if rest < record_bytes => Some("bytes behind its last record are passed over"),
+            _ => Some("it has more records than its header announces: those behind are passed over"),
+        }
+    }
+
+    /// The number of records, which the file must hold. What comes behind them is none of the file's content, as other
+    /// readers have it too: the published `chb17b_69.edf` ends with 256 zeros.
     fn count_records(&mut self, fixed: &Fields<'_>, file_bytes: u64) -> DataResult<()> {
         let said = fixed.whole(236, 8, "the number of records", -1..=i64::from(i32::MAX))?;
         let record_bytes = self.samples_per_record() * SAMPLE_BYTES;
@@ -207,16 +224,18 @@ impl Header {
         };
         self.records_unknown = said < 0;
         self.records = if said < 0 { whole } else { said as u64 };
-        if self.records != whole || rest != 0 {
+        let some_behind = data_bytes > 0 && self.records == 0;
+        if self.records > whole || some_behind {
             let expected = if self.records_unknown {
-                format!("whole records of {record_bytes} bytes (the header leaves their number open)")
+                format!("at least one record of {record_bytes} bytes (the header leaves their number open)")
             } else {
                 let all = u128::from(self.records) * u128::from(record_bytes);
-                format!("{said} records of {record_bytes} bytes, {all} bytes in all")
+                format!("{said} records of {record_bytes} bytes, {all} bytes in all; fetch the file again")
             };
             let got = format!("{data_bytes} bytes: {whole} whole records and {rest} bytes of another");
             return Err(DataError::corrupt(fixed.path, At::Byte(file_bytes), expected, got));
         }
+        self.rest_bytes = data_bytes - self.records * record_bytes;
         Ok(())
     }
 }
@@ -274,12 +293,11 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// A field without its padding, which some writers make of zeros. The format allows ASCII alone; other bytes are read
-    /// as Latin-1, in which writers put their `µV`.
+    /// A field without its padding, which some writers make of zeros. The format allows ASCII alone; writers put their
+    /// `µV` in UTF-8, or in Latin-1.
     fn text(&self, at: usize, width: usize) -> String {
         let field = self.bytes.get(at..at + width).unwrap_or_default();
-        let text: String = field.iter().map(|&byte| char::from(byte)).collect();
-        text.trim_matches([' ', '\0']).to_owned()
+        legacy::decode(field).0.trim_matches([' ', '\0']).to_owned()
     }
 
     fn wrong<T>(&self, at: usize, expected: String, got: impl std::fmt::Display) -> DataResult<T> {

@@ -8,6 +8,9 @@
 
 mod annotation;
 mod header;
+mod legacy;
+#[cfg(test)]
+mod quirk_tests;
 mod read;
 #[cfg(test)]
 mod read_tests;

@@ -20,6 +20,8 @@ const BLOCK_BYTES: u64 = 1 << 20;
 pub struct Reader<R = File> {
     header: Header,
     input: R,
+    /// Annotations read so far that are not in UTF-8.
+    odd_texts: u64,
 }
 
 impl Reader {
@@ -27,7 +29,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`DataError::Missing`] without the file; [`DataError::Corrupt`] for a header that breaks the format, or a file that
-    /// does not hold the whole records its header tells of; [`DataError::Io`] if the system refuses.
+    /// does not hold the records its header tells of; [`DataError::Io`] if the system refuses.
     pub fn open(path: &Path) -> DataResult<Self> {
         let open = || {
             let file = File::open(path)?;
@@ -53,12 +55,18 @@ impl<R: Read + Seek> Reader<R> {
     /// As [`Reader::open`].
     pub fn new(path: &Path, mut input: R, bytes: u64) -> DataResult<Self> {
         let header = Header::read(path, &mut input, bytes)?;
-        Ok(Self { header, input })
+        Ok(Self { header, input, odd_texts: 0 })
     }
 
     /// What the file says about itself.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// What was not taken as it stands: of the file's size, and of annotations if they were read.
+    pub fn repairs(&self) -> Vec<&'static str> {
+        let texts = (self.odd_texts > 0).then_some("annotations that are not UTF-8 are read as Latin-1");
+        self.header.repair().into_iter().chain(texts).collect()
     }
 
     /// Digital samples of these signals in these records, one list per signal in the order asked for.
@@ -94,16 +102,19 @@ impl<R: Read + Seek> Reader<R> {
         Ok(read)
     }
 
-    /// All annotations, by onset; the lists that only tell a record's time are left out.
+    /// All annotations, by onset; the lists that only tell a record's time are left out. Texts that are not UTF-8 are read
+    /// as Latin-1, see [`Reader::repairs`].
     ///
     /// # Errors
     /// [`DataError::Corrupt`] with the byte of a list that breaks the format, [`DataError::Io`] if the system refuses.
     pub fn annotations(&mut self) -> DataResult<Vec<Annotation>> {
-        let mut all = Vec::new();
+        let (mut all, mut odd) = (Vec::new(), 0);
         self.for_each_list(|lists| {
+            odd += lists.iter().filter(|list| !list.is_utf_8).count() as u64;
             all.extend(lists.into_iter().flat_map(annotation::List::annotations));
             Ok(())
         })?;
+        self.odd_texts = odd;
         all.sort_by(|a, b| a.onset_s.total_cmp(&b.onset_s)); // stable: file order among equals
         Ok(all)
     }

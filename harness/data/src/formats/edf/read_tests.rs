@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::error::{DataError, DataResult};
 
-const FAST: [i16; 12] = [1, -2, 3, 4, i16::MIN, i16::MAX, 7, 8, 9, 10, 11, 12];
+pub(super) const FAST: [i16; 12] = [1, -2, 3, 4, i16::MIN, i16::MAX, 7, 8, 9, 10, 11, 12];
 const SLOW: [i16; 3] = [-100, 0, 100];
 
-fn signal<'a>(label: &'a str, samples_per_record: usize, digital: &'a [i16]) -> SignalToWrite<'a> {
+pub(super) fn signal<'a>(label: &'a str, samples_per_record: usize, digital: &'a [i16]) -> SignalToWrite<'a> {
     SignalToWrite {
         label,
         unit: "uV",
@@ -36,7 +36,7 @@ fn with<T>(kind: Kind, starts: &[f64], annotations: &[Annotation], f: impl FnOnc
     })
 }
 
-fn bytes_of(kind: Kind, starts: &[f64], annotations: &[Annotation]) -> Vec<u8> {
+pub(super) fn bytes_of(kind: Kind, starts: &[f64], annotations: &[Annotation]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.edf");
     with(kind, starts, annotations, |file| write_file(&path, file)).unwrap();
@@ -44,18 +44,18 @@ fn bytes_of(kind: Kind, starts: &[f64], annotations: &[Annotation]) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-fn open(bytes: &[u8]) -> DataResult<Reader<Cursor<&[u8]>>> {
+pub(super) fn open(bytes: &[u8]) -> DataResult<Reader<Cursor<&[u8]>>> {
     Reader::new(Path::new("a.edf"), Cursor::new(bytes), bytes.len() as u64)
 }
 
 /// With this text at this place.
-fn patched(bytes: &[u8], at: usize, text: &str) -> Vec<u8> {
+pub(super) fn patched(bytes: &[u8], at: usize, text: &str) -> Vec<u8> {
     let mut patched = bytes.to_vec();
     patched[at..at + text.len()].copy_from_slice(text.as_bytes());
     patched
 }
 
-fn said(onset_s: f64, duration_s: Option<f64>, text: &str) -> Annotation {
+pub(super) fn said(onset_s: f64, duration_s: Option<f64>, text: &str) -> Annotation {
     Annotation { onset_s, duration_s, text: text.into() }
 }
 
@@ -187,7 +187,7 @@ fn broken_headers_are_errors_with_their_place() {
         (184, "512", "768 bytes of header"),
         (236, "-2", "the number of records"),
         (236, "4   ", "3 whole records and 0 bytes of another"),
-        (236, "2   ", "3 whole records and 0 bytes of another"),
+        (236, "0   ", "3 whole records and 0 bytes of another"),
         (236, "99999999", "does not fit"),
         (244, "x", "the duration of a record"),
         (244, "-1 ", "a duration of 0 or more seconds"),
@@ -211,8 +211,8 @@ fn broken_headers_are_errors_with_their_place() {
     }
     let error = open(&bytes[..bytes.len() - 3]).unwrap_err().to_string();
     assert!(error.contains("2 whole records and 7 bytes of another"), "{error}");
-    let unknown = patched(&bytes[..bytes.len() - 3], 236, "-1");
-    assert!(open(&unknown).unwrap_err().to_string().contains("2 whole records and 7 bytes"));
+    let unknown = patched(&bytes[..768 + 7], 236, "-1");
+    assert!(open(&unknown).unwrap_err().to_string().contains("0 whole records and 7 bytes"));
     assert!(matches!(Reader::open(Path::new("nowhere.edf")), Err(DataError::Missing { .. })));
 }
 

@@ -99,7 +99,7 @@ impl Header {
 
     fn parse(path: &Path, text: &str) -> DataResult<Self> {
         let mut lines = (1..)
-            .zip(text.lines())
+            .zip(text.trim_start_matches('\u{FEFF}').lines())
             .map(|(number, line)| Line { path, number, text: line.trim() })
             .filter(|line| !line.text.is_empty() && !line.text.starts_with('#'));
         let Some(first) = lines.next() else {

@@ -36,6 +36,17 @@ fn several_files_frames_and_orders() {
 }
 
 #[test]
+fn headers_that_went_through_other_programs_are_read() {
+    let clean = read(&[("r.hea", b"r 1 100 2\na.dat 16\n"), ("a.dat", &[1, 0, 2, 0])]).unwrap();
+    for header in
+        ["\u{FEFF}# said first\nr 1 100 2\na.dat 16\n", "r 1 100 2\r\na.dat 16\r\n", "\n  r 1 100 2  \n \n\na.dat 16\t"]
+    {
+        let record = read(&[("r.hea", header.as_bytes()), ("a.dat", &[1, 0, 2, 0])]).unwrap();
+        assert_eq!(digital(&record), digital(&clean), "{header:?}");
+    }
+}
+
+#[test]
 fn skew_is_undone_and_the_end_is_missing() {
     let header = "r 2 100 3\na.dat 16:1 100 16 0 9 24 0 late\na.dat 16 100 16 0 1 6 0 prompt\n";
     let dat = [9, 0, 1, 0, 7, 0, 2, 0, 8, 0, 3, 0];

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::tasks::Part;
+use data::account::{Account, Kind};
 use data::datasets::ptbxl::{self, Ecg, Labelling, PtbXl, Rate};
 use data::error::{At, DataError, DataResult};
 
@@ -47,8 +48,8 @@ pub(super) struct Recordings {
     /// One over the standard deviation, per lead.
     scale: [f64; LEADS],
     fingerprint: String,
-    /// Recordings of the chosen folds without a signal file.
-    missing: u64,
+    /// What was not taken as it was found; its items are the recordings of the chosen folds.
+    account: Account,
 }
 
 impl Recordings {
@@ -62,17 +63,20 @@ impl Recordings {
     ) -> DataResult<Self> {
         let data = PtbXl::open_with(root, labelling)?;
         let absent: std::collections::HashSet<usize> = data.missing(rate).into_iter().collect();
-        let mut missing = 0;
+        let mut account = data.account().clone();
         let mut chosen: [Vec<usize>; 3] = Default::default();
         for (chosen, folds) in chosen.iter_mut().zip(folds) {
             let listed = data.select(folds);
             chosen.extend(listed.iter().filter(|&index| !absent.contains(index)));
-            missing += (listed.len() - chosen.len()) as u64;
+            account.expect(listed.len() as u64);
+            for entry in listed.iter().filter(|index| absent.contains(index)).filter_map(|&i| data.entries().get(i)) {
+                account.add(Kind::Missing, entry.filename(rate), "its header or signal file is not there");
+            }
             if chosen.is_empty() {
                 return Err(DataError::corrupt(
                     &root.join(ptbxl::DATABASE),
                     At::File,
-                    format!("recordings with strat_fold in {folds:?}, a label of the set and a signal file"),
+                    format!("recordings with strat_fold {}, a label of the set and a signal file", listed_folds(folds)),
                     "none",
                 ));
             }
@@ -81,7 +85,7 @@ impl Recordings {
         let pass = FirstPass { hold: bytes <= held_bytes, ..FirstPass::new(&data, rate)? };
         pass.run(&chosen).map(|(parts, statistics, fingerprint)| {
             let (mean, scale) = statistics.normaliser();
-            Self { data, rate, parts, mean, scale, fingerprint, missing }
+            Self { data, rate, parts, mean, scale, fingerprint, account }
         })
     }
 
@@ -102,7 +106,11 @@ impl Recordings {
     }
 
     pub(super) fn missing(&self) -> u64 {
-        self.missing
+        self.account.count(Kind::Missing)
+    }
+
+    pub(super) fn account(&self) -> &Account {
+        &self.account
     }
 
     pub(super) fn len(&self) -> usize {
@@ -131,6 +139,12 @@ impl Recordings {
         let name = self.data.entries().get(recording.index).map_or("", |entry| entry.filename(self.rate));
         Err(DataError::corrupt(Path::new(name), At::File, "the samples it had when it was first read", "other samples"))
     }
+}
+
+/// Folds as a message has them.
+pub(super) fn listed_folds(folds: &[u8]) -> String {
+    let names: Vec<String> = folds.iter().map(u8::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// The signals a source used last; the segments of a group use the same.

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::*;
+use data::account::Kind;
 use data::datasets::ptbxl::PtbXl;
 use data::datasets::ptbxl::generate::{EcgSpec, generate};
 
@@ -113,6 +114,29 @@ fn a_signal_that_changes_after_the_first_reading_is_an_error() {
     assert!(error.contains(&format!("{id:05}_lr")) && error.contains("first read"), "{error}");
     std::fs::remove_file(&header).unwrap();
     assert!(matches!(task.training(1, 200, 0).unwrap().segment(0), Err(DataError::Missing { .. })));
+}
+
+#[test]
+fn missing_signals_and_mended_tables_stand_in_the_account() {
+    let dir = dataset(false);
+    let root = dir.path().join("ptb-xl");
+    let clean = Cardio::open(&CardioConfig::default(), &root).unwrap();
+    assert!(clean.account().notices().is_empty() && clean.facts().is_empty());
+    let items = clean.account().items();
+    let data = PtbXl::open(&root).unwrap();
+    for (index, ending) in data.select(&[1, 2, 3]).into_iter().zip(["hea", "dat", "hea"]) {
+        std::fs::remove_file(root.join(format!("{}.{ending}", data.entries()[index].filename_lr))).unwrap();
+    }
+    let table = root.join(data::datasets::ptbxl::DATABASE);
+    let text = std::fs::read_to_string(&table).unwrap();
+    std::fs::write(&table, format!("\u{FEFF}{text}")).unwrap();
+    let task = Cardio::open(&CardioConfig::default(), &root).unwrap();
+    let account = task.account();
+    assert_eq!([Kind::Missing, Kind::Repaired].map(|kind| account.count(kind)), [3, 1], "{:?}", account.groups());
+    assert_eq!(account.items(), items);
+    assert!((account.share_left_out() - 3.0 / items as f64).abs() < 1e-12);
+    let facts: Vec<(String, Option<f64>)> = task.facts().into_iter().map(|fact| (fact.name, fact.value)).collect();
+    assert_eq!(facts, [("recordings_missing".into(), Some(3.0)), ("data_repaired".into(), Some(1.0))]);
 }
 
 #[test]

@@ -49,6 +49,34 @@ fn a_file_cut_in_two_shares_no_article_and_loses_none() {
     assert_ne!(a.fingerprint(), open(&root, other).fingerprint());
 }
 
+/// Line ends and marks of other systems change no number, and the results say that they were there.
+#[test]
+fn mended_texts_give_the_same_task_and_a_fact() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("w");
+    let config = LanguageConfig { generate: None, ..LanguageConfig::default() };
+    let cut = LanguageConfig { train_split: part("valid[:0.9]"), valid_split: part("valid[0.9:]"), ..config.clone() };
+    let clean = open(&root, config.clone());
+    assert!(clean.account().notices().is_empty() && clean.facts().len() == 1, "the floor alone");
+    let path = root.join("wiki.valid.tokens");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for changed in [text.replace('\n', "\r\n"), format!("\u{FEFF}{text}"), text.trim_end_matches('\n').to_owned()] {
+        std::fs::write(&path, changed).unwrap();
+        for config in [&config, &cut] {
+            let task = Language::open(config, &root).unwrap();
+            let facts = task.facts();
+            let [fact] = &facts[..] else { panic!("{facts:?}") };
+            assert_eq!((fact.name.as_str(), fact.value), ("data_repaired", Some(1.0)));
+        }
+        assert_eq!(Language::open(&config, &root).unwrap().fingerprint(), clean.fingerprint());
+    }
+    for damaged in ["", " \n \n", "<html></html>"] {
+        std::fs::write(&path, damaged).unwrap();
+        let error = Language::open(&config, &root).err().unwrap().to_string();
+        assert!(error.contains("wiki.valid.tokens") && error.contains("fetch the file again"), "{error}");
+    }
+}
+
 #[test]
 fn articles_have_every_token_once_and_the_tokens_are_those_of_the_whole_text() {
     let dir = tempfile::tempdir().unwrap();

@@ -264,6 +264,27 @@ fn scores_are_those_of_a_known_detector() {
     assert!((nll - expected).abs() < 1e-6, "{nll} {expected}");
 }
 
+/// As the published `chb17b_69.edf` is: its samples are those of the file without the zeros behind.
+#[test]
+fn zeros_behind_a_recording_change_no_sample_and_make_a_fact() {
+    let dir = dataset();
+    let clean = open(&dir, &config()).unwrap();
+    let name = clean.plan.recording(clean.parts[0][1]).unwrap().name.clone();
+    let path = dir.path().join("chb-mit").join(&name);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&bytes[..], &[0; 256]].concat()).unwrap();
+    let task = open(&dir, &config()).unwrap();
+    let samples = |task: &Seizure| {
+        let mut samples = Vec::new();
+        task.plan.signals.append(task.parts[0][1], 0..280 * 16, &mut samples).unwrap();
+        samples
+    };
+    assert_eq!(samples(&task), samples(&clean));
+    assert_eq!((task.account().notices().len(), task.account().notices()[0].place.as_str()), (1, name.as_str()));
+    assert!(task.facts().iter().any(|fact| fact.name == "data_repaired" && fact.value == Some(1.0)));
+    assert!(clean.account().notices().is_empty() && clean.facts().iter().all(|fact| fact.name != "data_repaired"));
+}
+
 /// The real clips below the folder that `HARNESS_REAL_DATA` names: summaries, annotations and signals.
 #[test]
 fn real_clips_are_read() {
@@ -274,6 +295,7 @@ fn real_clips_are_read() {
     let root = Path::new(&root);
     let data = ChbMit::open(&root.join("chb-mit-clips"), |_| true).unwrap();
     assert!(data.missing().is_empty() && data.without_montage().is_empty() && data.disagreements().is_empty());
+    assert!(data.account().notices().is_empty(), "{:?}", data.account().groups());
     let seizure_s: f64 = data.recordings().iter().flat_map(|r| &r.seizures).map(|s| s.end_s - s.start_s).sum();
     println!("{} clips, {seizure_s} s of seizure", data.recordings().len());
     let first = &data.recordings()[0];

@@ -23,8 +23,9 @@ use sha2::{Digest, Sha256};
 use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
-use super::{Epoch, Metric, Part, Scorer, Segmentation, Settings, Source, Task};
+use super::{Epoch, Metric, Part, Scorer, Segmentation, Settings, Source, Task, repaired};
 use crate::protocol::{Overlap, Selection, pairs};
+use data::account::Account;
 use data::datasets::librispeech::generate::{self as speech, SpeechSpec};
 use data::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use data::error::{At, DataError, DataResult};
@@ -156,6 +157,7 @@ pub struct Speech {
     fingerprint: String,
     /// Training utterances left out: too long, transcript too long for the steps.
     left_out: [u64; 2],
+    account: Account,
 }
 
 impl Speech {
@@ -166,18 +168,19 @@ impl Speech {
     pub fn open(config: &SpeechConfig, root: &Path, cache: &Path) -> DataResult<Self> {
         let limits = [config.utterances.train, config.utterances.valid, config.utterances.test];
         let names = [&config.train_splits, &config.valid_splits, &config.test_splits];
-        let mut digest = Sha256::new();
+        let (mut digest, mut account) = (Sha256::new(), Account::new());
         let mut parts: [Vec<Utterance>; 3] = Default::default();
         for ((part, names), limit) in parts.iter_mut().zip(names).zip(limits) {
             for name in names {
                 let split = Split::open(root, name)?;
                 digest.update(split.fingerprint().as_bytes());
                 part.extend(split.utterances);
+                account.extend(split.account);
             }
             part.truncate(limit.map_or(usize::MAX, |n| n.0));
             if part.is_empty() {
                 let expected = "utterances in every part".to_owned();
-                return Err(DataError::corrupt(root, At::File, expected, format!("none in {names:?}")));
+                return Err(DataError::corrupt(root, At::File, expected, format!("none in {}", names.join(", "))));
             }
         }
         let units = Units::new(config.units, config.vocabulary_size, parts[0].iter().map(|u| u.text.as_str()))?;
@@ -193,6 +196,7 @@ impl Speech {
             longest: 0,
             fingerprint,
             left_out: [0; 2],
+            account,
         };
         for (i, utterances) in parts.into_iter().enumerate() {
             speech.add(i, utterances)?;
@@ -323,7 +327,7 @@ impl Task for Speech {
         let items = self.part(Part::Train);
         if items.len() < streams {
             let expected = format!("at least {streams} training utterances, one per stream");
-            let got = format!("{} in {:?}", items.len(), self.config.train_splits);
+            let got = format!("{} in {}", items.len(), self.config.train_splits.join(", "));
             return Err(DataError::corrupt(Path::new(&self.config.root), At::File, expected, got));
         }
         let chosen = (0..items.len()).collect();
@@ -347,6 +351,10 @@ impl Task for Speech {
         &self.fingerprint
     }
 
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
     fn facts(&self) -> Vec<Metric> {
         // whatever is not trained on is said
         let used = self.parts[0].len() as u64;
@@ -355,6 +363,7 @@ impl Task for Speech {
             .into_iter()
             .filter(|(_, n)| *n > 0)
             .map(|(name, n)| Metric::plain(name, Some(n as f64), used + long + dense))
+            .chain(repaired(&self.account))
             .collect()
     }
 }

@@ -5,6 +5,7 @@ use candle_core::{DType, Device};
 use learner::{Decay, Learner, Predictor, Schedule, Targets};
 
 use super::*;
+use data::account::Kind;
 use data::datasets::librispeech::generate::{SpeechSpec, generate};
 
 /// A generated dataset of 60 utterances, opened.
@@ -235,6 +236,27 @@ fn what_is_left_out_is_said_and_what_is_empty_refused() {
     let coarse = |c: &mut SpeechConfig| c.stacking.stack = data::features::transform::Span(12);
     let (_dir, coarse) = open(coarse).unwrap();
     assert!(coarse.facts().iter().any(|m| m.name == "training_transcripts_too_long"));
+}
+
+#[test]
+fn companions_are_no_utterances_and_stand_in_the_account() {
+    let (dir, clean) = open(|_| {}).unwrap();
+    assert!(clean.account().notices().is_empty());
+    let u = &clean.audio[0].path;
+    let name = u.file_name().unwrap().to_str().unwrap();
+    std::fs::write(u.with_file_name(format!("._{name}")), b"\0\x05\x16\x07").unwrap();
+    let chapter = u.parent().unwrap();
+    let transcripts = chapter.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+        + "-"
+        + chapter.file_name().unwrap().to_str().unwrap()
+        + ".trans.txt";
+    let text = std::fs::read_to_string(chapter.join(&transcripts)).unwrap();
+    std::fs::write(chapter.join(&transcripts), text.replace('\n', "\r\n")).unwrap();
+    let task = Speech::open(&clean.config, &dir.path().join("L"), &dir.path().join("cache")).unwrap();
+    assert_eq!(task.fingerprint(), clean.fingerprint());
+    let kinds = [Kind::Foreign, Kind::Repaired].map(|kind| task.account().count(kind));
+    assert_eq!((kinds, task.account().notices().len()), ([1, 1], 2), "{:?}", task.account());
+    assert!(task.facts().iter().any(|fact| fact.name == "data_repaired"));
 }
 
 #[test]
