@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::ReportError;
 use super::model::{Cell, Column, Table};
 use super::spikes::SpikeBounds;
-use metrics::catalogue::Better;
+use statistics::Better;
 
 /// The paper's tables and other published results.
 #[derive(Clone, Debug, Deserialize)]

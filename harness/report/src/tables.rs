@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use metrics::stats::Estimate;
+use statistics::estimate::Estimate;
 
 use super::catalogue::{self, MetricInfo};
 use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
 use super::paper::{Paper, Published};
 use super::provenance;
-use metrics::catalogue::Better;
+use statistics::Better;
 
 /// In place of a setting or number that a row cannot have.
 const DOES_NOT_APPLY: &str = "does not apply";
