@@ -6,9 +6,19 @@
 //! ([`two_level`]). Every resampling is a function of its seed: each resample has a stream of its own of one ChaCha generator,
 //! so results do not depend on the number of threads.
 
+pub mod adjust;
+pub mod aggregate;
+pub mod bca;
+pub mod best;
 pub mod estimate;
 pub mod fit;
+pub mod paired;
+pub mod power;
 pub mod resample;
+mod special;
+pub mod student;
+pub mod two_level;
+pub mod verdict;
 
 use serde::Deserialize;
 

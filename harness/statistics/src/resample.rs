@@ -1,4 +1,4 @@
-//! 95 % percentile bootstrap intervals over the items of an evaluation (Efron & Tibshirani 1993, chapter 13).
+//! Percentile bootstrap intervals over the items of an evaluation (Efron & Tibshirani 1993, chapter 13).
 //!
 //! Each resample has a random stream of its own, so the intervals do not depend on the number of threads.
 
@@ -6,8 +6,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Lower and upper tail of a 95 % interval.
-const TAILS: (f64, f64) = (0.025, 0.975);
+use super::bca::Tails;
+use super::special::normal_cdf;
+
+/// Either tail of a 95 % interval.
+const TAIL: f64 = 0.025;
 /// Share of resamples in which a statistic must be defined for its interval to be given.
 const DEFINED_SHARE: f64 = 0.5;
 
@@ -19,10 +22,8 @@ pub fn ratio_interval(parts: &[f64], wholes: &[f64], resamples: usize, seed: u64
         return None;
     }
     let ratio = |resample: usize| -> Option<f64> {
-        let mut rng = stream(seed, resample);
         let (mut part, mut whole) = (0.0, 0.0);
-        for _ in 0..n {
-            let item = rng.random_range(0..n);
+        for item in indices(n, seed, resample) {
             part += parts.get(item)?;
             whole += wholes.get(item)?;
         }
@@ -38,29 +39,68 @@ pub fn stream(seed: u64, resample: usize) -> ChaCha8Rng {
     rng
 }
 
+/// The items of one resample: `n` times one of `n`.
+pub(crate) fn indices(n: usize, seed: u64, resample: usize) -> impl Iterator<Item = usize> {
+    let mut rng = stream(seed, resample);
+    (0..n).map(move |_| rng.random_range(0..n))
+}
+
+/// Percentile interval with the share `level` of a statistic over `n` independent items. `statistic` gets the indices of the items
+/// that a resample drew (the same ones again and again, in no order) and says what it is of them, or `None` where it is not
+/// defined. Whatever belongs together (two models' scores of an item, all windows of a recording, all recordings of a patient)
+/// is drawn together by being one item.
+///
+/// [`Tails::Expanded`] makes up for few items, as far as resamples reach. `None` with fewer than two items or where the statistic
+/// is undefined in more than half of the resamples.
+pub fn items_interval(
+    n: usize,
+    level: f64,
+    tails: Tails,
+    resamples: usize,
+    seed: u64,
+    statistic: impl Fn(&[usize]) -> Option<f64> + Sync,
+) -> Option<(f64, f64)> {
+    if n < 2 {
+        return None;
+    }
+    let draw = |resample: usize| statistic(&indices(n, seed, resample).collect::<Vec<_>>());
+    let draws = (0..resamples).into_par_iter().filter_map(draw).collect();
+    percentile_interval(draws, resamples, normal_cdf(-tails.deviations(level, n)))
+}
+
+/// Percentile interval of the mean of `values`, one per independent item: see [`items_interval`].
+pub fn mean_interval(values: &[f64], level: f64, tails: Tails, resamples: usize, seed: u64) -> Option<(f64, f64)> {
+    let mean = |drawn: &[usize]| Some(drawn.iter().filter_map(|i| values.get(*i)).sum::<f64>() / drawn.len() as f64);
+    let finite = values.iter().all(|v| v.is_finite());
+    finite.then(|| items_interval(values.len(), level, tails, resamples, seed, mean)).flatten()
+}
+
 /// How often each item is in this resample.
 pub fn draw(counts: &mut [u64], seed: u64, resample: usize) {
     counts.fill(0);
-    let mut rng = stream(seed, resample);
-    for _ in 0..counts.len() {
-        let item = rng.random_range(0..counts.len());
+    for item in indices(counts.len(), seed, resample) {
         if let Some(count) = counts.get_mut(item) {
             *count += 1;
         }
     }
 }
 
-/// The percentile interval of the values that `resamples` resamples gave.
-pub fn interval(mut values: Vec<f64>, resamples: usize) -> Option<(f64, f64)> {
+/// The 95 % percentile interval of the values that `resamples` resamples gave; `None` if fewer than half gave one.
+pub fn interval(values: Vec<f64>, resamples: usize) -> Option<(f64, f64)> {
+    percentile_interval(values, resamples, TAIL)
+}
+
+/// As [`interval`], leaving the share `tail` out at either end.
+pub(crate) fn percentile_interval(mut values: Vec<f64>, resamples: usize, tail: f64) -> Option<(f64, f64)> {
     if values.is_empty() || (values.len() as f64) < DEFINED_SHARE * resamples as f64 {
         return None;
     }
     values.sort_by(f64::total_cmp);
-    Some((percentile(&values, TAILS.0)?, percentile(&values, TAILS.1)?))
+    Some((percentile(&values, tail)?, percentile(&values, 1.0 - tail)?))
 }
 
 /// The value below which the share `q` of the sorted values lies, linear between neighbours as `numpy.percentile` does.
-fn percentile(sorted: &[f64], q: f64) -> Option<f64> {
+pub(crate) fn percentile(sorted: &[f64], q: f64) -> Option<f64> {
     let position = q * (sorted.len().checked_sub(1)?) as f64;
     let low = *sorted.get(position.floor() as usize)?;
     let high = *sorted.get(position.ceil() as usize)?;

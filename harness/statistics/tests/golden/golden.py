@@ -105,6 +105,8 @@ out["power"] = [
     for d in (0.2, 0.8, 1.5, 3.0)
     for n in (2, 3, 5, 10, 40)
 ]
+# beyond about 30 degrees of freedom and large shifts scipy's distribution gives up
+out["power"] = [case for case in out["power"] if np.isfinite(case["value"])]
 out["seeds"] = []
 for d in (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0):
     for power in (0.8, 0.9):
@@ -182,4 +184,4 @@ for runs, tasks in ((3, 2), (5, 4), (10, 7)):
         }
     )
 
-print(json.dumps(out, indent=None, separators=(",", ":")))
+print(json.dumps(out, allow_nan=False, indent=None, separators=(",", ":")))
