@@ -159,7 +159,7 @@ mod tests {
         let higher = probability_of_improvement(&x, &y, Better::Higher).unwrap();
         assert_eq!(probability_of_improvement(&turn(&x), &turn(&y), Better::Lower), Some(higher));
         // task 1: 2 of 6 pairs equal, none better; task 2: one better, one equal of 3
-        assert!((higher - (1.0 / 6.0 + 0.5) / 2.0).abs() < 1e-15);
+        assert!((higher - f64::midpoint(1.0 / 6.0, 0.5)).abs() < 1e-15);
         assert_eq!(profile(&x, &[2.0], Better::Higher), [0.5]);
         assert_eq!(profile(&turn(&x), &[-2.0], Better::Lower), [0.5]);
     }

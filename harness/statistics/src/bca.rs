@@ -30,7 +30,7 @@ impl Tails {
     }
 }
 
-/// BCa interval of the mean of `values` with the share `level` (0.95), from `resamples` draws of a generator's `seed`.
+/// `BCa` interval of the mean of `values` with the share `level` (0.95), from `resamples` draws of a generator's `seed`.
 ///
 /// `None` with fewer than two values, one that is not finite, or no resamples. Values that are all the same have an interval
 /// without width. Over seeds it is for [`FEWEST`] values and more.

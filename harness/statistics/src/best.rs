@@ -42,7 +42,7 @@ pub fn marks(models: &[BTreeMap<u64, f64>], better: Better) -> Vec<Mark> {
         models.iter().enumerate().filter(|(_, model)| finite(model)).collect();
     let (known, few): (Vec<_>, Vec<_>) = whole.into_iter().partition(|(_, model)| model.len() >= FEWEST_SEEDS);
     let best = |some: &[(usize, &BTreeMap<u64, f64>)]| {
-        some.iter().map(|(_, model)| loss(*model, better)).min_by(f64::total_cmp)
+        some.iter().map(|(_, model)| loss(model, better)).min_by(f64::total_cmp)
     };
     let lucky = best(&few).zip(best(&known)).is_some_and(|(few, known)| few < known);
     if known.len() < 2 || lucky {

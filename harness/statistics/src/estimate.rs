@@ -3,7 +3,7 @@
 //! The seed is the unit, and the interval is Student's t: of values that are normal about their mean it covers that mean in
 //! 95 % of cases with two seeds as with ten. (A bootstrap over so few covers it in half of the cases with two seeds and in
 //! three quarters with three.) It is wide with few seeds because they say little, and it may leave the range that a metric
-//! can have. [`estimate`] stays with it whatever the number; [`over_seeds`] takes the BCa bootstrap beyond ten seeds.
+//! can have. [`estimate`] stays with it whatever the number; [`over_seeds`] takes the `BCa` bootstrap beyond ten seeds.
 
 use std::collections::BTreeMap;
 
@@ -44,11 +44,11 @@ pub fn t_interval(values: &[f64], level: f64) -> Option<(f64, f64)> {
 pub enum Method {
     /// Student's t.
     Student,
-    /// BCa bootstrap, its tails expanded.
+    /// `BCa` bootstrap, its tails expanded.
     Bca,
 }
 
-/// The interval of the mean over seeds, with the share `level`: Student's t, from [`bca::FEWEST`] values on the BCa bootstrap
+/// The interval of the mean over seeds, with the share `level`: Student's t, from [`bca::FEWEST`] values on the `BCa` bootstrap
 /// with `resamples` draws of a generator's `seed`. `None` with fewer than two values or one that is not finite.
 pub fn over_seeds(values: &[f64], level: f64, resamples: usize, seed: u64) -> Option<(Method, (f64, f64))> {
     if values.len() < bca::FEWEST {

@@ -1,9 +1,9 @@
 //! Statistics over seeds, items and tasks: intervals, paired tests, adjusted comparisons, verdicts and aggregates.
 //! Nothing here knows a metric, a task or a model.
 //!
-//! The seed is the unit: values over seeds have Student's t interval ([`estimate`]), beyond ten of them the BCa bootstrap
+//! The seed is the unit: values over seeds have Student's t interval ([`estimate`]), beyond ten of them the `BCa` bootstrap
 //! ([`bca`]). Items that are independent of each other are drawn anew ([`resample`]), together with seeds where both matter
-//! ([`two_level`]). Every resampling is a function of its seed: each resample has a stream of its own of one ChaCha generator,
+//! ([`two_level`]). Every resampling is a function of its seed: each resample has a stream of its own of one `ChaCha` generator,
 //! so results do not depend on the number of threads.
 
 pub mod adjust;

@@ -52,7 +52,7 @@ fn ln_beta(a: f64, b: f64) -> f64 {
 /// The continued fraction of Abramowitz and Stegun 26.5.8 by Lentz' method, on the side where it converges fast.
 pub fn incomplete_beta(a: f64, b: f64, x: f64, y: f64) -> f64 {
     if x <= 0.0 || y <= 0.0 {
-        return if x <= 0.0 { 0.0 } else { 1.0 };
+        return f64::from(u8::from(x > 0.0));
     }
     let front = (a * x.ln() + b * y.ln() - ln_beta(a, b)).exp();
     if x < (a + 1.0) / (a + b + 2.0) {
@@ -122,8 +122,8 @@ pub fn normal_quantile(p: f64) -> f64 {
     if !(0.0..=1.0).contains(&p) {
         return f64::NAN;
     }
-    if p == 0.0 || p == 1.0 {
-        return if p == 0.0 { f64::NEG_INFINITY } else { f64::INFINITY };
+    if p <= 0.0 || p >= 1.0 {
+        return if p <= 0.0 { f64::NEG_INFINITY } else { f64::INFINITY };
     }
     if p > 0.5 {
         return -normal_quantile(1.0 - p);

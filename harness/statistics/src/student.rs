@@ -17,6 +17,17 @@ pub fn quantile(level: f64, freedom: usize) -> f64 {
     low.tan() * (freedom as f64).sqrt()
 }
 
+/// As [`quantile`], for degrees of freedom that need not be whole (1 and more).
+pub fn quantile_of(level: f64, freedom: f64) -> f64 {
+    let (mut low, mut high) = (0.0, FRAC_PI_2);
+    let at = |theta: f64| theta.tan() * freedom.sqrt();
+    for _ in 0..60 {
+        let middle = f64::midpoint(low, high);
+        if p_value(at(middle), freedom) > 1.0 - level { low = middle } else { high = middle }
+    }
+    at(low)
+}
+
 /// P(|T| ≤ √ν tan θ) for ν degrees of freedom: the finite sums of Abramowitz and Stegun, 26.7.3 and 26.7.4.
 fn share_within(theta: f64, freedom: usize) -> f64 {
     let (sin, cos) = theta.sin_cos();

@@ -12,6 +12,7 @@ use statistics::{adjust, aggregate, estimate, paired, power, resample, student};
 #[derive(Deserialize)]
 struct Golden {
     t_two_sided: Vec<Quantile>,
+    t_two_sided_of: Vec<QuantileOf>,
     t_p_value: Vec<PValue>,
     noncentral_t: Vec<Noncentral>,
     t_interval: Vec<Interval>,
@@ -28,6 +29,13 @@ struct Golden {
 struct Quantile {
     level: f64,
     freedom: usize,
+    value: f64,
+}
+
+#[derive(Deserialize)]
+struct QuantileOf {
+    level: f64,
+    freedom: f64,
     value: f64,
 }
 
@@ -133,6 +141,10 @@ fn student_is_scipys() {
     assert!(golden.t_two_sided.len() >= 54 && golden.t_p_value.len() >= 63 && golden.noncentral_t.len() >= 80);
     for c in &golden.t_two_sided {
         let found = student::quantile(c.level, c.freedom);
+        assert!((found - c.value).abs() < 1e-10 * c.value, "{} {}: {found}, {}", c.level, c.freedom, c.value);
+    }
+    for c in &golden.t_two_sided_of {
+        let found = student::quantile_of(c.level, c.freedom);
         assert!((found - c.value).abs() < 1e-10 * c.value, "{} {}: {found}, {}", c.level, c.freedom, c.value);
     }
     for c in &golden.t_p_value {

@@ -12,7 +12,7 @@ use statistics::resample::stream;
 use statistics::{adjust, estimate, paired, resample, two_level};
 
 const LEVEL: f64 = 0.95;
-/// Two points, and what 4,000 trials may be off besides: a standard error is 0.35 points.
+/// Two points. A share of 4,000 trials has a standard error of 0.35 points.
 const ALLOWED: f64 = 0.02;
 
 fn normal(rng: &mut impl Rng) -> f64 {
@@ -79,7 +79,7 @@ fn item_intervals_cover_what_they_say() {
 #[test]
 fn two_level_intervals_cover_what_they_say() {
     for seeds in [2, 3, 5, 8] {
-        for (by_seed, by_item, rest) in [(1.0, 0.5, 0.5), (0.3, 2.0, 1.0), (0.02, 1.0, 0.1)] {
+        for (by_seed, by_item, rest) in [(1.0, 0.5, 0.5), (0.3, 2.0, 1.0), (0.1, 1.0, 0.1), (0.0, 1.0, 0.1)] {
             let share = coverage(1500, |t| {
                 let mut rng = stream(6, t);
                 let items = normals(&mut rng, 40);
@@ -92,9 +92,13 @@ fn two_level_intervals_cover_what_they_say() {
                 two_level::estimate(&values, LEVEL, 300, t as u64).unwrap().interval.unwrap()
             });
             println!("{seeds} seeds, {by_seed} {by_item} {rest}: {share}");
+            assert!((share - LEVEL).abs() <= ALLOWED + 0.01, "{seeds} seeds, {by_seed} {by_item} {rest}: {share}");
         }
     }
 }
+
+/// Sweeps; 1,000 would leave the share of a few per cent uncertain by 0.7 points.
+const SWEEPS: usize = 10_000;
 
 /// P values of a sweep: 40 settings that change nothing, each against one reference, paired over five seeds.
 fn null_sweep(t: usize) -> Vec<f64> {
@@ -110,15 +114,16 @@ fn null_sweep(t: usize) -> Vec<f64> {
 
 #[test]
 fn null_sweeps_have_few_discoveries() {
-    let sweeps: Vec<Vec<f64>> = (0..1000).into_par_iter().map(null_sweep).collect();
+    let sweeps: Vec<Vec<f64>> = (0..SWEEPS).into_par_iter().map(null_sweep).collect();
     let with =
         |adjust: &dyn Fn(&[f64]) -> Vec<f64>| sweeps.iter().filter(|p| adjust(p).iter().any(|p| *p < 0.05)).count();
     let (holm, hochberg, plain) = (with(&adjust::holm), with(&adjust::benjamini_hochberg), with(&<[f64]>::to_vec));
-    println!("{holm} {hochberg} {plain}");
-    // under the null every discovery is false, and the share of sweeps with one is the rate of both
-    assert!(holm <= 50, "{holm}");
-    assert!(hochberg <= 50, "{hochberg}");
-    assert!(plain > 500, "unadjusted, most sweeps find something: {plain}");
+    println!("{holm} {hochberg} {plain} of {SWEEPS}");
+    // under the null every discovery is false, and the share of sweeps with one is the rate that both bound
+    assert!(holm * 20 <= SWEEPS, "{holm}");
+    // it is 5 % exactly for independent comparisons: three standard errors more
+    assert!(hochberg * 20 <= SWEEPS + SWEEPS * 13 / 100, "{hochberg}");
+    assert!(plain * 2 > SWEEPS, "unadjusted, most sweeps find something: {plain}");
 }
 
 /// Share of tables of equal models in which one is called worse.
@@ -152,7 +157,7 @@ fn equal_models_are_seldom_told_apart() {
     }
 }
 
-/// Two equal models lead two that are worse by ten deviations; one seed of one of the worse is as lucky, or as unlucky, as can be.
+/// Two equal models lead two that are worse by fifteen deviations; one seed of one of the worse is as lucky, or as unlucky, as can be.
 #[test]
 fn an_astray_seed_marks_nothing_that_is_worse() {
     let trials = 500;
@@ -163,7 +168,7 @@ fn an_astray_seed_marks_nothing_that_is_worse() {
                 let mut rng = stream(9, t);
                 let mut model =
                     |mean: f64| -> BTreeMap<u64, f64> { (0..).zip((0..6).map(|_| mean + normal(&mut rng))).collect() };
-                let mut table = [model(0.0), model(0.0), model(10.0), model(10.0)];
+                let mut table = [model(0.0), model(0.0), model(15.0), model(15.0)];
                 *table[3].get_mut(&2).unwrap() += astray;
                 let found = marks(&table, Better::Lower);
                 assert!(found[..2].contains(&Mark::Best), "{found:?}");

@@ -20,6 +20,11 @@ out["t_two_sided"] = [
     for level in (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
     for df in (1, 2, 3, 4, 7, 10, 29, 100, 999)
 ]
+out["t_two_sided_of"] = [
+    {"level": level, "freedom": df, "value": float(stats.t.ppf((1 + level) / 2, df))}
+    for level in (0.5, 0.95, 0.999)
+    for df in (1.0, 1.3, 2.0, 3.75, 9.0, 40.2, 1000.5)
+]
 out["t_p_value"] = [
     {"t": t, "freedom": df, "value": float(2 * stats.t.sf(t, df))}
     for t in (0.0, 1e-3, 0.3, 1.0, 2.5, 7.0, 40.0)
