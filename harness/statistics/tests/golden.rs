@@ -191,6 +191,8 @@ fn what_paired_tests_cannot_say() {
     assert_eq!(paired::t_test(&[0.0, 0.0, 0.0]), Some(1.0));
     assert_eq!(paired::t_test(&[0.5, 0.5, 0.5]), Some(0.0));
     assert_eq!(paired::wilcoxon(&[0.0, 0.0]), Some(1.0));
+    // ranks 2, 2, 2, 4, 5: of the 32 sums 9 are up to 5
+    assert_eq!(paired::wilcoxon(&[1.0, 1.0, 1.0, 2.0, -3.0]), Some(2.0 * 9.0 / 32.0));
     assert_eq!(paired::sign_flip(&[1.0; 21]), None, "too many to turn them all");
     assert_eq!(paired::sign_flip(&[0.1; 20]), Some(2.0 / f64::from(1 << 20)));
     for test in [paired::t_test, paired::sign_flip, paired::wilcoxon] {
