@@ -127,6 +127,16 @@ mod tests {
     }
 
     #[test]
+    fn only_items_that_every_seed_has_count() {
+        let mut ragged = values(3, 20);
+        ragged.get_mut(&1).unwrap().insert(99, 1e6);
+        ragged.get_mut(&2).unwrap().remove(&5);
+        let mut even = values(3, 20);
+        even.values_mut().for_each(|items| drop(items.remove(&5)));
+        assert_eq!(estimate(&ragged, 0.95, 200, 1), estimate(&even, 0.95, 200, 1));
+    }
+
+    #[test]
     fn it_is_the_same_on_any_number_of_threads() {
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
