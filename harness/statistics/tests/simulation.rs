@@ -91,7 +91,6 @@ fn two_level_intervals_cover_what_they_say() {
                 let values = (0..seeds).map(|seed| (seed, row(&mut rng))).collect::<two_level::BySeedAndItem<u32>>();
                 two_level::estimate(&values, LEVEL, 300, t as u64).unwrap().interval.unwrap()
             });
-            println!("{seeds} seeds, {by_seed} {by_item} {rest}: {share}");
             assert!((share - LEVEL).abs() <= ALLOWED + 0.01, "{seeds} seeds, {by_seed} {by_item} {rest}: {share}");
         }
     }
@@ -118,7 +117,6 @@ fn null_sweeps_have_few_discoveries() {
     let with =
         |adjust: &dyn Fn(&[f64]) -> Vec<f64>| sweeps.iter().filter(|p| adjust(p).iter().any(|p| *p < 0.05)).count();
     let (holm, hochberg, plain) = (with(&adjust::holm), with(&adjust::benjamini_hochberg), with(&<[f64]>::to_vec));
-    println!("{holm} {hochberg} {plain} of {SWEEPS}");
     // under the null every discovery is false, and the share of sweeps with one is the rate that both bound
     assert!(holm * 20 <= SWEEPS, "{holm}");
     // it is 5 % exactly for independent comparisons: three standard errors more
@@ -152,7 +150,6 @@ fn equal_models_are_seldom_told_apart() {
         (41, 5, true, 1000),
     ] {
         let share = wrongly_told(models, seeds, shared, tables);
-        println!("{models} {seeds} {shared}: {share}");
         assert!(share <= 0.06, "{models} models, {seeds} seeds, shared {shared}: {share}");
     }
 }
@@ -175,7 +172,6 @@ fn an_astray_seed_marks_nothing_that_is_worse() {
                 found[2..].iter().filter(|mark| **mark == Mark::Best).count()
             })
             .sum();
-        println!("{astray}: {marked}");
         assert!(marked * 100 <= trials, "{astray}: {marked} of {trials}");
     }
 }
