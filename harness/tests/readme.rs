@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metrics::stats::estimate;
 use rows::results::{ResultRow, read_results};
+use statistics::estimate::estimate;
 
 const SECTION: &str = "## Measured";
 

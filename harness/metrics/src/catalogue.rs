@@ -1,17 +1,7 @@
 //! Names for readers: each metric with its label, direction and digits, and each task with what its tables and sentences need.
 //! A metric or a task is described here and nowhere else; who plans, reports or shows progress looks it up.
 
-use serde::Deserialize;
-
-/// Which direction of a metric is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Better {
-    /// Smaller values.
-    Lower,
-    /// Larger values.
-    Higher,
-}
+use statistics::Better;
 
 /// How a metric's values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

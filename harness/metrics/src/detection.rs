@@ -3,8 +3,8 @@
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::interval::{interval, stream};
 use super::ranking::{Areas, Ranking};
+use statistics::resample::{interval, stream};
 
 /// A stretch of a recording with its score and label.
 #[derive(Clone, Copy, Debug, PartialEq)]

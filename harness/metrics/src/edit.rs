@@ -2,9 +2,9 @@
 //! hypothesis (Levenshtein 1966), summed over a whole set before they are divided. Texts are cut and rates defined as
 //! `jiwer` 4.0.0 does by default.
 
-use super::interval::ratio_interval;
 use super::with_interval;
 use crate::Metric;
+use statistics::resample::ratio_interval;
 
 /// What an alignment of a reference and a hypothesis found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

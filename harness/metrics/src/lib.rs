@@ -1,14 +1,12 @@
-//! Numbers that say how well a model does, as functions of scores and labels or of summed log-likelihoods, and the statistics
-//! over them. Nothing here knows a task or a model.
+//! Numbers that say how well a model does, as functions of scores and labels or of summed log-likelihoods. Nothing here knows a
+//! task or a model.
 
 pub mod catalogue;
 pub mod detection;
 pub mod edit;
-pub mod fit;
 pub mod interval;
 pub mod language;
 pub mod ranking;
-pub mod stats;
 
 pub use self::edit::error_rates;
 pub use self::interval::macro_intervals;

@@ -1,7 +1,8 @@
 //! How numbers and names are written.
 
-use metrics::catalogue::{self, Better, Digits};
-use metrics::stats::Estimate;
+use metrics::catalogue::{self, Digits};
+use statistics::Better;
+use statistics::estimate::Estimate;
 
 /// A metric for readers.
 #[derive(Clone, Debug, PartialEq, Eq)]

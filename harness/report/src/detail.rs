@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use metrics::stats::paired_difference;
+use statistics::estimate::paired_difference;
 
 use super::catalogue;
 use super::group::{Found, Group, Part, compare_values};

@@ -19,7 +19,7 @@ use super::model::{Cell, Column, Place, Plot, Series, Table};
 use super::provenance;
 use super::tables::{label_columns, metric_info};
 use metrics::TRAIN_SPLIT as SPLIT;
-use metrics::catalogue::Better;
+use statistics::Better;
 
 /// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
 const SHOWN: usize = 1;

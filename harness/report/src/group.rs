@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use metrics::catalogue::{self, TaskInfo};
-use metrics::stats::{Estimate, estimate};
 use rows::results::ResultRow;
+use statistics::estimate::{Estimate, estimate};
 
 /// Outcome of a cell whose numbers count.
 const COMPLETED: &str = "completed";

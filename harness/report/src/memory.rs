@@ -6,7 +6,7 @@ use super::curves::{point, wide};
 use super::group::{Group, Part};
 use super::model::{Cell, Column, Place, Plot, Series, Table};
 use super::provenance;
-use metrics::fit::{Line, line};
+use statistics::fit::{Line, line};
 
 /// Configuration path of the window: the steps that one update backpropagates through, or BIM's credit chunk.
 const WINDOW: &str = "train.segment";

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::ReportError;
 use super::model::{Cell, Column, Table};
 use super::spikes::SpikeBounds;
-use metrics::catalogue::Better;
+use statistics::Better;
+use statistics::verdict::Margin;
 
 /// The paper's tables and other published results.
 #[derive(Clone, Debug, Deserialize)]
@@ -100,11 +101,9 @@ pub(super) struct Published<'a> {
 }
 
 impl PaperMetric {
-    /// The worst value that counts as equal to a published one.
-    pub(super) fn worst_equal(&self, published: f64) -> f64 {
-        let sign = if self.better == Better::Lower { 1.0 } else { -1.0 };
-        let factor = 1.0 + sign * self.margin;
-        if self.margin_in_bits { (published.log2() * factor).exp2() } else { published * factor }
+    /// How much worse than a published value still counts as equal.
+    pub(super) fn margin(&self) -> Margin {
+        if self.margin_in_bits { Margin::ShareOfBits(self.margin) } else { Margin::Share(self.margin) }
     }
 
     /// A value with at least the paper's digits.

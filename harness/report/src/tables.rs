@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use metrics::stats::Estimate;
+use statistics::estimate::Estimate;
 
 use super::catalogue::{self, MetricInfo};
 use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
 use super::paper::{Paper, Published};
 use super::provenance;
-use metrics::catalogue::Better;
+use statistics::Better;
+use statistics::verdict::{Verdict, judge};
 
 /// In place of a setting or number that a row cannot have.
 const DOES_NOT_APPLY: &str = "does not apply";
@@ -272,17 +273,14 @@ fn verdict(part: &Part, group: &Group, published: &[Published]) -> Cell {
         return Cell::new("not comparable: other training split");
     }
     let Found::Value(e) = group.metric(p.name, Some(part.split)) else { return Cell::absent(NOT_MEASURED) };
-    let Some((low, high)) = e.interval.filter(|_| e.n >= VERDICT_SEEDS) else { return Cell::new("underpowered") };
-    // all of the interval on one side of the margin's end: more spread never helps
-    let bound = p.metric.worst_equal(p.value);
-    let (best, worst) = match p.metric.better {
-        Better::Lower => (low <= bound, high <= bound),
-        Better::Higher => (high >= bound, low >= bound),
-    };
-    Cell::new(match (best, worst) {
-        (_, true) => "reproduced",
-        (false, false) => "not reproduced",
-        (true, false) => "underpowered",
+    if e.n < VERDICT_SEEDS {
+        return Cell::new("underpowered");
+    }
+    Cell::new(match judge(Some(&e), p.value, p.metric.margin(), p.metric.better) {
+        Verdict::Reproduced => "reproduced",
+        Verdict::NotReproduced => "not reproduced",
+        Verdict::Underpowered => "underpowered",
+        Verdict::NotComparable => "not comparable",
     })
 }
 

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::super::group::Group;
 use super::super::model::{Difference, Loaded};
-use metrics::fit::{Decay, Exponential};
-use metrics::interval::{interval, stream};
+use statistics::fit::{Decay, Exponential};
+use statistics::resample::{interval, stream};
 
 /// What is fitted.
 const UPDATES: [Quantity; 4] = [Quantity::Gradient, Quantity::Direction, Quantity::Stdp, Quantity::Mixed];

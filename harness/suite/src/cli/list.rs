@@ -1,7 +1,8 @@
 //! `harness list`: the kinds that a grid file may name, and what results are made of.
 
 use clap::{Args, ValueEnum};
-use metrics::catalogue::{Better, METRICS};
+use metrics::catalogue::METRICS;
+use statistics::Better;
 
 use crate::error::exit;
 use crate::measure::energy::CostModel;

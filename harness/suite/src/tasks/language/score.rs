@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::{Language, Piece, Tokens};
 use crate::tasks::{Metric, Part, Scorer, Scores, Segment};
 use data::datasets::vocabulary::Vocabulary;
-use metrics::interval::ratio_interval;
 use metrics::{bits_per_byte, perplexity, with_interval};
 use rows::PredictionRow;
+use statistics::resample::ratio_interval;
 
 /// Resamples for the intervals over articles.
 const RESAMPLES: usize = 1000;
