@@ -81,6 +81,10 @@ table! {
         pub git_commit: Option<String>,
         /// Whether tracked files differed from it.
         pub git_dirty: Option<bool>,
+        /// Model of the processor, such as `AMD EPYC 9R14`: equal ids promise equal numbers on one kind of it.
+        pub processor: Option<String>,
+        /// Time of one product of 512 × 512 matrices with the cell's threads, right after its training.
+        pub calibration_s: Option<f64>,
         /// Digest of the data.
         pub data: Option<String>,
         /// Price list of the energies.
@@ -177,6 +181,16 @@ pub fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
     Ok(rows)
 }
 
+/// Names and types of a table's columns, but for those of the configuration.
+///
+/// # Errors
+/// As [`read_results`].
+pub fn columns(path: &Path) -> DataResult<Vec<(String, String)>> {
+    let frame = read_frame(path)?;
+    let columns = frame.columns().iter().map(|column| (column.name().to_string(), column.dtype().to_string()));
+    Ok(columns.filter(|(name, _)| !name.starts_with(CONFIG)).collect())
+}
+
 /// A configuration column as text, whatever its type.
 fn texts(path: &Path, frame: &DataFrame, name: &str) -> DataResult<Vec<Option<String>>> {
     fn shown<T: ToString>(values: Vec<Option<T>>) -> Vec<Option<String>> {
@@ -249,7 +263,7 @@ mod tests {
         let frame = read_frame(&path).unwrap();
         let names: Vec<&str> = frame.get_column_names().into_iter().map(polars::prelude::PlSmallStr::as_str).collect();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[32..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[34..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
 
     #[test]

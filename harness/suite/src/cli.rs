@@ -1,10 +1,12 @@
 //! The command line.
 
 mod data;
+mod gate;
 mod inspect;
 mod launch;
 mod list;
 mod mini;
+mod reproduce;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,9 +31,27 @@ use grid::Selection;
 use rows::results::ResultRow;
 use serde::{Deserialize, Serialize};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all selected cells are done
+  1    some cells failed; the rest are done and reported
+  2    wrong usage or configuration; nothing was started
+  3    regression (gate)
+  4    data missing or corrupt
+  130  interrupted; a checkpoint was written
+
+--only EXPR: conditions joined by `,`, alternatives by `|`: model=bim|lstm,seed!=1,bim.lambda=0.5
+
+Examples:
+  harness run experiments/quickstart.yaml
+  harness run experiments/table1_language.yaml --scale sample --data DIR --jobs 2
+  harness plan experiments/ablation_lambda.yaml --only 'model=bim,seed=1'
+  harness compare runs/before runs/after
+  harness gate --baseline reports/baselines/ci.parquet runs/ci";
+
 /// Runs experiment grids, records every step to Parquet, and renders comparison tables.
 #[derive(Parser)]
-#[command(name = "harness", version, about)]
+#[command(name = "harness", version, about, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -59,6 +79,14 @@ enum Command {
     Report(ReportArgs),
     /// Run one cell of a plan
     Worker(WorkerArgs),
+    /// Hold one run against another, cell by cell: what differs, by how much, and whether that can be told from chance
+    Compare(gate::CompareArgs),
+    /// Fail where a run is worse than a baseline, for CI
+    Gate(gate::GateArgs),
+    /// Write the file that `gate` holds runs against
+    Baseline(gate::BaselineArgs),
+    /// Run a finished cell again and say whether it is bit-identical
+    Reproduce(reproduce::ReproduceArgs),
     /// Submit the cells of a grid to a cluster
     #[command(subcommand)]
     Launch(LaunchCommand),
@@ -202,6 +230,10 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Plan(args) => plan(args),
         Command::Report(args) => render(args),
         Command::Worker(args) => work_alone(args, mode, build),
+        Command::Compare(args) => gate::run_compare(args),
+        Command::Gate(args) => gate::run_gate(args, mode, build),
+        Command::Baseline(args) => gate::run_baseline(args),
+        Command::Reproduce(args) => reproduce::run(args, mode, build),
         Command::Launch(LaunchCommand::Slurm(args)) => launch::slurm(args),
         Command::List(args) => Ok(list::run(args)),
         Command::Data(DataCommand::List(args)) => data::list(args),

@@ -17,6 +17,8 @@ pub mod exit {
     pub const SOME_FAILED: u8 = 1;
     /// Wrong usage or configuration; nothing was started.
     pub const USAGE: u8 = 2;
+    /// A run is worse than its baseline.
+    pub const REGRESSION: u8 = 3;
     /// Data are missing or corrupt.
     pub const DATA: u8 = 4;
     /// Interrupted; a checkpoint was written.

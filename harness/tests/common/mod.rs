@@ -65,7 +65,14 @@ impl Folder {
     pub fn results(&self, out: &str) -> Vec<ResultRow> {
         let rows = read_results(&self.path().join(out).join("small/results.parquet")).expect("results");
         rows.into_iter()
-            .map(|r| ResultRow { train_s: 0.0, data_wait_s: None, peak_bytes: None, threads: 0, ..r })
+            .map(|r| ResultRow {
+                train_s: 0.0,
+                data_wait_s: None,
+                peak_bytes: None,
+                calibration_s: None,
+                threads: 0,
+                ..r
+            })
             .collect()
     }
 }

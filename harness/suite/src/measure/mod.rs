@@ -1,6 +1,7 @@
 //! What a step costs: memory, operations, and what a price list makes of them.
 
 pub mod allocator;
+pub mod calibration;
 pub mod energy;
 pub mod operations;
 pub mod resident;

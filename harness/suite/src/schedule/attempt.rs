@@ -10,8 +10,8 @@ use learner::product::InstructionSet;
 
 use super::{Build, Context, device_name, skipped};
 use crate::error::{Error, Result};
-use crate::measure::allocator;
 use crate::measure::energy::{CostModel, Sizes};
+use crate::measure::{allocator, calibration};
 use crate::plan::{OpenTasks, PlannedCell, open_task};
 use crate::run::{Finished, Job, Phase, Progress, run_cell};
 use crate::store::seal::Stored;
@@ -88,6 +88,7 @@ fn run_locked(
         Ok(Ok(done)) => {
             let facts = open_task(open, &cell.config.task, context.data)?.facts();
             fill(&mut status, &done, &trace.at, &facts, &cell.config.energy);
+            status.calibration_s = Some(calibration::product_s());
         }
         Ok(Err(Error::Learner(e @ learner::Error::Diverged { .. }))) => {
             (status.outcome, status.reason) = (Outcome::Diverged, Some(e.to_string()));
@@ -252,10 +253,18 @@ pub fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provena
         lock_sha256: sha256_hex(include_bytes!("../../../../Cargo.lock")),
         device: device_name(device),
         instruction_set: Some(InstructionSet::in_use().name().to_owned()),
+        processor: processor(),
         threads: rayon::current_num_threads() as u64,
         data: cell.data.clone(),
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     }
+}
+
+/// The processor's name as the system gives it.
+fn processor() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {

@@ -92,6 +92,9 @@ pub struct Provenance {
     /// Vector instructions of the matrix products, such as `avx512`; unknown in files of versions before it was recorded.
     #[serde(default)]
     pub instruction_set: Option<String>,
+    /// Model of the processor.
+    #[serde(default)]
+    pub processor: Option<String>,
     /// Threads.
     pub threads: u64,
     /// Digest of the data used.
@@ -133,6 +136,9 @@ pub struct Status {
     pub data_wait_s: Option<f64>,
     /// Highest live bytes within any step, without what the process held when the cell began.
     pub peak_bytes: Option<u64>,
+    /// Time of one product of 512 × 512 matrices with the cell's threads, right after its training.
+    #[serde(default)]
+    pub calibration_s: Option<f64>,
     /// Provenance.
     pub provenance: Provenance,
     /// SHA-256 of its finished files, by name.

@@ -1,0 +1,198 @@
+//! `harness compare`, `baseline` and `gate`: one run against another.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{as_stored, parse_device};
+use crate::error::{Error, Result, exit};
+use crate::plan::Plan;
+use crate::progress::Display;
+use crate::schedule::{Build, Context, Pool, table, work};
+use ::data::fetch::report::Mode;
+use compare::{Baseline, Gate, Thresholds};
+use rows::results::{ResultRow, columns, read_results};
+
+#[derive(Args)]
+pub(super) struct CompareArgs {
+    /// Run directory or results file
+    a: PathBuf,
+    /// What to hold against it
+    b: PathBuf,
+    /// Smallest difference that matters, as a share of A
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    effect: f64,
+    /// Machine-readable
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct BaselineArgs {
+    /// Run directory or results file, all of whose cells completed
+    run: PathBuf,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Loss of quality that fails the gate, as a share
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().quality)]
+    quality: f64,
+    /// Loss of speed that fails the gate, as a share
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().speed)]
+    speed: f64,
+    /// Growth of memory that fails the gate, as a share
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().memory)]
+    memory: f64,
+}
+
+#[derive(Args)]
+pub(super) struct GateArgs {
+    /// Run directory or results file
+    candidate: PathBuf,
+    /// File that `harness baseline` wrote
+    #[arg(long, value_name = "FILE")]
+    baseline: PathBuf,
+    #[allow(clippy::doc_markdown, reason = "help has no markup")]
+    /// Write the checks as XML in the form of JUnit
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Append a summary in Markdown, such as to the file that GitHub names
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Run the candidate's cells so many times, and store in the baseline how much speed varies by itself
+    #[arg(long, value_name = "N")]
+    self_noise: Option<usize>,
+    /// Data directory, for cells that are run again
+    #[arg(long, env = "HARNESS_DATA", default_value = "data")]
+    data: PathBuf,
+    /// Take the first failure: run nothing a second time
+    #[arg(long)]
+    no_confirm: bool,
+}
+
+/// Rows of a run directory or results file.
+fn rows_of(path: &Path) -> Result<Vec<ResultRow>> {
+    match as_stored(path)? {
+        report::Stored::Table(path) => Ok(read_results(&path)?),
+        report::Stored::Run { rows, .. } => Ok(rows),
+    }
+}
+
+fn share(name: &str, value: f64) -> Result<f64> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::Usage(format!("--{name} {value}: expected a share from 0 up and below 1")))
+}
+
+pub(super) fn run_compare(args: &CompareArgs) -> Result<u8> {
+    let effect = share("effect", args.effect)?;
+    let comparison = compare::compare(&compare::pair(&rows_of(&args.a)?, &rows_of(&args.b)?), effect);
+    if args.json {
+        crate::say!("{}", compare::json(&comparison));
+    } else {
+        crate::say_on!("{}", compare::text(&comparison));
+    }
+    Ok(exit::DONE)
+}
+
+pub(super) fn run_baseline(args: &BaselineArgs) -> Result<u8> {
+    let rows = rows_of(&args.run)?;
+    if let Some(row) = rows.iter().find(|row| row.outcome != "completed") {
+        return Err(Error::Usage(format!(
+            "{}: cell {} ({} {} seed {}) is {}\n  expected: a run all of whose cells completed",
+            args.run.display(),
+            row.cell,
+            row.task,
+            row.model,
+            row.seed,
+            row.outcome
+        )));
+    }
+    let before = if args.out.exists() { Some(Baseline::read(&args.out)?) } else { None };
+    let noise = before.as_ref().map(|baseline| baseline.thresholds.noise.clone()).unwrap_or_default();
+    let thresholds = Thresholds {
+        quality: share("quality", args.quality)?,
+        speed: share("speed", args.speed)?,
+        memory: share("memory", args.memory)?,
+        noise,
+    };
+    Baseline::write(&args.out, &rows, &thresholds)?;
+    crate::say!("{}: {} rows", args.out.display(), rows.len());
+    if let Some(before) = before {
+        crate::say_on!("{}", compare::text(&compare::compare(&compare::pair(&before.rows, &rows), 0.0)));
+    }
+    Ok(exit::DONE)
+}
+
+pub(super) fn run_gate(args: &GateArgs, mode: Mode, build: &Build) -> Result<u8> {
+    let mut baseline = Baseline::read(&args.baseline)?;
+    let candidate = rows_of(&args.candidate)?;
+    let table = if args.candidate.is_dir() { args.candidate.join("results.parquet") } else { args.candidate.clone() };
+    let columns = columns(&table)?;
+    if let Some(times) = args.self_noise {
+        let mut runs = vec![candidate.clone()];
+        for _ in 0..times {
+            runs.push(again(args, mode, build)?);
+        }
+        baseline.thresholds.noise = compare::noise(&runs);
+        Baseline::write(&args.baseline, &baseline.rows, &baseline.thresholds)?;
+        for (model, share) in &baseline.thresholds.noise {
+            crate::say!("speed of {model}: up to {:.1} % by itself over {times} runs", 100.0 * share);
+        }
+    }
+    let mut gate = compare::gate(&baseline, &candidate, &columns);
+    if gate.might_be_chance() && !args.no_confirm && args.candidate.join("plan.json").is_file() {
+        ::data::tell!("what failed may be chance: its cells are run a second time");
+        let second = compare::gate(&baseline, &again(args, mode, build)?, &columns);
+        gate = gate.confirmed_by(&second);
+    }
+    report_of(args, &gate)?;
+    Ok(if gate.failures().next().is_some() { exit::REGRESSION } else { exit::DONE })
+}
+
+fn report_of(args: &GateArgs, gate: &Gate) -> Result<()> {
+    let summary = compare::summary(gate);
+    if let Some(path) = &args.junit {
+        crate::store::write_whole(path, compare::junit(gate).as_bytes())?;
+    }
+    if let Some(path) = &args.summary {
+        use std::io::Write;
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(summary.as_bytes())).map_err(Error::io(path))?;
+    }
+    if std::env::var_os("GITHUB_ACTIONS").is_some() {
+        crate::say_on!("{}", compare::annotations(gate));
+    }
+    crate::say_on!("{summary}");
+    Ok(())
+}
+
+/// The candidate's cells once more, from its plan, in a folder that is removed afterwards.
+fn again(args: &GateArgs, mode: Mode, build: &Build) -> Result<Vec<ResultRow>> {
+    let plan = Plan::read(&args.candidate.join("plan.json"))?;
+    let folder = Folder(args.candidate.join(format!(".again-{}", std::process::id())));
+    let run = &folder.0;
+    plan.write(run, true)?;
+    let device = parse_device("auto")?;
+    let interrupt = Arc::new(AtomicBool::new(false));
+    super::catch_signals(&interrupt)?;
+    let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
+    let pool = Pool { jobs: 1, stall: Duration::from_secs(900), fail_fast: false, retry: None };
+    let display = Display::new(mode, plan.cells.len() as u64);
+    let worked = work(&plan, &context, &pool, &BTreeMap::new(), &display)?;
+    table::rows(run, &worked.statuses)
+}
+
+/// A folder that goes with the value.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
