@@ -275,14 +275,16 @@ fn quality(pairs: &Pairs, thresholds: &Thresholds) -> Vec<Check> {
     comparison.differences.iter().filter(|d| !d.counted).cloned().map(of).collect()
 }
 
-/// Logarithm of how much faster `b` is than `a`, each against the product that was timed beside it.
+/// Logarithm of how much faster `b` is than `a` on the same kind of machine, each against the product that was timed beside it.
 fn speed_up(a: &Cell, b: &Cell) -> Option<f64> {
     let rate = |cell: &Cell| {
         let head = &cell.head;
         let timed = cell.completed() && head.train_s >= SHORTEST_S;
         timed.then_some(head.seen as f64 / head.train_s * head.calibration_s?)
     };
-    Some((rate(b)? / rate(a)?).ln()).filter(|ratio| ratio.is_finite())
+    // another processor has another ratio of everything to a product
+    let comparable = platform(a).is_some() && platform(a) == platform(b) && a.head.threads == b.head.threads;
+    Some((rate(b)? / rate(a)?).ln()).filter(|ratio| ratio.is_finite() && comparable)
 }
 
 /// Speed-ups of each model and of all.
@@ -301,7 +303,9 @@ fn speed_ups(pairs: &Pairs) -> BTreeMap<String, Vec<f64>> {
 fn speed(pairs: &Pairs, thresholds: &Thresholds) -> Vec<Check> {
     let models = speed_ups(pairs);
     if models.is_empty() {
-        let why = format!("no cell of both has a timed product and {SHORTEST_S} s of training");
+        let why = format!(
+            "no cell of both has a timed product, {SHORTEST_S} s of training, and the same kind of processor and number of threads"
+        );
         return vec![check(NOISY, "speed", Outcome::NotCompared(why))];
     }
     let p: Vec<f64> = models.values().map(|ratios| t_test(ratios).unwrap_or(1.0)).collect();

@@ -260,11 +260,18 @@ pub fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provena
     }
 }
 
-/// The processor's name as the system gives it.
+/// The processor as the system describes it: names alone are shared by generations that round differently.
 fn processor() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = info.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+    let field = |name: &str| {
+        let of =
+            |line: &str| line.split_once(':').filter(|(key, _)| key.trim() == name).map(|(_, v)| v.trim().to_owned());
+        info.lines().find_map(of)
+    };
+    let name = field("model name")?;
+    let facts = ["cpu family", "model", "stepping", "cache size"].into_iter();
+    let facts: Vec<String> = facts.filter_map(|fact| Some(format!("{fact} {}", field(fact)?))).collect();
+    Some(if facts.is_empty() { name } else { format!("{name} ({})", facts.join(", ")) })
 }
 
 fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {
