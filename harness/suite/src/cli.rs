@@ -11,8 +11,8 @@ mod reproduce;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use candle_core::Device;
@@ -294,8 +294,7 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     };
     let pool = Pool { jobs: args.jobs, stall, fail_fast: args.fail_fast, retry: args.retry.clone() };
     let device = select.device()?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    catch_signals(&interrupt)?;
+    let interrupt = interrupted()?;
     let mut open = OpenTasks::new();
     // every grid is checked before the first cell of any of them starts
     let plans = select
@@ -370,8 +369,7 @@ fn parse_limit(seconds: Option<f64>) -> Result<Option<Duration>> {
 
 fn work_alone(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
     let device = parse_device(&args.device)?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    catch_signals(&interrupt)?;
+    let interrupt = interrupted()?;
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
     let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit };
@@ -427,16 +425,23 @@ fn code_of(status: &Status) -> u8 {
     if status.outcome == Outcome::Completed { exit::DONE } else { exit::SOME_FAILED }
 }
 
-fn catch_signals(interrupt: &Arc<AtomicBool>) -> Result<()> {
-    let flag = Arc::clone(interrupt);
+/// What a signal sets; signals are caught from the first call on.
+fn interrupted() -> Result<Arc<AtomicBool>> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(Arc::clone(flag));
+    }
+    let flag = Arc::clone(FLAG.get_or_init(Arc::default));
+    let set = Arc::clone(&flag);
     ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
+        if set.swap(true, Ordering::Relaxed) {
             // asked twice: no checkpoint, at once; what was finished is on disk
             std::process::exit(i32::from(exit::INTERRUPTED));
         }
         ::data::tell!("stopping after this step; a checkpoint will be written (again to stop at once)");
     })
-    .map_err(|e| Error::Usage(format!("signals cannot be caught: {e}")))
+    .map_err(|e| Error::Usage(format!("signals cannot be caught: {e}")))?;
+    Ok(flag)
 }
 
 fn plan(args: &PlanArgs) -> Result<u8> {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
@@ -179,8 +177,7 @@ fn again(args: &GateArgs, mode: Mode, build: &Build) -> Result<Vec<ResultRow>> {
     let run = &folder.0;
     plan.write(run, true)?;
     let device = parse_device("auto")?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    super::catch_signals(&interrupt)?;
+    let interrupt = super::interrupted()?;
     let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
     let pool = Pool { jobs: 1, stall: Duration::from_secs(900), fail_fast: false, retry: None };
     let display = Display::new(mode, plan.cells.len() as u64);

@@ -1,12 +1,10 @@
 //! `harness reproduce CELL`: a finished cell once more, and whether it gives the same.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-use super::{catch_signals, parse_device};
+use super::{interrupted, parse_device};
 use crate::error::{Error, Result, exit};
 use crate::plan::{OpenTasks, Plan};
 use crate::progress::Display;
@@ -58,8 +56,7 @@ pub(super) fn run(args: &ReproduceArgs, mode: Mode, build: &Build) -> Result<u8>
     };
     let (cell, names) = (&plan.cells[index], plan.names());
     let device = parse_device(&args.device)?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    catch_signals(&interrupt)?;
+    let interrupt = interrupted()?;
     let folder = run.join(format!(".reproduced-{}", std::process::id()));
     let context =
         Context { run: &folder, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
