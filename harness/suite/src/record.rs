@@ -42,6 +42,9 @@ impl<'a> Recorder<'a> {
         at.step += 1;
         at.seen += seen;
         at.updates += update.updates;
+        if let Some(loss) = update.loss {
+            at.losses.add(loss);
+        }
         let counted = allocator::is_counting();
         let peaks = allocator::peaks();
         at.peak_bytes = at.peak_bytes.max(peaks.step());

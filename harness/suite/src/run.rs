@@ -18,7 +18,7 @@ use rows::parquet::PartWriter;
 use rows::{EvalRow, Event};
 
 /// Raise when the loop would give other numbers for the same cell, or rows with other columns.
-pub const CODE_VERSION: u32 = 4;
+pub const CODE_VERSION: u32 = 5;
 
 /// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);

@@ -89,6 +89,10 @@ fn run_locked(
             let facts = open_task(open, &cell.config.task, context.data)?.facts();
             fill(&mut status, &done, &trace.at, &facts, &cell.config.energy);
             status.calibration_s = Some(calibration::product_s());
+            if let (Outcome::Completed, Some(why)) = (status.outcome, trace.at.losses.diverged()) {
+                (status.outcome, status.reason) = (Outcome::Diverged, Some(why));
+                status.metrics.clear();
+            }
         }
         Ok(Err(Error::Learner(e @ learner::Error::Diverged { .. }))) => {
             (status.outcome, status.reason) = (Outcome::Diverged, Some(e.to_string()));

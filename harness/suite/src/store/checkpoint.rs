@@ -41,6 +41,9 @@ pub struct Position {
     pub peak_bytes: u64,
     /// Sum of the steps' spike sparsity, and their number.
     pub sparsity: (f64, u64),
+    /// Losses of the first and of the last updates.
+    #[serde(default)]
+    pub losses: Losses,
     /// Share of prunable connections that are pruned, where there is pruning.
     #[serde(default)]
     pub pruned_share: Option<f64>,
@@ -55,6 +58,47 @@ pub struct Position {
     /// SHA-256 of the checkpoint's other files, by name.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+}
+
+/// What a network lost at first and what it loses now: one that has left where it began has diverged, though its numbers are finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Losses {
+    /// The first: of the network as it was drawn.
+    pub first: f64,
+    /// Mean of the last, fading over [`Losses::LAST`].
+    pub last: f64,
+    /// How many there were.
+    pub count: u64,
+}
+
+impl Losses {
+    /// Losses over which the end fades.
+    const LAST: u64 = 32;
+    /// A network that was not trained is about as good as chance; one that loses so many times as much is no result.
+    const MOST: f64 = 4.0;
+
+    /// Takes in a loss.
+    pub fn add(&mut self, loss: f64) {
+        self.count += 1;
+        if self.count == 1 {
+            self.first = loss;
+        }
+        self.last += (loss - self.last) / self.count.min(Self::LAST) as f64;
+    }
+
+    /// Why the network has diverged, if it has.
+    #[must_use]
+    pub fn diverged(&self) -> Option<String> {
+        let loss = self.last;
+        (self.count > Self::LAST && loss > Self::MOST * self.first).then(|| {
+            format!(
+                "the loss of its last updates is {loss:.3}, more than {} times the {:.3} that it began with",
+                Self::MOST,
+                self.first
+            )
+        })
+    }
 }
 
 impl Position {
@@ -210,6 +254,25 @@ mod tests {
         cell.save(&snapshot(3.0), &at(3))?;
         assert_eq!(last(&cell).1.step, 3);
         Ok(())
+    }
+
+    #[test]
+    fn a_loss_that_has_left_where_it_began_is_a_divergence_and_one_bad_batch_is_none() {
+        let losses = |values: &[f64]| {
+            let mut losses = Losses::default();
+            for loss in values {
+                losses.add(*loss);
+            }
+            losses
+        };
+        let falls: Vec<f64> = (0..100).map(|i| 5.0 * (-0.02 * f64::from(i)).exp()).collect();
+        assert_eq!(losses(&falls).diverged(), None);
+        let mut one_bad = falls.clone();
+        one_bad[95] = 200.0;
+        assert_eq!(losses(&one_bad).diverged(), None);
+        let jumps: Vec<f64> = (0..100).map(|i| if i < 20 { 5.0 } else { 500.0 }).collect();
+        assert!(losses(&jumps).diverged().unwrap().contains("of its last updates is 4"));
+        assert_eq!(losses(&[5.0, 50.0]).diverged(), None, "too few to tell");
     }
 
     #[test]
