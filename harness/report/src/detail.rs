@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use statistics::estimate::paired_difference;
+use super::catalogue::MetricInfo;
+use statistics::adjust::{benjamini_hochberg, holm};
+use statistics::paired::by_seed;
 
 use super::catalogue;
 use super::group::{Found, Group, Part, compare_values};
@@ -12,6 +14,9 @@ use super::tables::{label_columns, mark_best, metric_cell, metric_info, outcome_
 
 /// Kind of the model that others are compared with, where the grid names none.
 const REFERENCE: &str = "bim";
+
+/// Comparisons up to which Holm's adjustment is taken; beyond, Benjamini and Hochberg's.
+const FEW: usize = 10;
 
 /// Differences of the main metrics to the reference model, paired by seed; `None` unless exactly one configuration is it.
 pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
@@ -24,9 +29,36 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
     let reference =
         candidates.next().filter(|group| candidates.next().is_none() && group.completed().next().is_some())?;
     let others: Vec<&Group> = part.groups.iter().filter(|group| !is_reference(group)).collect();
+    let metrics: Vec<(&str, MetricInfo)> = part
+        .main_metrics()
+        .into_iter()
+        .map(|name| (name, metric_info(part, name)))
+        .filter(|(_, info)| info.better.is_some())
+        .collect();
+    // one test for each metric and model, in the order of the columns
+    let against = |group: &Group, name: &str| {
+        by_seed(&group.by_seed(name, Some(part.split)), &reference.by_seed(name, Some(part.split)))
+    };
+    let p_of =
+        |name: &str| others.iter().map(|group| against(group, name).and_then(|paired| paired.t)).collect::<Vec<_>>();
+    let all: Vec<Option<f64>> = metrics.iter().flat_map(|(name, _)| p_of(name)).collect();
+    let tests: Vec<f64> = all.iter().copied().flatten().collect();
+    let adjusted = if tests.len() <= FEW { holm(&tests) } else { benjamini_hochberg(&tests) };
+    let mut adjusted = adjusted.into_iter();
+    let mut adjusted = all.into_iter().map(|p| p.and_then(|_| adjusted.next()));
+    let tested = match tests.len() {
+        0 => String::new(),
+        1 => " p is of the paired t test.".to_owned(),
+        n => {
+            let adjustment = if n <= FEW { "Holm" } else { "Benjamini and Hochberg" };
+            format!(
+                " Each interval is of one comparison; p is of the paired t test, adjusted over all {n} by {adjustment}."
+            )
+        }
+    };
     let caption = format!(
         "Each model minus {}, mean over the seeds that both completed, with the 95 % t interval over those seeds \
-         where there is more than one. Not adjusted for the number of comparisons.",
+         where there is more than one.{tested}",
         reference.model
     );
     let mut table = Table::empty(
@@ -39,14 +71,16 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
         let seeds = |group: &Group| group.completed().map(|run| run.head.seed).collect::<BTreeSet<_>>();
         seeds(group).intersection(&seeds(reference)).count()
     };
-    let metrics = part.main_metrics().into_iter().map(|name| (name, metric_info(part, name)));
-    for (name, info) in metrics.filter(|(_, info)| info.better.is_some()) {
-        let base = reference.by_seed(name, Some(part.split));
-        let cell = |group: &&Group| {
-            let difference = paired_difference(&group.by_seed(name, Some(part.split)), &base);
-            Cell::measured(difference.map(|d| info.difference(&d)))
-        };
+    for (name, info) in &metrics {
+        let cell = |group: &&Group| Cell::measured(against(group, name).map(|d| info.difference(&d.difference)));
         table.push_column(Column::number(&info.label), others.iter().map(cell).collect());
+        let tested: Vec<Option<f64>> = adjusted.by_ref().take(others.len()).collect();
+        if tested.iter().all(Option::is_none) {
+            continue;
+        }
+        let p = |p: f64| if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") };
+        let cells: Vec<Cell> = tested.into_iter().map(|value| Cell::measured(value.map(p))).collect();
+        table.push_column(Column::number("p, adjusted"), cells);
     }
     if table.columns.len() < 2 {
         return None;
@@ -82,7 +116,8 @@ fn grid(part: &Part, id: &str, model: &str) -> Option<Table> {
     }
     let found: Vec<Found> = groups.iter().map(|group| group.metric(name, Some(part.split))).collect();
     let mut cells: Vec<Cell> = groups.iter().zip(&found).map(|(group, f)| metric_cell(group, f, &info)).collect();
-    let marks_best = mark_best(&mut cells, &found, info.better);
+    let seeds: Vec<_> = groups.iter().map(|group| group.by_seed(name, Some(part.split))).collect();
+    let marks_best = mark_best(&mut cells, &seeds, info.better);
     let label = |path: &str| part.varying.iter().find(|v| v.path == path).map_or(path.to_owned(), |v| v.label.clone());
     let (down, across) = (label(down), label(across));
     let title = format!("{}: {} by {down} and {across}", model, info.label);
@@ -133,7 +168,7 @@ fn class_table(part: &Part, id: &str, classes: &[&str], prefix: &str, title: &st
         let found: Vec<Found> = part.groups.iter().map(|group| group.metric(&name, Some(part.split))).collect();
         let mut cells: Vec<Cell> =
             part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
-        table.marks_best |= mark_best(&mut cells, &found, info.better);
+        table.marks_best |= mark_best(&mut cells, &part.seeds(&name), info.better);
         if precision {
             let prevalence = part.groups.iter().find_map(|group| {
                 group.metric(&format!("prevalence_{class}"), Some(part.split)).estimate().map(|e| e.mean)

@@ -204,6 +204,11 @@ impl Part<'_> {
         })
     }
 
+    /// Every configuration's values of a metric by seed.
+    pub(super) fn seeds(&self, name: &str) -> Vec<BTreeMap<u64, f64>> {
+        self.groups.iter().map(|group| group.by_seed(name, Some(self.split))).collect()
+    }
+
     /// Whether the data was generated and not a published dataset.
     pub(super) fn generated(&self) -> bool {
         self.has_config("task.generate") || self.floor().is_some()

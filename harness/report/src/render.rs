@@ -195,7 +195,13 @@ impl TextTable {
         let mut lines: Vec<String> = rows.iter().map(line).collect();
         let rule: Vec<String> = widths.iter().map(|&width| "-".repeat(width)).collect();
         lines.insert(1, rule.join("  "));
-        let mut notes: Vec<String> = table.marks_best.then(|| "* best mean".to_owned()).into_iter().collect();
+        let mut notes: Vec<String> = table
+            .marks_best
+            .then(|| {
+                "* cannot be told from the best at 5 % (paired t tests over seeds, Holm over all pairs)".to_owned()
+            })
+            .into_iter()
+            .collect();
         notes.extend(table.notes.iter().flat_map(|note| wrap(&ascii(note))));
         Self { title: ascii(&table.title), caption: wrap(&ascii(&table.caption)), lines, notes }
     }
@@ -269,11 +275,10 @@ The text's source has an entropy of 1.900 bits per byte: no model can go below i
 |:---|---:|---:|---:|:---|:---|:---|
 | bim | 2.340 [2.213, 2.467] | 0.440 | 2 | completed | perplexity 20.1, bits per char 1.23 | \
 not comparable at this scale |
-| lstm | **2.280 [2.153, 2.407]** | 0.380 | 2 | completed | perplexity 24.0, bits per char 1.42 | \
+| lstm | 2.280 [2.153, 2.407] | 0.380 | 2 | completed | perplexity 24.0, bits per char 1.42 | \
 not comparable at this scale |
 | rnn | 2.820 (1 seed) | 0.920 | 1 | 1 completed, 1 diverged | no published value | no published value |
 
-- Bold: best mean.
 - Lower is better: bits per byte.
 ",
         );
@@ -284,12 +289,15 @@ not comparable at this scale |
             "Intervals here are 95 % bootstrap intervals over the 60 articles of the evaluation, not over seeds",
         );
         assert_has(&text, "Intervals here are 95 % bootstrap intervals over the 5,000 recordings of the evaluation");
-        assert_has(&text, "| lstm | -0.060 [-0.060, -0.060] | 2 |\n");
+        assert_has(&text, "| lstm | -0.060 [-0.060, -0.060] | &lt; 0.001 | 2 |\n");
         assert_has(&text, "| rnn | 123,456 | 100,000 | 12.6 s | 7,921 | not measured | 64.0 KiB |\n");
         assert_has(&text, "| prevalence | 0.400 | 0.250 |\n");
         assert_has(&text, "Trains on its folds 1, 2, 3 and evaluates on its fold 10.");
         assert_has(&text, "](report/quickstart-language-mini-learning-curve.svg)");
-        assert_has(&text, "diverged | 400 | loss is not finite at update 37 \\| &lt;nan&gt; | rnn-2-byte-200000 |\n");
+        assert_has(
+            &text,
+            "diverged | none recorded | 400 | loss is not finite at update 37 \\| &lt;nan&gt; | rnn-2-byte-200000 |\n",
+        );
     }
 
     #[test]
@@ -314,7 +322,7 @@ lambda              target 0.5            target 0.9
    0.0  2.020 [1.995, 2.045] *  2.070 [2.045, 2.095]
    0.5    2.120 [2.095, 2.145]  2.170 [2.145, 2.195]
    1.0    2.220 [2.195, 2.245]  2.270 [2.245, 2.295]
-* best mean
+* cannot be told from the best at 5 % (paired t tests over seeds, Holm over all pairs)
 ",
         );
         assert_has(
@@ -327,7 +335,9 @@ lambda              target 0.5            target 0.9
     #[test]
     fn latex_is_escaped_and_bold() {
         let text = render(&report(&fixture::quickstart()), Format::Latex).unwrap();
-        assert_has(&text, "    lstm & \\textbf{2.280 [2.153, 2.407]} & 0.380 & 2 & completed &");
+        assert_has(&text, "    lstm & 2.280 [2.153, 2.407] & 0.380 & 2 & completed &");
+        let swept = render(&report(&fixture::sweep()), Format::Latex).unwrap();
+        assert_has(&swept, "\\textbf{2.020 [1.995, 2.045]}");
         assert_has(&text, "with its 95 \\% t interval over 2 seeds");
         assert_has(&text, "37 \\textbar{} \\textless{}nan\\textgreater{} &");
         for pair in [("\\begin{table}", "\\end{table}"), ("\\begin{tabular}", "\\end{tabular}"), ("{", "}")] {
@@ -340,7 +350,8 @@ lambda              target 0.5            target 0.9
     fn html_is_escaped_and_loads_nothing() {
         let text = render(&report(&fixture::quickstart()), Format::Html).unwrap();
         assert_has(&text, "loss is not finite at update 37 | &lt;nan&gt;");
-        assert_has(&text, "<strong>2.280 [2.153, 2.407]</strong>");
+        let swept = render(&report(&fixture::sweep()), Format::Html).unwrap();
+        assert_has(&swept, "<strong>2.020 [1.995, 2.045]</strong>");
         assert_eq!(text.matches("<svg").count(), 2);
         for foreign in ["src=", "<link", "<script", "@import", "url("] {
             assert!(!text.contains(foreign), "{foreign}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use statistics::best::{Mark, marks};
 use statistics::estimate::Estimate;
 
 use super::catalogue::{self, MetricInfo};
@@ -40,7 +41,7 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         estimates.extend(found.iter().filter_map(Found::estimate));
         let mut cells: Vec<Cell> =
             part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
-        table.marks_best |= mark_best(&mut cells, &found, info.better);
+        table.marks_best |= mark_best(&mut cells, &part.seeds(name), info.better);
         table.push_column(Column::number(&info.label), cells);
         if let Some(floor) = floor.filter(|_| name == "bits_per_byte") {
             let above = |found: &Found| Cell::measured(found.estimate().map(|e| info.value(e.mean - floor)));
@@ -217,20 +218,13 @@ pub(super) fn metric_cell(group: &Group, found: &Found, info: &MetricInfo) -> Ce
     }
 }
 
-/// Marks the best of at least two means; whether it did.
-pub(super) fn mark_best(cells: &mut [Cell], found: &[Found], better: Option<Better>) -> bool {
-    let means: Vec<Option<f64>> = found.iter().map(|f| f.estimate().map(|e| e.mean)).collect();
-    let values = || means.iter().copied().flatten();
-    let best = match better {
-        Some(Better::Lower) => values().min_by(f64::total_cmp),
-        Some(Better::Higher) => values().max_by(f64::total_cmp),
-        None => None,
-    };
-    let Some(best) = best.filter(|_| values().count() > 1) else { return false };
-    for (cell, mean) in cells.iter_mut().zip(means) {
-        cell.best = mean.is_some_and(|mean| mean.total_cmp(&best).is_eq());
+/// Marks what cannot be told from the best, by the values of each configuration's seeds; whether it marked any.
+pub(super) fn mark_best(cells: &mut [Cell], seeds: &[BTreeMap<u64, f64>], better: Option<Better>) -> bool {
+    let Some(better) = better else { return false };
+    for (cell, mark) in cells.iter_mut().zip(marks(seeds, better)) {
+        cell.best = mark == Mark::Best;
     }
-    true
+    cells.iter().any(|cell| cell.best)
 }
 
 /// An outcome in words.
@@ -409,13 +403,26 @@ mod tests {
     }
 
     #[test]
-    fn ties_are_all_best_and_a_lone_value_is_not() {
-        let found = |mean| Found::Value(Estimate { mean, interval: None, n: 1 });
-        let mut cells = vec![Cell::new("a"), Cell::new("b"), Cell::new("c"), Cell::new("d")];
-        let all = [found(0.5), found(0.7), Found::Missing, found(0.7)];
-        assert!(mark_best(&mut cells, &all, Some(Better::Higher)));
-        assert_eq!(cells.iter().map(|c| c.best).collect::<Vec<_>>(), [false, true, false, true]);
-        assert!(!mark_best(&mut cells, &[found(1.0), Found::Undefined], Some(Better::Lower)));
-        assert!(!mark_best(&mut cells, &all, None));
+    fn what_cannot_be_told_from_the_best_is_marked_and_one_lucky_seed_is_not() {
+        let seeds = |values: &[f64]| (1..).zip(values.iter().copied()).collect::<BTreeMap<u64, f64>>();
+        let marked = |models: &[&[f64]], better| {
+            let mut cells = vec![Cell::new("x"); models.len()];
+            let models: Vec<_> = models.iter().map(|model| seeds(model)).collect();
+            let any = mark_best(&mut cells, &models, better);
+            let best: Vec<bool> = cells.iter().map(|cell| cell.best).collect();
+            assert_eq!(any, best.contains(&true));
+            best
+        };
+        let (good, as_good, bad) = ([0.9, 0.91, 0.92], [0.901, 0.909, 0.922], [0.5, 0.52, 0.51]);
+        assert_eq!(marked(&[&good, &bad, &as_good], Some(Better::Higher)), [true, false, true]);
+        assert_eq!(marked(&[&good, &bad], Some(Better::Lower)), [false, true]);
+        assert_eq!(
+            marked(&[&[0.9, 0.2, 0.3], &[0.4, 0.5, 0.45]], Some(Better::Higher)),
+            [true, true],
+            "one lucky seed"
+        );
+        assert_eq!(marked(&[&[0.9, 0.91], &[0.5, 0.51]], Some(Better::Higher)), [false, false], "two seeds");
+        assert_eq!(marked(&[&good, &bad], None), [false, false]);
+        assert_eq!(marked(&[&good, &[]], Some(Better::Higher)), [false, false], "nothing to compare with");
     }
 }
