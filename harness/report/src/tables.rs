@@ -172,7 +172,9 @@ pub(super) fn failures(parts: &[Part]) -> Option<Table> {
     add(Column::text("model"), &|f| Cell::new(f.0.label(f.1)));
     add(Column::number("seed"), &|f| Cell::new(f.2.seed.to_string()));
     add(Column::text("outcome"), &|f| Cell::new(outcome_text(&f.2.outcome)));
-    add(Column::text("cause"), &|f| f.2.cause.as_ref().map_or_else(|| Cell::absent("none recorded"), Cell::new));
+    if failed.iter().any(|f| f.2.cause.is_some()) {
+        add(Column::text("cause"), &|f| f.2.cause.as_ref().map_or_else(|| Cell::absent("none recorded"), Cell::new));
+    }
     add(Column::number("updates made"), &|f| Cell::new(catalogue::count(f.2.updates)));
     add(Column::text("reason"), &|f| {
         let reason = f.2.reason.as_deref().map(str::trim).filter(|reason| !reason.is_empty());
