@@ -85,6 +85,27 @@ fn missing_data_folder() {
     has(&message, &["nowhere/ptb-xl", "not found", "expected", "next"]);
 }
 
+/// What is written because of a grid stays in the data directory, and what a grid reads is a grid.
+#[test]
+fn nothing_leads_out_of_the_project() {
+    for root in ["../../evil", "/tmp/evil", "a/../../b"] {
+        let grid = GRID.replace("    frame: 20\n", &format!("    frame: 20\n    root: {root}\n"));
+        has(&fails(&grid, &[], 2), &["grid.yaml:9:11", "generated data stay under the data directory", root]);
+    }
+    let read = GRID.replace("    generate: 60\n", "    root: ../elsewhere\n");
+    has(&fails(&read, &[], 2), &["`root`: expected an absolute path, or one under the data directory"]);
+    for (file, words) in
+        [("/etc/passwd", "expected a grid file, .yaml or .yml"), ("../../outside.yaml", "beside the grid")]
+    {
+        let outside = std::env::temp_dir().join("outside.yaml");
+        std::fs::write(&outside, "secret: [1\n").expect("written");
+        let file = file.replace("../../outside.yaml", &outside.display().to_string());
+        let message = fails(&format!("extends: {file}\n{GRID}"), &[], 2);
+        has(&message, &["grid.yaml:1:10", words]);
+        assert!(!message.contains("secret") && !message.contains("root:x"), "{message}");
+    }
+}
+
 #[test]
 fn missing_grid_file() {
     let folder = Folder::new();

@@ -56,10 +56,31 @@ fn load(path: &Path, from: Option<Origin>, open: &mut Vec<PathBuf>, sources: &mu
             return Err(sources.error(base.origin, message));
         }
     };
+    let below = path.with_file_name(relative);
+    if let Err(problem) = check_inside(&below, open.first().unwrap_or(&identity)) {
+        return Err(sources.error(base.origin, problem));
+    }
     open.push(identity);
-    let below = load(&path.with_file_name(relative), Some(base.origin), open, sources)?;
+    let below = load(&below, Some(base.origin), open, sources)?;
     open.pop();
     Ok(over_inherited(below, &root))
+}
+
+/// Refuses to extend what is no grid of this project: nothing else is read, and so nothing of it is shown.
+fn check_inside(file: &Path, first: &Path) -> Result<(), String> {
+    let is_yaml = file.extension().is_some_and(|extension| ["yaml", "yml"].iter().any(|known| extension == *known));
+    if !is_yaml {
+        return Err(format!("`extends`: expected a grid file, .yaml or .yml, got {}", file.display()));
+    }
+    // a file that is not there is said to be missing by whoever opens it
+    let Ok(file) = file.canonicalize() else { return Ok(()) };
+    let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok();
+    let inside = [first.parent(), here.as_deref()].into_iter().flatten().any(|folder| file.starts_with(folder));
+    if inside {
+        Ok(())
+    } else {
+        Err("`extends`: expected a file beside the grid, or under the current folder".to_owned())
+    }
 }
 
 /// `task` and `tasks` are two spellings of one thing: either replaces an inherited other.

@@ -8,7 +8,7 @@ pub mod recall;
 pub mod seizure;
 pub mod speech;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::{Overlap, Selection};
 use crate::registry::registry;
 use data::account::{Account, Kind};
-use data::error::DataResult;
+use data::error::{At, DataError, DataResult};
 use grid::{ConfigResult, Node, Sources};
 use metrics::catalogue::{self, TaskInfo};
 use rows::PredictionRow;
@@ -94,6 +94,22 @@ impl TaskConfig {
         }
     }
 
+    /// Refuses a folder that leads out of the data directory: only published data may lie elsewhere, under an absolute path.
+    fn check_root(&self) -> Result<(), String> {
+        let settings = self.settings();
+        let root = Path::new(settings.root());
+        let inside = root.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        if inside || (root.is_absolute() && settings.generated().is_none()) {
+            return Ok(());
+        }
+        let expected = if settings.generated().is_some() {
+            "generated data stay under the data directory: expected a relative path without `..`"
+        } else {
+            "expected an absolute path, or one under the data directory, without `..`"
+        };
+        Err(format!("{expected}, got {}", data::account::inert(settings.root())))
+    }
+
     /// Folder of the dataset; where generated data live if it is generated.
     #[must_use]
     pub fn root(&self, data: &Path) -> PathBuf {
@@ -109,6 +125,9 @@ impl TaskConfig {
     /// # Errors
     /// If data are missing or corrupt.
     pub fn open(&self, data: &Path) -> DataResult<Arc<dyn Task>> {
+        // a plan need not come from a grid
+        self.check_root()
+            .map_err(|problem| DataError::corrupt(Path::new("root"), At::File, "a folder of data", problem))?;
         self.settings().open(&self.root(data), &data.join("cache"))
     }
 }
@@ -118,6 +137,10 @@ impl TaskConfig {
 /// # Errors
 /// At the line of the key, or of the task if it is a default.
 pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResult<()> {
+    if let Err(problem) = task.check_root() {
+        let origin = written.get("root").map_or(written.origin, |node| node.origin);
+        return Err(sources.error(origin, format!("`root`: {problem}")));
+    }
     task.settings().check().map_err(|Misfit { key, expected, got }| {
         let origin = written.get(key).map_or(written.origin, |node| node.origin);
         sources.error(origin, format!("`{key}`: {got}")).note(format!("expected {expected}"))
