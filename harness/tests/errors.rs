@@ -163,6 +163,12 @@ fn a_reader_that_goes_away_ends_nothing_but_the_printing() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("ends");
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
+    // what is lost because nothing more fits is an error
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+    let cut = std::process::Command::new(env!("CARGO_BIN_EXE_harness")).args(["list", "metrics"]).stdout(full).output();
+    let cut = cut.expect("starts");
+    assert_eq!(cut.status.code(), Some(1));
+    has(&stderr(&cut), &["standard output could not be written"]);
     // nor does one of the progress
     let folder = Folder::new();
     folder.grid(GRID);

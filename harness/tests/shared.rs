@@ -174,7 +174,7 @@ fn no_flipped_bit_is_taken_for_a_result() {
     assert_eq!(folder.run("whole").status.code(), Some(0));
     let whole = numbers(&folder, "whole");
     let every = [("HARNESS_CHECKPOINT_SECONDS", "0")];
-    let stopped = folder.command("stopped").envs(every).args(["--limit-seconds", "0.02"]).output().expect("starts");
+    let stopped = folder.command("stopped").envs(every).args(["--limit-seconds", "0.004"]).output().expect("starts");
     assert_eq!(stopped.status.code(), Some(1), "{}", stderr(&stopped));
     let kinds = files(&folder.path().join("stopped/small/cells"));
     for name in ["position.json", "weights.safetensors", "steps-000000.parquet", "status.json"] {
@@ -276,18 +276,23 @@ fn a_worker_holds_its_cell_against_its_id() {
     let text = std::fs::read_to_string(&plan).expect("a plan");
     let sealed = text.rfind(",\n  \"digest\"").expect("a digest");
     let body = format!("{}\n}}\n", &text[..sealed]);
+    // as somebody would write it who knows how
+    let seal = |body: &str| {
+        let digest = data::files::sha256_hex(body.as_bytes());
+        format!("{},\n  \"digest\": \"{digest}\"\n}}\n", body.strip_suffix("\n}\n").expect("an object"))
+    };
     let worker = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.current_dir(folder.path()).args(["worker", "--plan", "runs/small/plan.json", "--index", "0"]);
         command.output().expect("starts")
     };
     let id = body.split("\"id\": \"").nth(1).and_then(|rest| rest.split('"').next()).expect("an id").to_owned();
-    std::fs::write(&plan, body.replace(&id, "../../../../evil")).expect("written");
+    std::fs::write(&plan, seal(&body.replace(&id, "../../../../evil"))).expect("written");
     let output = worker();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(!folder.path().parent().expect("a parent").join("evil").exists());
     let other = body.replace(&id, "0123456789abcdef");
-    std::fs::write(&plan, &other).expect("written");
+    std::fs::write(&plan, seal(&other)).expect("written");
     let output = worker();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("its settings, data and code give"), "{}", stderr(&output));
@@ -295,6 +300,71 @@ fn a_worker_holds_its_cell_against_its_id() {
     let output = worker();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("changed after it was written"), "{}", stderr(&output));
+}
+
+/// Files that were copied from another cell are not taken for the cell's own, finished or not.
+#[test]
+fn a_cell_that_was_copied_over_another_is_noticed() {
+    let folder = Folder::new();
+    folder.grid(TWO);
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let whole = numbers(&folder, "runs");
+    let over = |names: &[&str], out: &str| {
+        let cells = cells(&folder, out);
+        for name in names {
+            let (from, to) = (cells[0].join(name), cells[1].join(name));
+            let _ = std::fs::remove_dir_all(&to);
+            copy(&from, &to);
+        }
+    };
+    over(&[""], "runs");
+    let again = folder.run("runs");
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    assert!(stderr(&again).contains("it is of cell"), "{}", stderr(&again));
+    assert_eq!(numbers(&folder, "runs"), whole);
+    let every = [("HARNESS_CHECKPOINT_SECONDS", "0")];
+    let stopped = folder.command("stopped").envs(every).args(["--limit-seconds", "0.004"]).output().expect("starts");
+    assert_eq!(stopped.status.code(), Some(1), "{}", stderr(&stopped));
+    over(&["checkpoint", "checkpoint.previous", "parts"], "stopped");
+    let continued = folder.run("stopped");
+    assert!(stderr(&continued).contains("it is of cell"), "{}", stderr(&continued));
+    assert_eq!(numbers(&folder, "stopped"), whole);
+}
+
+/// A folder that cannot be used costs its cell and no other.
+#[test]
+fn an_odd_folder_stops_its_own_cell_only() {
+    let folder = Folder::new();
+    folder.grid(TWO);
+    assert_eq!(folder.run("whole").status.code(), Some(0));
+    let id = cells(&folder, "whole")[0].file_name().expect("a name").to_owned();
+    std::fs::create_dir_all(folder.path().join("runs/small/cells")).expect("a folder");
+    std::fs::write(folder.path().join("runs/small/cells").join(id), "").expect("a file");
+    let output = folder.run("runs");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let rows = folder.results("runs");
+    assert_eq!(rows.iter().filter(|row| row.outcome == "failed").count(), 1, "{rows:?}");
+    assert!(rows.iter().any(|row| row.outcome == "completed"));
+}
+
+/// While a command works on a run directory no other plan takes its place, even if nothing is stored yet.
+#[test]
+fn a_plan_that_is_worked_on_is_not_replaced() {
+    let folder = Folder::new();
+    folder.grid(&TWO.replace("seen: 6_000", "seen: 300_000"));
+    let first = folder.command("runs").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let clock = Instant::now();
+    while !folder.path().join("runs/small/plan.json").exists() {
+        assert!(clock.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let other = folder.command("runs").args(["--set", "lstm.width=9", "--replace"]).output().expect("starts");
+    assert_eq!(other.status.code(), Some(2), "{}", stderr(&other));
+    assert!(stderr(&other).contains("another command works on it"), "{}", stderr(&other));
+    let first = first.wait_with_output().expect("ended");
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    assert!(folder.results("runs").iter().all(|row| row.outcome == "completed"));
 }
 
 /// A scale that is not the grid's own has a folder of its own.

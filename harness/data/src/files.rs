@@ -139,6 +139,19 @@ impl Held {
         }
     }
 
+    /// Takes a lock that any number may have at once, unless one has it alone; `None` if one has.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn share(path: &Path) -> io::Result<Option<Self>> {
+        let file = File::create(path)?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
     /// Takes the lock of the file at `path`, which is made if it is not there, and waits until it is free.
     ///
     /// # Errors

@@ -72,9 +72,10 @@ use path::Names;
 use std::path::Path;
 use sweep::Sweep;
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "experiment",
     "description",
+    "extends",
     "task",
     "tasks",
     "models",

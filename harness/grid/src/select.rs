@@ -23,7 +23,7 @@ pub fn parse_set(text: &str, names: &Names, sources: &mut Sources) -> ConfigResu
     let source = sources.add_argument("--set", text);
     let whole = Origin { source, line: 1, column: 1, length: text.chars().count().max(1) };
     let Some((path, value)) = text.split_once('=') else {
-        return Err(sources.error(whole, "expected path=value").help("write `--set train.steps=100`"));
+        return Err(sources.error(whole, "expected path=value").help("write `--set train.seen=100000`"));
     };
     let path_length = path.chars().count();
     if value.trim().is_empty() {

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -181,6 +181,9 @@ struct PlanArgs {
     /// Machine-readable
     #[arg(long)]
     json: bool,
+    /// Write `plan.json` to the run directory
+    #[arg(long)]
+    write: bool,
 }
 
 #[derive(Args)]
@@ -228,7 +231,7 @@ pub fn main(build: &Build) -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => run(args, mode, build),
         Command::Plan(args) => plan(args),
-        Command::Report(args) => render(args),
+        Command::Report(args) => run_report(args),
         Command::Worker(args) => work_alone(args, mode, build),
         Command::Compare(args) => gate::run_compare(args),
         Command::Gate(args) => gate::run_gate(args, mode, build),
@@ -244,6 +247,10 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Data(DataCommand::Mini(args)) => mini::run(args),
     };
     match result {
+        Ok(_) if crate::cut_off() => {
+            ::data::tell!("error: standard output could not be written to its end");
+            ExitCode::from(exit::SOME_FAILED)
+        }
         Ok(code) => ExitCode::from(code),
         Err(e) => {
             ::data::tell!("{e}");
@@ -307,21 +314,38 @@ fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     if args.name.is_some() && plans.len() > 1 {
         return Err(Error::Usage(format!("--name: {} grids cannot have one folder: expected one grid", plans.len())));
     }
+    let folder = |plan: &Plan| select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
+    let runs: Vec<PathBuf> = plans.iter().map(folder).collect();
+    if let Some(twice) = runs.iter().enumerate().find(|(i, run)| runs[..*i].contains(run)).map(|(_, run)| run) {
+        return Err(Error::Usage(format!(
+            "{}: two of the grids have this folder\n  expected: one grid for each\n  next: run them one after another, one with --name",
+            twice.display()
+        )));
+    }
+    // before anything is trained: a folder that cannot be written, or holds another plan, is a wrong command line
+    let working = plans.iter().zip(&runs).map(|(plan, run)| plan.write(run, args.replace).map_err(unwritable));
+    let _working = working.collect::<Result<Vec<_>>>()?;
     let mut code = exit::DONE;
-    for plan in &plans {
-        let run = select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
-        // before anything is trained: a folder that cannot be written is a wrong command line
-        plan.write(&run, args.replace).map_err(unwritable)?;
-        let active = cluster::settle(plan, &run)?;
-        let context = Context { run: &run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
+    for (plan, run) in plans.iter().zip(&runs) {
+        let active = cluster::settle(plan, run)?;
+        let context = Context { run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
         let display = Display::new(mode, plan.cells.iter().filter(|cell| cell.selected).count() as u64);
         let Worked { statuses, any } = work(plan, &context, &pool, &active, &display)?;
-        let held = table::lock(&run)?;
-        let rows = table::refresh(&run, &statuses, &held)?;
+        let held = table::lock(run)?;
+        let rows = table::rows(run, &statuses)?;
+        let written = table::write(run, &rows, &held);
         let stored = report::Stored::Run { dir: run.clone(), rows };
-        crate::say_on!("{}", if any { write_report(&[stored], &run)? } else { last_report(stored, &run)? });
+        let (text, rendered) =
+            if any || written.is_err() { render(&[stored], run)? } else { last_report(stored, run)? };
+        crate::say_on!("{text}");
         drop(held);
-        display.total(&run, &statuses);
+        display.total(run, &statuses);
+        for e in [written, rendered].into_iter().filter_map(Result::err) {
+            ::data::tell!(
+                "{e}\n  next: make room or choose another folder with --out, and run again: nothing is trained twice"
+            );
+            code = exit::SOME_FAILED;
+        }
         let done =
             |cell: &crate::plan::PlannedCell| statuses.get(&cell.id).is_some_and(|s| s.outcome == Outcome::Completed);
         if !plan.cells.iter().filter(|cell| cell.selected).all(done) {
@@ -425,6 +449,9 @@ fn code_of(status: &Status) -> u8 {
     if status.outcome == Outcome::Completed { exit::DONE } else { exit::SOME_FAILED }
 }
 
+/// Signals within so long are one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
 /// What a signal sets; signals are caught from the first call on.
 fn interrupted() -> Result<Arc<AtomicBool>> {
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -433,8 +460,17 @@ fn interrupted() -> Result<Arc<AtomicBool>> {
     }
     let flag = Arc::clone(FLAG.get_or_init(Arc::default));
     let set = Arc::clone(&flag);
+    let first = Mutex::new(None::<Instant>);
     ctrlc::set_handler(move || {
-        if set.swap(true, Ordering::Relaxed) {
+        // a process and its group may each be sent the same signal
+        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = first.is_some_and(|first| first.elapsed() > ONE_SIGNAL);
+        if first.is_some() && !again {
+            return;
+        }
+        first.get_or_insert_with(Instant::now);
+        set.store(true, Ordering::Relaxed);
+        if again {
             // asked twice: no checkpoint, at once; what was finished is on disk
             std::process::exit(i32::from(exit::INTERRUPTED));
         }
@@ -452,6 +488,9 @@ fn plan(args: &PlanArgs) -> Result<u8> {
         let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
         tell_of_data(&open);
         let run = select.out.join(plan.folder());
+        if args.write {
+            plan.write(&run, false).map_err(unwritable)?;
+        }
         let settings = plan.settings();
         let rows = plan
             .cells
@@ -504,10 +543,16 @@ fn known(run: &Path, id: &str) -> Result<Option<Outcome>> {
     Ok(CellDir::of(run, id).status()?.whole().map(|status| status.outcome))
 }
 
-fn render(args: &ReportArgs) -> Result<u8> {
+fn run_report(args: &ReportArgs) -> Result<u8> {
     let stored = args.runs.iter().map(|run| as_stored(run)).collect::<Result<Vec<_>>>()?;
+    let print = |stored: &[report::Stored], out: &Path| {
+        let (text, written) = render(stored, out)?;
+        written.map_err(unwritable)?;
+        crate::say_on!("{text}");
+        Ok::<(), Error>(())
+    };
     if let Some(out) = &args.out {
-        crate::say_on!("{}", write_report(&stored, out)?);
+        print(&stored, out)?;
         return Ok(exit::DONE);
     }
     for stored in stored {
@@ -516,7 +561,7 @@ fn render(args: &ReportArgs) -> Result<u8> {
             report::Stored::Table(_) => crate::say_on!("{}", report::terminal(&compute_report(&[stored])?)?),
             report::Stored::Run { dir, .. } => {
                 let dir = dir.clone();
-                crate::say_on!("{}", write_report(&[stored], &dir)?);
+                print(&[stored], &dir)?;
             }
         }
     }
@@ -529,7 +574,7 @@ fn as_stored(path: &Path) -> Result<report::Stored> {
         return Ok(report::Stored::Table(path.to_owned()));
     }
     let dir = path.to_owned();
-    if path.join("plan.json").is_file() && path.join("cells").is_dir() {
+    if path.join("plan.json").exists() || path.join("cells").exists() {
         let rows = table::rows(path, &BTreeMap::new())?;
         return Ok(report::Stored::Run { dir, rows });
     }
@@ -543,13 +588,13 @@ fn compute_report(stored: &[report::Stored]) -> Result<report::Report> {
 
 /// What is printed of a run directory whose cells were all finished before: as the last time, if its report was rendered from the same
 /// rows by the same program, and rendered again if not.
-fn last_report(stored: report::Stored, dir: &Path) -> Result<String> {
-    let report::Stored::Run { rows, .. } = &stored else { return write_report(&[stored], dir) };
+fn last_report(stored: report::Stored, dir: &Path) -> Result<(String, Result<()>)> {
+    let report::Stored::Run { rows, .. } = &stored else { return render(&[stored], dir) };
     let of = Rendered::key(rows);
     let known: Option<Rendered> = seal::read(&dir.join(RENDERED))?.whole();
     match known {
-        Some(Rendered { key, text }) if key == of && dir.join("report/index.html").is_file() => Ok(text),
-        _ => write_report(&[stored], dir),
+        Some(Rendered { key, text }) if key == of && dir.join("report/index.html").is_file() => Ok((text, Ok(()))),
+        _ => render(&[stored], dir),
     }
 }
 
@@ -572,15 +617,16 @@ impl Rendered {
     }
 }
 
-/// Renders every format of one report over these results and returns the table for the terminal.
-fn write_report(stored: &[report::Stored], out: &Path) -> Result<String> {
+/// Renders every format of one report over these results: the table for the terminal, and whether the files could be written.
+fn render(stored: &[report::Stored], out: &Path) -> Result<(String, Result<()>)> {
     let report = compute_report(stored)?;
-    report::write_all(out, &report)?;
     let text = report::terminal(&report)?;
-    if let [report::Stored::Run { dir, rows }] = stored
+    let written = report::write_all(out, &report).map(drop).map_err(Error::from).map_err(Error::of_output);
+    if let (Ok(()), [report::Stored::Run { dir, rows }]) = (&written, stored)
         && dir == out
     {
-        seal::write(&out.join(RENDERED), &Rendered { key: Rendered::key(rows), text: text.clone() })?;
+        let kept = seal::write(&out.join(RENDERED), &Rendered { key: Rendered::key(rows), text: text.clone() });
+        return Ok((text, kept));
     }
-    Ok(text)
+    Ok((text, written))
 }

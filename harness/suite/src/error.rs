@@ -62,6 +62,15 @@ impl Error {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 
+    /// An error of the disk while results are written is none of the data.
+    #[must_use]
+    pub fn of_output(self) -> Self {
+        match self {
+            Self::Data(DataError::Io { path, source }) => Self::Io { path, source },
+            other => other,
+        }
+    }
+
     /// Who is to blame for a cell that ends with it.
     #[must_use]
     pub fn cause(&self) -> Cause {

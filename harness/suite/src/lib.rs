@@ -5,11 +5,13 @@
 //! grid        plan, cell     data      tasks             run                        rows     record    metrics      report
 //! ```
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// Prints a line on standard output. A reader that goes away ends the printing and nothing else.
 macro_rules! say {
     ($($argument:tt)*) => {{
         use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($argument)*);
+        $crate::note_output(writeln!(std::io::stdout(), $($argument)*));
     }};
 }
 
@@ -17,11 +19,27 @@ macro_rules! say {
 macro_rules! say_on {
     ($($argument:tt)*) => {{
         use std::io::Write;
-        let _ = write!(std::io::stdout(), $($argument)*);
+        $crate::note_output(write!(std::io::stdout(), $($argument)*));
     }};
 }
 
 pub(crate) use {say, say_on};
+
+/// Whether something that was to be printed is lost, and not because its reader went away.
+static CUT_OFF: AtomicBool = AtomicBool::new(false);
+
+fn note_output(result: std::io::Result<()>) {
+    if result.is_err_and(|e| e.kind() != std::io::ErrorKind::BrokenPipe) {
+        CUT_OFF.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writes what is still to be printed; whether some of it is lost.
+fn cut_off() -> bool {
+    use std::io::Write;
+    note_output(std::io::stdout().flush());
+    CUT_OFF.load(Ordering::Relaxed)
+}
 
 mod cell;
 pub mod cli;

@@ -1,7 +1,7 @@
 //! From grid files to validated cells with ids: everything that can be wrong is found before the first step.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -21,6 +21,7 @@ use crate::store::CellDir;
 use crate::store::seal::{self, Stored};
 use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
+use data::files::Held;
 use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id};
 
 /// Version of `plan.json`.
@@ -187,11 +188,12 @@ impl Plan {
     }
 
     /// Writes `plan.json`. A plan may grow: one that leaves out cells of which something is stored is refused, unless it is to
-    /// `replace` the plan that is there, which is then kept under its own hash.
+    /// `replace` the plan that is there, which is then kept under its own hash. While another command works on the run directory, none of
+    /// its cells may be left out at all. What is returned says to others that this one works on it.
     ///
     /// # Errors
     /// `Usage` for a plan that is refused, `Io` if the system refuses.
-    pub fn write(&self, run: &Path, replace: bool) -> Result<PathBuf> {
+    pub fn write(&self, run: &Path, replace: bool) -> Result<Option<Held>> {
         std::fs::create_dir_all(run).map_err(Error::io(run))?;
         let _held = table::lock(run)?;
         let path = run.join("plan.json");
@@ -217,6 +219,15 @@ impl Plan {
                     first.config.seed,
                 )));
             }
+            let working = run.join(WORKING);
+            if !dropped.is_empty() && Held::take(&working).map_err(Error::io(&working))?.is_none() {
+                return Err(Error::Usage(format!(
+                    "{}: another command works on it, and this plan leaves out {} of its cells\n  next: wait for it, or give this run a \
+                     folder of its own with --name NAME",
+                    run.display(),
+                    dropped.len()
+                )));
+            }
             if !dropped.is_empty() {
                 let ids: Vec<&str> = old.cells.iter().map(|cell| cell.id.as_str()).collect();
                 let kept = run.join(format!("plan-{}.json", short_id(&ids.join(" "))));
@@ -224,9 +235,13 @@ impl Plan {
             }
         }
         seal::write(&path, self)?;
-        Ok(path)
+        let working = run.join(WORKING);
+        Held::share(&working).map_err(Error::io(&working))
     }
 }
+
+/// Whoever works on a run directory shares the lock of this file.
+const WORKING: &str = ".working";
 
 /// As much of a plan as is needed to tell what another one would drop.
 #[derive(Deserialize)]

@@ -51,7 +51,8 @@ pub(super) fn slurm(args: &SlurmArgs) -> Result<u8> {
     // the plan does not depend on where a task will run
     let plan = Plan::build(grid, &select.selection(), &select.data, &candle_core::Device::Cpu, &mut OpenTasks::new())?;
     let run = select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
-    let plan_file = absolute(&plan.write(&run, args.replace).map_err(unwritable)?)?;
+    let _working = plan.write(&run, args.replace).map_err(unwritable)?;
+    let plan_file = absolute(&run.join("plan.json"))?;
     let folder = run.join("slurm");
     fs::create_dir_all(&folder).map_err(Error::io(&folder)).map_err(unwritable)?;
     let held = table::lock(&run)?; // two launches at once would submit the same cells

@@ -188,6 +188,8 @@ fn resume(dir: &CellDir, meta: &Metadata, trace: &mut Trace) -> Result<(PartWrit
         match load_checkpoint(&checkpoint)? {
             Stored::Absent => {}
             Stored::Damaged(problem) => damage.push(problem),
+            // a cell that was finished has no parts any more: it is run again from its start, and that is no damage
+            Stored::Whole((_, position)) if position.parts > 0 && !dir.path.join("parts").is_dir() => {}
             Stored::Whole((snapshot, position)) => match writer(position.kept()) {
                 Ok(sink) => {
                     note(dir, trace, &damage, "the checkpoint before it was continued from");
@@ -208,8 +210,8 @@ fn resume(dir: &CellDir, meta: &Metadata, trace: &mut Trace) -> Result<(PartWrit
 /// Says what was damaged and what was done about it.
 fn note(dir: &CellDir, trace: &mut Trace, damage: &[String], done: &str) {
     for problem in damage {
-        let text = format!("damaged: {problem}; {done}");
-        data::tell!("{text}");
+        let problem: Vec<&str> = problem.lines().map(str::trim).collect();
+        let text = format!("damaged: {}; {done}", problem.join(", "));
         dir.log(&text);
         trace.notes.push(text);
     }

@@ -58,6 +58,7 @@ pub struct Build {
 /// A status for a cell that was not run, with the reason.
 pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
     Status {
+        cell: cell.id.clone(),
         outcome: Outcome::Skipped,
         reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
         cause: None,

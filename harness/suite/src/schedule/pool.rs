@@ -118,9 +118,11 @@ fn sort_out<'a>(
     cells.sort_by_key(|(index, _)| *index);
     let stored = cells.par_iter().map(|(_, cell)| {
         let dir = CellDir::of(context.run, &cell.id);
-        Ok((dir.status_mark(), dir.checked_status()?))
+        // what cannot even be looked at is damaged like what can
+        let status = dir.checked_status().unwrap_or_else(|e| Stored::Damaged(e.to_string()));
+        (dir.status_mark(), status)
     });
-    let stored = stored.collect::<Result<Vec<_>>>()?;
+    let stored: Vec<_> = stored.collect();
     for ((index, cell), (known, stored)) in cells.into_iter().zip(stored) {
         let name = &names[index];
         match stored {
@@ -132,8 +134,8 @@ fn sort_out<'a>(
                 statuses.insert(cell.id.clone(), status);
                 continue;
             }
-            Stored::Damaged(problem) => display.note(name, &format!("damaged: {problem}; it is run again")),
-            Stored::Whole(_) | Stored::Absent => {}
+            // the worker says what is damaged and what was done about it
+            Stored::Damaged(_) | Stored::Whole(_) | Stored::Absent => {}
         }
         waiting.push(Task { cell, name, known, not_before: Instant::now(), held: false });
     }
@@ -184,10 +186,10 @@ impl Work<'_> {
             }
             match inbox.recv_timeout(TICK) {
                 Ok(report) => {
-                    self.hear(&report)?;
+                    self.hear(&report);
                     // many may have come
                     while let Ok(report) = inbox.try_recv() {
-                        self.hear(&report)?;
+                        self.hear(&report);
                     }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
@@ -211,7 +213,7 @@ impl Work<'_> {
                 Admission::Never(reason) => {
                     let Some(task) = self.waiting.remove(next) else { continue };
                     let resources = (Outcome::OutOfMemory, Cause::Resources, reason);
-                    self.record(&task, resources, &[])?;
+                    self.record(&task, resources, &[]);
                     continue;
                 }
             }
@@ -241,10 +243,10 @@ impl<'a> Work<'a> {
     }
 
     /// Takes what a worker said.
-    fn hear(&mut self, report: &Report) -> Result<()> {
+    fn hear(&mut self, report: &Report) {
         let slot = &mut self.slots[report.slot];
         if slot.worker.as_ref().is_none_or(|worker| worker.number != report.number) {
-            return Ok(()); // of one that is gone
+            return; // of one that is gone
         }
         match report.message {
             Some(Message::Progress(progress)) => {
@@ -252,7 +254,6 @@ impl<'a> Work<'a> {
                     running.heard = Instant::now();
                     running.bar.update(progress);
                 }
-                Ok(())
             }
             Some(Message::Held) => {
                 if let Some(Running { mut task, .. }) = slot.running.take() {
@@ -262,38 +263,37 @@ impl<'a> Work<'a> {
                     (task.held, task.not_before) = (true, Instant::now() + HELD_AGAIN);
                     self.waiting.push_back(task);
                 }
-                Ok(())
             }
             Some(Message::Done) => match slot.running.take() {
                 Some(running) if running.terminated.is_some() => self.ended(report.slot, running),
                 Some(running) => self.done(&running.task),
-                None => Ok(()),
+                None => {}
             },
             None => {
                 if let Some(running) = slot.running.take() {
-                    return self.ended(report.slot, running);
+                    self.ended(report.slot, running);
+                } else {
+                    slot.worker = None;
                 }
-                slot.worker = None;
-                Ok(())
             }
         }
     }
 
     /// A cell's status is on disk.
-    fn done(&mut self, task: &Task<'_>) -> Result<()> {
-        let status = match CellDir::of(self.context.run, &task.cell.id).status()? {
+    fn done(&mut self, task: &Task<'_>) {
+        let stored = CellDir::of(self.context.run, &task.cell.id).status();
+        let status = match stored.unwrap_or_else(|e| Stored::Damaged(e.to_string())) {
             Stored::Whole(status) => status,
             Stored::Absent => skipped(task.cell, "its status is gone"),
             Stored::Damaged(problem) => skipped(task.cell, &problem),
         };
         self.finish(task, status);
-        Ok(())
     }
 
     /// A worker has ended, or was made to, with a cell in its hands.
-    fn ended(&mut self, index: usize, running: Running<'a>) -> Result<()> {
+    fn ended(&mut self, index: usize, running: Running<'a>) {
         let Running { task, terminated, .. } = running;
-        let Some(mut worker) = self.slots[index].worker.take() else { return Ok(()) };
+        let Some(mut worker) = self.slots[index].worker.take() else { return };
         if terminated.is_some() {
             worker.kill();
         }
@@ -307,38 +307,38 @@ impl<'a> Work<'a> {
         } else {
             end.verdict()
         };
-        self.record(&task, verdict, &end.said)
+        self.record(&task, verdict, &end.said);
     }
 
     /// Records an outcome that the cell's worker could not record, unless another process has the cell or has finished it.
-    fn record(
-        &mut self,
-        task: &Task<'a>,
-        (outcome, cause, reason): (Outcome, Cause, String),
-        said: &[String],
-    ) -> Result<()> {
-        let dir = CellDir::open(self.context.run, &task.cell.id)?;
+    fn record(&mut self, task: &Task<'a>, (outcome, cause, reason): (Outcome, Cause, String), said: &[String]) {
         let mut status = Status { outcome, cause: Some(cause), ..skipped(task.cell, &reason) };
         status.provenance = provenance(task.cell, self.context.device, self.context.build);
-        if let Some(_lock) = dir.lock()? {
-            if dir.status_mark() != task.known
-                && let Stored::Whole(newer) = dir.checked_status()?
-                && (newer.outcome.is_final() || outcome == Outcome::Interrupted)
-            {
-                self.finish(task, newer);
-                return Ok(());
-            }
-            for line in said {
-                dir.log(line);
-            }
-            dir.log(&format!("{}: {reason}", outcome.name()));
-            // a full disk must not take the outcome away from the table
-            if let Err(e) = dir.write_status(&status) {
-                self.display.note(task.name, &e.to_string());
-            }
+        match self.store(task, &status, said) {
+            Ok(Some(newer)) => status = newer,
+            Ok(None) => {}
+            // a folder that cannot be written must not take the outcome away from the table, nor the other cells with it
+            Err(e) => self.display.note(task.name, &e.to_string()),
         }
         self.finish(task, status);
-        Ok(())
+    }
+
+    /// Writes a status to the cell's folder; another process's status that is there by now is returned instead.
+    fn store(&self, task: &Task<'_>, status: &Status, said: &[String]) -> Result<Option<Status>> {
+        let dir = CellDir::open(self.context.run, &task.cell.id)?;
+        let Some(_lock) = dir.lock()? else { return Ok(None) };
+        if dir.status_mark() != task.known
+            && let Stored::Whole(newer) = dir.checked_status()?
+            && (newer.outcome.is_final() || status.outcome == Outcome::Interrupted)
+        {
+            return Ok(Some(newer));
+        }
+        for line in said {
+            dir.log(line);
+        }
+        dir.log(&format!("{}: {}", status.outcome.name(), status.reason.as_deref().unwrap_or_default()));
+        dir.write_status(status)?;
+        Ok(None)
     }
 
     fn finish(&mut self, task: &Task<'_>, status: Status) {

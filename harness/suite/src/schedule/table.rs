@@ -30,39 +30,40 @@ pub fn lock(run: &Path) -> Result<Held> {
     Held::wait(&path).map_err(Error::io(&path))
 }
 
-/// The table of a run directory as its cells are now, written to `results.parquet` under the directory's lock. `known` holds what could
-/// not be written to a cell's folder.
+/// Writes `results.parquet`, under the directory's lock.
 ///
 /// # Errors
-/// If there is no plan, or it is damaged, or the system refuses to read.
-pub fn refresh(run: &Path, known: &BTreeMap<String, Status>, _: &Held) -> Result<Vec<ResultRow>> {
-    let rows = rows(run, known)?;
-    write_results(&run.join("results.parquet"), &rows, &BTreeMap::from([("schema".to_owned(), "1".to_owned())]))?;
-    Ok(rows)
+/// If the system refuses.
+pub fn write(run: &Path, rows: &[ResultRow], _: &Held) -> Result<()> {
+    let meta = BTreeMap::from([("schema".to_owned(), "1".to_owned())]);
+    write_results(&run.join("results.parquet"), rows, &meta).map_err(Error::from).map_err(Error::of_output)
 }
 
-/// The rows of a run directory as its cells are now.
+/// The rows of a run directory as its cells are now. `known` holds what could not be written to a cell's folder.
 ///
 /// # Errors
 /// If there is no plan, or it is damaged, or the system refuses to read.
 pub fn rows(run: &Path, known: &BTreeMap<String, Status>) -> Result<Vec<ResultRow>> {
     let plan = Plan::read(&run.join("plan.json"))?;
-    let of = |cell: &PlannedCell| Ok(cell_rows(&plan, cell, &status(run, cell, known)?));
-    let rows = plan.cells.par_iter().map(of).collect::<Result<Vec<_>>>()?;
+    let of = |cell: &PlannedCell| cell_rows(&plan, cell, &status(run, cell, known));
+    let rows: Vec<Vec<ResultRow>> = plan.cells.par_iter().map(of).collect();
     Ok(rows.into_iter().flatten().collect())
 }
 
 /// What is known of a cell.
-fn status(run: &Path, cell: &PlannedCell, known: &BTreeMap<String, Status>) -> Result<Status> {
-    Ok(match CellDir::of(run, &cell.id).checked_status()? {
-        Stored::Whole(status) => status,
-        Stored::Damaged(problem) => Status {
+fn status(run: &Path, cell: &PlannedCell, known: &BTreeMap<String, Status>) -> Status {
+    // what cannot even be looked at is damaged like what can
+    let stored = CellDir::of(run, &cell.id).checked_status().unwrap_or_else(|e| Stored::Damaged(e.to_string()));
+    match (stored, known.get(&cell.id)) {
+        (Stored::Whole(status), _) => status,
+        (Stored::Absent | Stored::Damaged(_), Some(known)) => known.clone(),
+        (Stored::Absent, None) => skipped(cell, NOT_RUN),
+        (Stored::Damaged(problem), None) => Status {
             outcome: Outcome::Failed,
             cause: Some(Cause::Outside),
             ..skipped(cell, &format!("damaged: {problem}; it will be run again"))
         },
-        Stored::Absent => known.get(&cell.id).cloned().unwrap_or_else(|| skipped(cell, NOT_RUN)),
-    })
+    }
 }
 
 /// Why a cell has no outcome yet.

@@ -23,6 +23,8 @@ const POSITION: &str = "position.json";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
+    /// Id of the cell.
+    pub cell: String,
     /// Segments done.
     pub segment: u64,
     /// Rows of steps made, one for each segment.
@@ -124,7 +126,8 @@ impl CellDir {
         fs::create_dir_all(&new).map_err(Error::io(&new))?;
         snapshot.write(&new)?;
         let files = digests(&new, &Snapshot::FILES)?;
-        seal::write(&new.join(POSITION), &Position { files, ..position.clone() })?;
+        let cell = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        seal::write(&new.join(POSITION), &Position { cell, files, ..position.clone() })?;
         if current.exists() {
             remove_checkpoint(&previous)?;
             fs::rename(&current, &previous).map_err(Error::io(&previous))?;
@@ -188,8 +191,9 @@ pub fn load_checkpoint(checkpoint: &Path) -> Result<Stored<(Snapshot, Position)>
     if let Some(problem) = super::differs(checkpoint, &position.files) {
         return Ok(Stored::Damaged(problem));
     }
-    if position.files.len() < Snapshot::FILES.len() {
-        return Ok(Stored::Damaged(format!("{}: of a version that kept no digests", checkpoint.display())));
+    let folder = checkpoint.parent().and_then(Path::file_name);
+    if folder.is_none_or(|name| name != position.cell.as_str()) || position.files.len() < Snapshot::FILES.len() {
+        return Ok(Stored::Damaged(format!("{}: it is of cell {}", checkpoint.display(), position.cell)));
     }
     Ok(match Snapshot::read(checkpoint) {
         Ok(snapshot) => Stored::Whole((snapshot, position)),
@@ -299,6 +303,11 @@ mod tests {
             fs::write(&path, whole).expect("written");
         }
         assert_eq!(last(&cell).1.step, 2);
+        // one of another cell is no better than a damaged one
+        let other = CellDir::open(dir.path(), "abd")?;
+        fs::rename(current, other.path.join("checkpoint")).expect("rename");
+        let Stored::Damaged(problem) = load_checkpoint(&other.checkpoints()?[0])? else { panic!("of another cell") };
+        assert!(problem.contains("it is of cell abc"), "{problem}");
         Ok(())
     }
 }

@@ -82,7 +82,18 @@ impl CellDir {
     /// # Errors
     /// If the system refuses to read it.
     pub fn status(&self) -> Result<Stored<Status>> {
-        seal::read(&self.path.join("status.json"))
+        let status = seal::read::<Status>(&self.path.join("status.json"))?;
+        if let Stored::Whole(Status { cell, .. }) = &status
+            && !self.is_of(cell)
+        {
+            return Ok(Stored::Damaged(format!("{}: it is of cell {cell}", self.path.join("status.json").display())));
+        }
+        Ok(status)
+    }
+
+    /// Whether this is the folder of a cell: files are copied now and then.
+    fn is_of(&self, cell: &str) -> bool {
+        self.path.file_name().is_some_and(|name| name == cell)
     }
 
     /// As [`CellDir::status`], with the finished files held against their digests.

@@ -1,7 +1,7 @@
 //! JSON files that carry a digest of themselves, so that a damaged one is never taken for what was written.
 //!
-//! The digest is the last key of the object: the SHA-256 of the file as it would be without it. A file without one is of a
-//! version before there were digests; it is read as it is, and its keys are checked all the same.
+//! The digest is the last key of the object: the SHA-256 of the file as it would be without it. A file without one was not written
+//! by this program, or was changed since.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -67,17 +67,13 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Stored<T>> {
     let Ok(text) = std::str::from_utf8(&bytes) else {
         return Ok(damaged("expected JSON, got bytes that are no text".to_owned()));
     };
-    let sealed = text.strip_suffix(TAIL).and_then(|rest| rest.rsplit_once(KEY));
-    let body = match sealed {
-        Some((body, digest)) => {
-            let body = format!("{body}{END}");
-            if sha256_hex(body.as_bytes()) != digest {
-                return Ok(damaged("it was changed after it was written: its digest is of other content".to_owned()));
-            }
-            body
-        }
-        None => text.to_owned(),
+    let Some((body, digest)) = text.strip_suffix(TAIL).and_then(|rest| rest.rsplit_once(KEY)) else {
+        return Ok(damaged("it was changed after it was written: it does not end in its digest".to_owned()));
     };
+    let body = format!("{body}{END}");
+    if sha256_hex(body.as_bytes()) != digest {
+        return Ok(damaged("it was changed after it was written: its digest is of other content".to_owned()));
+    }
     Ok(serde_json::from_str(&body).map_or_else(
         |e| damaged(format!("line {}, column {}: not what this program writes: {e}", e.line(), e.column())),
         Stored::Whole,
@@ -122,14 +118,16 @@ mod tests {
     }
 
     #[test]
-    fn files_of_before_are_read_and_absent_ones_are_absent() {
+    fn what_was_not_written_here_is_damaged_and_absent_ones_are_absent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.json");
         assert_eq!(read::<Small>(&path).unwrap(), Stored::Absent);
         fs::write(&path, "{\"name\": \"x\", \"value\": null}").unwrap();
-        assert_eq!(read::<Small>(&path).unwrap().whole().unwrap().name, "x");
-        fs::write(&path, "{\"name\": \"x\", \"value\": null, \"latex\": 3}").unwrap();
+        let Stored::Damaged(text) = read::<Small>(&path).unwrap() else { panic!("no digest") };
+        assert!(text.contains("status.json: it was changed") && text.contains("does not end in its digest"), "{text}");
+        // another version's keys, under a digest that is right
+        write(&path, &serde_json::json!({"name": "x", "value": null, "latex": 3})).unwrap();
         let Stored::Damaged(text) = read::<Small>(&path).unwrap() else { panic!("an unknown key") };
-        assert!(text.contains("status.json: line 1") && text.contains("latex"), "{text}");
+        assert!(text.contains("latex"), "{text}");
     }
 }

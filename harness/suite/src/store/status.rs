@@ -107,6 +107,8 @@ pub struct Provenance {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Status {
+    /// Id of the cell.
+    pub cell: String,
     /// How it ended.
     pub outcome: Outcome,
     /// Why, unless completed.
