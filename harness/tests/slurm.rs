@@ -187,8 +187,12 @@ fn arrays_on_a_real_cluster() {
     std::thread::sleep(Duration::from_secs(2));
     let requeued = cluster.command("scontrol", &["requeue", &format!("{job}_1")]);
     assert!(requeued.status.success(), "{}", stderr(&requeued));
+    // two minutes are its habit
+    cluster.command("scontrol", &["update", &format!("JobId={job}_1"), "StartTime=now"]);
     // as a kernel would that has no memory left
-    let worker = format!("{}/runs/long/plan.json --index 0 ", folder.path().display());
+    let file = folder.path().join("runs/long/slurm/0-0.cells");
+    let first = std::fs::read_to_string(file).expect("cells").lines().next().expect("a task").to_owned();
+    let worker = format!("{}/runs/long/plan.json --cell {first} ", folder.path().display());
     assert!(Command::new("pkill").args(["-KILL", "-f", &worker]).status().expect("pkill").success());
     std::thread::sleep(Duration::from_secs(3));
     let collected = cluster.collect(&folder, &["--name", "long", "--only", "seed=3|2"]);

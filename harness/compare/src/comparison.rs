@@ -5,11 +5,9 @@ use serde::Serialize;
 use super::pairs::{Cell, Group, Pairs};
 use metrics::catalogue;
 use statistics::Better;
-use statistics::adjust::{benjamini_hochberg, holm};
+use statistics::adjust::adjust;
 use statistics::paired::by_seed;
 
-/// Comparisons up to which Holm's adjustment is taken; beyond, Benjamini and Hochberg's.
-const FEW: usize = 10;
 /// Chance of calling a difference real that is not.
 const LEVEL: f64 = 0.05;
 
@@ -149,9 +147,8 @@ pub fn compare(pairs: &Pairs, effect: f64) -> Comparison {
         }
         differences.extend(COUNTED.iter().filter_map(|(metric, label)| counted(group, metric, label, &done, effect)));
     }
-    let few = tests.len() <= FEW;
     let p: Vec<f64> = tests.iter().map(|(_, p)| *p).collect();
-    let adjusted = if few { holm(&p) } else { benjamini_hochberg(&p) };
+    let (adjusted, adjustment) = adjust(&p);
     for ((index, _), p) in tests.iter().zip(adjusted) {
         let difference: &mut Difference = &mut differences[*index];
         difference.p_adjusted = Some(p);
@@ -164,7 +161,7 @@ pub fn compare(pairs: &Pairs, effect: f64) -> Comparison {
     let names = |cells: &[(Group, u64)]| cells.iter().map(|(g, seed)| format!("{} seed {seed}", g.name())).collect();
     Comparison {
         differences,
-        adjustment: if few { "Holm" } else { "Benjamini and Hochberg" },
+        adjustment: adjustment.name(),
         tests: tests.len(),
         effect,
         only_a: names(&pairs.only_a),

@@ -138,16 +138,6 @@ impl Account {
         if self.items == 0 { 0.0 } else { lost as f64 / self.items as f64 }
     }
 
-    /// The counts in one sentence, such as `2 missing, 5 repaired of 300`; `None` without notices.
-    #[must_use]
-    pub fn sentence(&self) -> Option<String> {
-        let counts = Kind::ALL.map(|kind| (kind, self.count(kind)));
-        let some =
-            counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {}", kind.name()));
-        let some: Vec<String> = some.collect();
-        (!some.is_empty()).then(|| format!("{} of {}", some.join(", "), self.items))
-    }
-
     /// Refuses a dataset of which more than this share (0 to 1) is missing or skipped; `path` is where it lies.
     ///
     /// # Errors
@@ -233,13 +223,11 @@ mod tests {
                 "1 not of the dataset: a companion file (._d)",
             ]
         );
-        assert_eq!(account.sentence().unwrap(), "2 missing, 1 skipped, 5 repaired, 1 not of the dataset of 300");
         assert!(account.allow(0.01, Path::new("d")).is_ok());
         let refused = account.allow(0.005, Path::new("d")).unwrap_err().to_string();
         let expected = "d: 1.0 % of 300 cannot be used: 2 missing: no file (c\\u{1b}[2J, d); 1 skipped: no montage (a)\n  \
                         expected: at most 0.5 % left out";
         assert!(refused.starts_with(expected), "{refused}");
         assert!(Account::new().share_left_out().abs() < 1e-12 && Account::new().allow(0.0, Path::new("d")).is_ok());
-        assert_eq!(Account::new().sentence(), None);
     }
 }

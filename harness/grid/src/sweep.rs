@@ -110,7 +110,6 @@ impl Sweep {
         Ok(())
     }
 
-    /// The points for a task and model: the product of the axes that concern them, then the included points. Without
     /// Where it is written.
     pub fn origin(&self) -> Option<Origin> {
         self.origin
@@ -123,7 +122,8 @@ impl Sweep {
         product + self.include.len() as u128
     }
 
-    /// any axis that is one point that changes nothing.
+    /// The points for a task and model: the product of the axes that concern them, then the included points. Without any axis
+    /// that is one point that changes nothing.
     pub fn points(&self, task: &str, model: &str) -> Vec<Vec<Assignment>> {
         let mut points = vec![Vec::new()];
         for axis in &self.axes {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::MetricInfo;
-use statistics::adjust::{benjamini_hochberg, holm};
+use statistics::adjust::adjust;
 use statistics::paired::by_seed;
 
 use super::catalogue;
@@ -14,9 +14,6 @@ use super::tables::{label_columns, mark_best, metric_cell, metric_info, outcome_
 
 /// Kind of the model that others are compared with, where the grid names none.
 const REFERENCE: &str = "bim";
-
-/// Comparisons up to which Holm's adjustment is taken; beyond, Benjamini and Hochberg's.
-const FEW: usize = 10;
 
 /// Differences of the main metrics to the reference model, paired by seed; `None` unless exactly one configuration is it.
 pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
@@ -43,16 +40,16 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
         |name: &str| others.iter().map(|group| against(group, name).and_then(|paired| paired.t)).collect::<Vec<_>>();
     let all: Vec<Option<f64>> = metrics.iter().flat_map(|(name, _)| p_of(name)).collect();
     let tests: Vec<f64> = all.iter().copied().flatten().collect();
-    let adjusted = if tests.len() <= FEW { holm(&tests) } else { benjamini_hochberg(&tests) };
+    let (adjusted, adjustment) = adjust(&tests);
     let mut adjusted = adjusted.into_iter();
     let mut adjusted = all.into_iter().map(|p| p.and_then(|_| adjusted.next()));
     let tested = match tests.len() {
         0 => String::new(),
         1 => " p is of the paired t test.".to_owned(),
         n => {
-            let adjustment = if n <= FEW { "Holm" } else { "Benjamini and Hochberg" };
             format!(
-                " Each interval is of one comparison; p is of the paired t test, adjusted over all {n} by {adjustment}."
+                " Each interval is of one comparison; p is of the paired t test, adjusted over all {n} by {}.",
+                adjustment.name()
             )
         }
     };

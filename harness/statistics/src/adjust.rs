@@ -1,5 +1,37 @@
 //! P values adjusted for the number of comparisons, so that each may be held against the level itself.
 
+/// How p values were adjusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adjustment {
+    /// Holm's, for few.
+    Holm,
+    /// Benjamini and Hochberg's, for many.
+    BenjaminiHochberg,
+}
+
+impl Adjustment {
+    /// Comparisons up to which Holm's is taken.
+    const FEW: usize = 10;
+
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Holm => "Holm",
+            Self::BenjaminiHochberg => "Benjamini and Hochberg",
+        }
+    }
+}
+
+/// Adjusts by what suits their number: Holm up to ten, then Benjamini and Hochberg. Every table and comparison does it so.
+pub fn adjust(p: &[f64]) -> (Vec<f64>, Adjustment) {
+    if p.len() <= Adjustment::FEW {
+        (holm(p), Adjustment::Holm)
+    } else {
+        (benjamini_hochberg(p), Adjustment::BenjaminiHochberg)
+    }
+}
+
 /// Holm's step-down adjustment (Holm 1979): the chance of one wrong rejection or more among all is bounded, whatever their
 /// dependence. For few comparisons. In the order given; a p value that is not a number counts as 1.
 pub fn holm(p: &[f64]) -> Vec<f64> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{as_stored, parse_device};
+use super::report::as_stored;
+use super::{Scratch, interrupted, parse_device};
 use crate::error::{Error, Result, exit};
 use crate::plan::Plan;
 use crate::progress::Display;
@@ -75,8 +76,8 @@ pub(super) struct GateArgs {
 /// Rows of a run directory or results file.
 fn rows_of(path: &Path) -> Result<Vec<ResultRow>> {
     match as_stored(path)? {
-        report::Stored::Table(path) => Ok(read_results(&path)?),
-        report::Stored::Run { rows, .. } => Ok(rows),
+        ::report::Stored::Table(path) => Ok(read_results(&path)?),
+        ::report::Stored::Run { rows, .. } => Ok(rows),
     }
 }
 
@@ -173,23 +174,14 @@ fn report_of(args: &GateArgs, gate: &Gate) -> Result<()> {
 /// The candidate's cells once more, from its plan, in a folder that is removed afterwards.
 fn again(args: &GateArgs, mode: Mode, build: &Build) -> Result<Vec<ResultRow>> {
     let plan = Plan::read(&args.candidate.join("plan.json"))?;
-    let folder = Folder(args.candidate.join(format!(".again-{}", std::process::id())));
+    let folder = Scratch::beside(&args.candidate);
     let run = &folder.0;
     plan.write(run, true)?;
     let device = parse_device("auto")?;
-    let interrupt = super::interrupted()?;
+    let interrupt = interrupted()?;
     let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
     let pool = Pool { jobs: 1, stall: Duration::from_secs(900), fail_fast: false, retry: None };
     let display = Display::new(mode, plan.cells.len() as u64);
     let worked = work(&plan, &context, &pool, &BTreeMap::new(), &display)?;
     table::rows(run, &worked.statuses)
-}
-
-/// A folder that goes with the value.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,12 +1,13 @@
 //! `harness launch slurm`: the cells of a plan that are not finished, as tasks of arrays.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Select, check_name, unwritable};
-use crate::cluster::{Job, Resources, Script, Submitted, TEMPLATE, most_tasks, settle, submit};
+use crate::cluster::{Ends, Job, Resources, Script, Submitted, TEMPLATE, most_tasks, settle, submit};
 use crate::error::{Error, Result, exit};
 use crate::plan::{OpenTasks, Plan};
 use crate::schedule::table;
@@ -51,22 +52,30 @@ pub(super) fn slurm(args: &SlurmArgs) -> Result<u8> {
     // the plan does not depend on where a task will run
     let plan = Plan::build(grid, &select.selection(), &select.data, &candle_core::Device::Cpu, &mut OpenTasks::new())?;
     let run = select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
-    let _working = plan.write(&run, args.replace).map_err(unwritable)?;
     let plan_file = absolute(&run.join("plan.json"))?;
     let folder = run.join("slurm");
-    fs::create_dir_all(&folder).map_err(Error::io(&folder)).map_err(unwritable)?;
-    let held = table::lock(&run)?; // two launches at once would submit the same cells
-    let active = settle(&plan, &run)?;
-    let mut open = Vec::new();
-    for (index, cell) in plan.cells.iter().enumerate().filter(|(_, cell)| cell.selected) {
-        let done = matches!(CellDir::of(&run, &cell.id).checked_status()?, Stored::Whole(s) if s.outcome.is_final());
-        let repeated = open.iter().any(|(_, id)| *id == &cell.id);
-        if !done && !repeated && !active.contains_key(&cell.id) {
-            open.push((index, &cell.id));
-        }
-    }
+    // two launches at once would submit the same cells; one that submits nothing writes nothing
+    let _held = if args.dry_run {
+        None
+    } else {
+        let working = plan.write(&run, args.replace).map_err(unwritable)?;
+        fs::create_dir_all(&folder).map_err(Error::io(&folder)).map_err(unwritable)?;
+        Some((working, table::lock(&run)?))
+    };
+    let active = settle(&plan, &run, if args.dry_run { Ends::Leave } else { Ends::Record })?;
+    // two names for one configuration are one cell
+    let mut known = HashSet::new();
+    let chosen = plan.cells.iter().filter(|cell| cell.selected && known.insert(&cell.id));
+    let chosen: Vec<&String> = chosen.map(|cell| &cell.id).collect();
+    let waiting = chosen.iter().filter(|id| active.contains_key(**id)).count();
+    let is_done = |id: &str| {
+        CellDir::of(&run, id)
+            .checked_status()
+            .is_ok_and(|stored| matches!(stored, Stored::Whole(s) if s.outcome.is_final()))
+    };
+    let open: Vec<&String> = chosen.iter().copied().filter(|id| !active.contains_key(*id) && !is_done(id)).collect();
     let per_task = resources.cells_per_task.unwrap_or(1) as usize;
-    let tasks: Vec<&[(usize, &String)]> = open.chunks(per_task).collect();
+    let tasks: Vec<&[&String]> = open.chunks(per_task).collect();
     let logs = absolute(&folder)?;
     let (program, data) = (std::env::current_exe().map_err(Error::io(&run))?, absolute(&select.data)?);
     let mut submitted = Submitted::read(&run)?;
@@ -89,27 +98,22 @@ pub(super) fn slurm(args: &SlurmArgs) -> Result<u8> {
             crate::say_on!("{script}");
             continue;
         }
-        let line = |task: &&[(usize, &String)]| {
-            let indices: Vec<String> = task.iter().map(|(index, _)| index.to_string()).collect();
-            format!("{}\n", indices.join(","))
-        };
+        let ids = |task: &&[&String]| task.iter().map(|id| (*id).clone()).collect::<Vec<String>>();
+        let line = |task: &&[&String]| format!("{}\n", ids(task).join(","));
         crate::store::write_whole(&cells, tasks.iter().map(line).collect::<String>().as_bytes())?;
         let file = folder.join(format!("{stem}.sh"));
         crate::store::write_whole(&file, script.as_bytes())?;
         let id = submit(&file)?;
-        let ids = |task: &&[(usize, &String)]| task.iter().map(|(_, id)| (*id).clone()).collect();
         submitted.jobs.push(Job { id, tasks: tasks.iter().map(ids).collect() });
         submitted.write(&run)?;
         crate::say!("submitted {} tasks as job {id}", tasks.len());
     }
-    drop(held);
-    let chosen = plan.cells.iter().filter(|cell| cell.selected).count();
     ::data::tell!(
-        "{chosen} cells: {} {}, {} waiting or running, {} done; `harness run` with the same arguments collects them",
+        "{} cells: {} {}, {waiting} waiting or running, {} done; `harness run` with the same arguments collects them",
+        chosen.len(),
         open.len(),
         if args.dry_run { "to submit" } else { "submitted" },
-        active.len(),
-        chosen - open.len() - active.len(),
+        chosen.len() - open.len() - waiting,
     );
     Ok(exit::DONE)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{interrupted, parse_device};
+use super::{Scratch, interrupted, parse_device};
 use crate::error::{Error, Result, exit};
 use crate::plan::{OpenTasks, Plan};
 use crate::progress::Display;
@@ -57,14 +57,13 @@ pub(super) fn run(args: &ReproduceArgs, mode: Mode, build: &Build) -> Result<u8>
     let (cell, names) = (&plan.cells[index], plan.names());
     let device = parse_device(&args.device)?;
     let interrupt = interrupted()?;
-    let folder = run.join(format!(".reproduced-{}", std::process::id()));
+    let folder = Scratch::beside(run);
     let context =
-        Context { run: &folder, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
+        Context { run: &folder.0, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
     let display = Display::new(mode, 1);
     let bar = display.start(&names[index]);
     let done = attempt(cell, None, &context, &mut OpenTasks::new(), &mut |progress| bar.update(progress));
     drop(bar);
-    let _ = std::fs::remove_dir_all(&folder);
     let Attempt::Done(now) = done? else { return Err(Error::Report("another process has the new folder".to_owned())) };
     let (before, after) = (&stored.provenance, &now.provenance);
     let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unknown".to_owned());

@@ -75,20 +75,30 @@ impl Submitted {
     }
 }
 
+/// What is done about cells whose tasks have ended without an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Their outcomes are recorded.
+    Record,
+    /// Nothing is written.
+    Leave,
+}
+
 /// Asks what became of the cells that were submitted, and records outcomes that no worker could record. Returned are the cells that wait
 /// or run, with words for it.
 ///
 /// # Errors
-/// If the system refuses to read or write.
-pub fn settle(plan: &Plan, run: &Path) -> Result<BTreeMap<String, String>> {
+/// If the system refuses to read what was submitted.
+pub fn settle(plan: &Plan, run: &Path, ends: Ends) -> Result<BTreeMap<String, String>> {
     let submitted = Submitted::read(run)?;
     let last = submitted.last();
     let mut active = BTreeMap::new();
     let mut known: BTreeMap<u64, BTreeMap<usize, Task>> = BTreeMap::new();
     for cell in &plan.cells {
         let Some(&(job, index)) = last.get(cell.id.as_str()) else { continue };
-        let dir = CellDir::of(run, &cell.id);
-        let before = match dir.status()? {
+        // what cannot even be looked at is damaged like what can
+        let stored = CellDir::of(run, &cell.id).status().unwrap_or_else(|e| Stored::Damaged(e.to_string()));
+        let before = match stored {
             Stored::Whole(status) if status.outcome != Outcome::Interrupted => continue,
             Stored::Whole(status) => Some(status),
             Stored::Absent | Stored::Damaged(_) => None,
@@ -101,15 +111,24 @@ pub fn settle(plan: &Plan, run: &Path) -> Result<BTreeMap<String, String>> {
             continue;
         }
         let (outcome, cause, why) = verdict(&task);
-        let dir = CellDir::open(run, &cell.id)?;
-        let Some(_lock) = dir.lock()? else { continue }; // somebody works on it after all
-        let base = before.unwrap_or_else(|| skipped(cell, ""));
         let log = format!("see {}", run.join(format!("slurm/{job}_{index}.log")).display());
-        let reason = format!("{name} {why}; {log}");
-        dir.log(&reason);
-        dir.write_status(&Status { outcome, cause: Some(cause), reason: Some(reason), ..base })?;
+        let base = before.unwrap_or_else(|| skipped(cell, ""));
+        let status = Status { outcome, cause: Some(cause), reason: Some(format!("{name} {why}; {log}")), ..base };
+        if ends == Ends::Record
+            && let Err(e) = record(run, &status)
+        {
+            data::tell!("{e}"); // one odd folder must not keep the other cells from being worked on
+        }
     }
     Ok(active)
+}
+
+/// Writes a status, unless somebody works on the cell after all.
+fn record(run: &Path, status: &Status) -> Result<()> {
+    let dir = CellDir::open(run, &status.cell)?;
+    let Some(_lock) = dir.lock()? else { return Ok(()) };
+    dir.log(status.reason.as_deref().unwrap_or_default());
+    dir.write_status(status)
 }
 
 /// What the end of a task means for a cell that has no outcome of its own.
@@ -156,10 +175,7 @@ mod tests {
 
     #[test]
     fn ends_of_tasks_are_told_apart() {
-        let of = |state| {
-            let (outcome, cause, words) = verdict(&Task { state, exit: "0:9".into() });
-            (outcome, cause, words)
-        };
+        let of = |state| verdict(&Task { state, exit: "0:9".into() });
         assert_eq!(of(State::TimedOut).0, Outcome::TimedOut);
         assert_eq!(of(State::OutOfMemory).0, Outcome::OutOfMemory);
         assert_eq!((of(State::NodeFailed).0, of(State::NodeFailed).1), (Outcome::Failed, Cause::Outside));

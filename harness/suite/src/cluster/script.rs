@@ -24,7 +24,7 @@ pub struct Script<'a> {
     pub device: &'a str,
     /// Folder for logs, an absolute path.
     pub logs: &'a str,
-    /// File with the cells of each task: one line a task, indices in the plan with commas between them.
+    /// File with the cells of each task: one line a task, ids with commas between them.
     pub cells: &'a str,
     /// Number of tasks; they are numbered from 0.
     pub tasks: usize,

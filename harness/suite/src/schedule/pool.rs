@@ -76,7 +76,7 @@ pub struct Worked {
 /// Runs every selected cell that is not finished and not submitted `elsewhere`, where words by id say what is known of it.
 ///
 /// # Errors
-/// If workers cannot be started or files cannot be read; what goes wrong inside a cell becomes its outcome instead.
+/// If workers cannot be started; what goes wrong inside a cell becomes its outcome instead.
 pub fn work(
     plan: &Plan,
     context: &Context<'_>,
@@ -85,7 +85,7 @@ pub fn work(
     display: &Display,
 ) -> Result<Worked> {
     let names = plan.names();
-    let (mut statuses, mut waiting) = sort_out(plan, &names, context, pool, display)?;
+    let (mut statuses, mut waiting) = sort_out(plan, &names, context, pool, display);
     waiting.retain(|task| {
         let Some(words) = elsewhere.get(&task.cell.id) else { return true };
         display.note(task.name, words);
@@ -107,7 +107,7 @@ fn sort_out<'a>(
     context: &Context<'_>,
     pool: &Pool,
     display: &Display,
-) -> Result<(BTreeMap<String, Status>, VecDeque<Task<'a>>)> {
+) -> (BTreeMap<String, Status>, VecDeque<Task<'a>>) {
     let (mut statuses, mut waiting) = (BTreeMap::new(), Vec::new());
     // two names for one configuration are one cell
     let mut cells: BTreeMap<&str, (usize, &PlannedCell)> = BTreeMap::new();
@@ -127,8 +127,10 @@ fn sort_out<'a>(
         let name = &names[index];
         match stored {
             Stored::Whole(status) if status.outcome.is_final() || !pool.tries_again(&status) => {
-                if status.outcome.is_final() {
-                    tidy(&CellDir::of(context.run, &cell.id))?; // what a kill right after its end left
+                if status.outcome.is_final()
+                    && let Err(e) = tidy(&CellDir::of(context.run, &cell.id))
+                {
+                    display.note(name, &e.to_string()); // what a kill right after its end left takes room and no more
                 }
                 display.cached(cell, name, &status);
                 statuses.insert(cell.id.clone(), status);
@@ -143,7 +145,7 @@ fn sort_out<'a>(
         // the longest first: it is not what the others wait for at the end
         waiting.sort_by_key(|task| std::cmp::Reverse(u128::from(task.cell.seen) * u128::from(task.cell.parameters)));
     }
-    Ok((statuses, waiting.into()))
+    (statuses, waiting.into())
 }
 
 impl Pool {
