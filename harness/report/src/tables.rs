@@ -299,7 +299,9 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
     }
     notes.push(provenance::rates(part));
     if part.runs().any(|run| !run.completed()) {
-        notes.push("Only completed cells count; the others are listed under Failures.".into());
+        notes.push(
+            "Only completed cells count; those that were begun and did not complete are listed under Failures.".into(),
+        );
     }
     let judged = part.groups.iter().any(|group| !paper.published(part.family, group.kind).is_empty());
     if part.scale == PAPER_SCALE && judged {
