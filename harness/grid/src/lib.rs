@@ -37,6 +37,11 @@
 //!   paper: {}
 //! ```
 //!
+//! `sweep: {sample: {points: 20, seed: 1, bim.lambda: {low: 0, high: 1}, bim.width: [64, 128]}}` draws `points` values of each of its
+//! paths and walks them in step. A range is `{low, high}` with `scale: log` or
+//! `multiple_of: 16` where that is meant; a list is drawn from. `method: latin_hypercube` (the default) spreads the points
+//! evenly over each range; `method: random` draws every point by itself, and then a larger `points` keeps the points before.
+//!
 //! A cell is a task × a model × a sweep point × a seed, in that order. Its keys come, the later over the earlier, from
 //! `train`, the task, the model, the model's `tasks`, the scale (`train`, then `task`, `tasks`, `model`, `models`), the
 //! sweep point and `--set path=value`. A mapping laid over one with another `kind` replaces it. Cells that come out
@@ -55,6 +60,7 @@ mod node;
 mod parse;
 mod path;
 mod read;
+mod sample;
 mod select;
 mod sweep;
 #[cfg(test)]

@@ -4,9 +4,10 @@ use super::error::{ConfigResult, Origin, Sources};
 use super::node::{Key, Kind, Node};
 use super::path::{Names, Target, known_names};
 use super::read::{expect_list, expect_map};
+use super::sample::{self, Draws};
 use super::select::Condition;
 
-const WORDS: [&str; 4] = ["zip", "product", "include", "exclude"];
+const WORDS: [&str; 5] = ["zip", "sample", "product", "include", "exclude"];
 
 /// A path and one value for it.
 pub type Assignment = (Target, Node);
@@ -46,6 +47,7 @@ impl Sweep {
         for (key, value) in map.entries() {
             match key.text.as_str() {
                 "zip" => sweep.add_zips(value, names, sources)?,
+                "sample" => sweep.add_samples(value, names, sources)?,
                 "product" => {
                     for (key, value) in filled(value, "`product`", sources)?.entries() {
                         sweep.axes.push(product_axis(key, value, names, sources)?);
@@ -72,11 +74,7 @@ impl Sweep {
     }
 
     fn add_zips(&mut self, node: &Node, names: &Names, sources: &Sources) -> ConfigResult<()> {
-        let groups = match &node.kind {
-            Kind::Seq(_) => expect_list(node, "`zip`", sources)?,
-            _ => std::slice::from_ref(node),
-        };
-        for group in groups {
+        for group in groups(node, "`zip`", sources)? {
             let mut axis = Axis { columns: Vec::new(), length: 0 };
             for (key, value) in filled(group, "`zip`", sources)?.entries() {
                 let Axis { mut columns, length } = product_axis(key, value, names, sources)?;
@@ -89,6 +87,22 @@ impl Sweep {
                 axis.columns.append(&mut columns);
             }
             self.axes.push(axis);
+        }
+        Ok(())
+    }
+
+    fn add_samples(&mut self, node: &Node, names: &Names, sources: &Sources) -> ConfigResult<()> {
+        for group in groups(node, "`sample`", sources)? {
+            let group = filled(group, "`sample`", sources)?;
+            let draws = Draws::parse(&group, sources)?;
+            let paths = group.entries().iter().filter(|(key, _)| !sample::WORDS.contains(&key.text.as_str()));
+            let column =
+                |(key, values): &(Key, Node)| Ok((swept(key, names, sources)?, draws.column(key, values, sources)?));
+            let columns = paths.map(column).collect::<ConfigResult<Vec<_>>>()?;
+            let Some(length) = columns.first().map(|(_, values)| values.len()) else {
+                return Err(sources.error(node.origin, "`sample` names no path to draw values for"));
+            };
+            self.axes.push(Axis { columns, length });
         }
         Ok(())
     }
@@ -187,6 +201,14 @@ fn swept(key: &Key, names: &Names, sources: &Sources) -> ConfigResult<Target> {
         return Err(sources.error(key.origin, "seeds are not swept").help("list them in `seeds:`"));
     }
     Target::parse_assignable(key, names, &WORDS, sources)
+}
+
+/// One group, or a list of them.
+fn groups<'a>(node: &'a Node, what: &str, sources: &Sources) -> ConfigResult<&'a [Node]> {
+    match &node.kind {
+        Kind::Seq(_) => expect_list(node, what, sources),
+        Kind::Scalar { .. } | Kind::Map(_) => Ok(std::slice::from_ref(node)),
+    }
 }
 
 /// A mapping with something in it.

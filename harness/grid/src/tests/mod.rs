@@ -2,6 +2,7 @@
 
 mod errors;
 mod expand;
+mod sample;
 
 use super::{ConfigResult, Grid, Node, RawCell, Selection, Sources};
 use std::path::Path;
