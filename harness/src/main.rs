@@ -16,5 +16,8 @@ fn main() -> ExitCode {
         version: env!("CARGO_PKG_VERSION"),
         git_commit: option_env!("HARNESS_GIT_COMMIT"),
         git_dirty: option_env!("HARNESS_GIT_DIRTY").map(|dirty| dirty == "true"),
+        git_diff: include_str!(concat!(env!("OUT_DIR"), "/changes.diff")),
+        compiler: env!("HARNESS_COMPILER"),
+        features: if cfg!(feature = "cuda") { "cuda" } else { "" },
     })
 }

@@ -192,7 +192,7 @@ pub mod tests {
             seen: 1000,
             updates: 10,
             train_s: 1.0,
-            config: config.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            config: config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
             ..ResultRow::default()
         }
     }

@@ -47,6 +47,11 @@ impl Sources {
         self.0.len() - 1
     }
 
+    /// Names and texts of the files, as they were read.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter(|source| !source.argument).map(|source| (source.name.as_str(), source.text.as_str()))
+    }
+
     /// The text of a source; empty if there is no such source.
     pub fn text(&self, source: usize) -> &str {
         self.0.get(source).map_or("", |s| &s.text)

@@ -7,6 +7,8 @@ use super::group::Part;
 use super::model::Fact;
 use metrics::catalogue::Amount;
 
+/// Commands that are shown.
+const MOST_COMMANDS: usize = 3;
 /// Items of a list that are looked for.
 const MOST_ITEMS: usize = 1000;
 
@@ -187,6 +189,8 @@ pub(super) fn facts(part: &Part) -> Vec<Fact> {
     add("threads", threads(part));
     add("instruction set", join(part.runs().filter_map(|run| run.head.instruction_set.clone())));
     add("program", programs(part));
+    add("compiler", join(part.runs().filter_map(|run| run.head.compiler.clone())));
+    add("command", commands(part));
     add("mended", notes(part, |note| !note.starts_with(OF_DATA)));
     facts
 }
@@ -210,6 +214,16 @@ fn programs(part: &Part) -> String {
         Some(format!("{version}, commit {}{dirty}", commit.unwrap_or("unknown")))
     };
     join(part.runs().filter_map(program))
+}
+
+/// The commands that asked for the cells, as a shell takes them.
+fn commands(part: &Part) -> String {
+    let commands: BTreeSet<&str> = part.runs().filter_map(|run| run.head.command.as_deref()).collect();
+    let mut shown: Vec<String> = commands.iter().take(MOST_COMMANDS).map(|command| format!("`{command}`")).collect();
+    if let Some(more) = commands.len().checked_sub(MOST_COMMANDS).filter(|more| *more > 0) {
+        shown.push(format!("{more} others"));
+    }
+    shown.join(" or ")
 }
 
 /// Which grid chose the learning rates, in a sentence.

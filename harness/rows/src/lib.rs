@@ -5,5 +5,7 @@ mod event;
 pub mod parquet;
 pub mod results;
 pub mod row;
+mod settings;
 
 pub use event::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
+pub use settings::Settings;

@@ -1,6 +1,6 @@
 //! The results table: one row per cell and metric, failures included, and one column per configuration path.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use polars::prelude::DataFrame;
 
 use crate::parquet::{Metadata, read_frame, read_metadata, refused, write_batch};
 use crate::row::{Row, Value, column, table};
+use crate::settings::Settings;
 use data::error::{At, DataError, DataResult};
 use data::files::hex;
 use sha2::{Digest, Sha256};
@@ -81,6 +82,12 @@ table! {
         pub git_commit: Option<String>,
         /// Whether tracked files differed from it.
         pub git_dirty: Option<bool>,
+        /// SHA-256 of those differences.
+        pub git_diff_sha256: Option<String>,
+        /// Compiler and profile of the program.
+        pub compiler: Option<String>,
+        /// The command that asked for the cell.
+        pub command: Option<String>,
         /// Model of the processor, such as `AMD EPYC 9R14`: equal ids promise equal numbers on one kind of it.
         pub processor: Option<String>,
         /// Time of one product of 512 × 512 matrices with the cell's threads, right after its training.
@@ -92,7 +99,7 @@ table! {
     } beside {
         /// Resolved configuration: path, such as `model.lambda`, to value. Column `config.<path>`, null where a cell does
         /// not have the path.
-        pub config: BTreeMap<String, String>,
+        pub config: Settings,
     }
 }
 
@@ -104,9 +111,12 @@ table! {
 /// `Io` if the system refuses.
 pub fn write_results(path: &Path, rows: &[ResultRow], meta: &Metadata) -> DataResult<()> {
     let (mut fields, mut arrays) = (ResultRow::columns(), ResultRow::arrays(rows));
-    let paths: BTreeSet<&String> = rows.iter().flat_map(|row| row.config.keys()).collect();
+    // a cell's rows have one configuration
+    let cells: Vec<&[ResultRow]> = rows.chunk_by(|a, b| a.config.is_shared_with(&b.config)).collect();
+    let paths: BTreeSet<&String> = cells.iter().flat_map(|rows| rows[0].config.keys()).collect();
     for name in paths {
-        let texts: Vec<Option<&String>> = rows.iter().map(|row| row.config.get(name)).collect();
+        let texts = cells.iter().flat_map(|rows| std::iter::repeat_n(rows[0].config.get(name), rows.len()));
+        let texts: Vec<Option<&String>> = texts.collect();
         let (data_type, array) = config_column(&texts);
         fields.push(Field::new(format!("{CONFIG}{name}"), data_type, true));
         arrays.push(array);
@@ -130,7 +140,7 @@ pub fn digest(rows: &[ResultRow]) -> String {
         row.write_text(&mut text);
         // a cell's rows have one configuration
         if config.replace(&row.config) != Some(&row.config) {
-            for (name, value) in &row.config {
+            for (name, value) in row.config.iter() {
                 text.extend([CONFIG, name, "=", value, "\n"]);
             }
         }

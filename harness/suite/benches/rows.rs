@@ -144,7 +144,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             seen: 256 * each,
             updates: each,
             train_s: 1.0,
-            config: [("model.lambda".to_owned(), format!("{}", i / 5))].into(),
+            config: [("model.lambda".to_owned(), format!("{}", i / 5))].into_iter().collect(),
             ..ResultRow::default()
         })
         .collect();

@@ -10,6 +10,8 @@ mod plan;
 mod report;
 mod reproduce;
 mod run;
+mod selftest;
+mod watch;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -84,6 +86,11 @@ enum Command {
     Baseline(gate::BaselineArgs),
     /// Run a finished cell again and say whether it is bit-identical
     Reproduce(reproduce::ReproduceArgs),
+    /// Show what the cells of a run directory are doing, whoever works on them
+    Watch(watch::WatchArgs),
+    /// Tests of this program on this machine
+    #[command(subcommand)]
+    Selftest(SelftestCommand),
     /// Submit the cells of a grid to a cluster
     #[command(subcommand)]
     Launch(LaunchCommand),
@@ -129,6 +136,12 @@ enum LaunchCommand {
 }
 
 #[derive(Subcommand)]
+enum SelftestCommand {
+    /// Kill a run at random moments, resume it, and demand bit-identical results
+    Resume(selftest::ResumeArgs),
+}
+
+#[derive(Subcommand)]
 enum DataCommand {
     /// Show the datasets, their licences and sizes, and what of them is there
     List(data::ListArgs),
@@ -164,6 +177,8 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Baseline(args) => gate::run_baseline(args),
         Command::Reproduce(args) => reproduce::run(args, mode, build),
         Command::Launch(LaunchCommand::Slurm(args)) => launch::slurm(args),
+        Command::Watch(args) => watch::run(args),
+        Command::Selftest(SelftestCommand::Resume(args)) => selftest::resume(args, mode),
         Command::List(args) => Ok(list::run(args)),
         Command::Data(DataCommand::List(args)) => data::list(args),
         Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),

@@ -51,6 +51,15 @@ fn yes() -> bool {
     true
 }
 
+/// A file that a plan was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GridFile {
+    /// Path as it was given.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
 /// What is to be run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -62,6 +71,9 @@ pub struct Plan {
     pub description: Option<String>,
     /// Scale.
     pub scale: String,
+    /// The grid file and those that it extends, as they were read; none in plans of versions before they were kept.
+    #[serde(default)]
+    pub files: Vec<GridFile>,
     /// All cells, in order.
     pub cells: Vec<PlannedCell>,
     /// Whether the scale is the one that the grid has by default.
@@ -115,7 +127,8 @@ impl Plan {
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
         let is_default_scale = scale == grid.default_scale();
         let Grid { experiment, description, .. } = grid;
-        Ok(Self { schema: SCHEMA, experiment, description, scale, cells, is_default_scale })
+        let files = sources.files().map(|(path, text)| GridFile { path: path.to_owned(), text: text.to_owned() });
+        Ok(Self { schema: SCHEMA, experiment, description, scale, files: files.collect(), cells, is_default_scale })
     }
 
     /// What tells each cell from the others of its task and model: the settings that differ among them, as

@@ -91,9 +91,7 @@ impl Display {
                 data::tell!("{value}");
             }
             Mode::Human => {
-                let name_of_main = cell.config.task.info().metrics.first().copied().unwrap_or_default();
-                let main = status.metrics.iter().find(|m| m.name == name_of_main).and_then(|m| m.value);
-                let main = main.map(|value| format!("{name_of_main} {value:.3}  "));
+                let main = main_metric(cell, status).map(|text| format!("{text}  "));
                 let text = match status.outcome {
                     Outcome::Completed => format!("{name}  {}({note})", main.unwrap_or_default()),
                     outcome => format!("{name}  {}: {}", outcome.name(), status.reason.as_deref().unwrap_or(note)),
@@ -117,6 +115,13 @@ impl Drop for Display {
     fn drop(&mut self) {
         self.all.finish_and_clear();
     }
+}
+
+/// The task's main metric with its value, such as `auroc 0.912`; `None` if it has none.
+pub fn main_metric(cell: &PlannedCell, status: &Status) -> Option<String> {
+    let name = cell.config.task.info().metrics.first().copied()?;
+    let value = status.metrics.iter().find(|metric| metric.name == name)?.value?;
+    Some(format!("{name} {value:.3}"))
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -25,7 +25,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 /// Where it is not, this many times as long is trained as the last one took to save.
 const CHECKPOINT_SHARE: u32 = 20;
 /// Overrides it, in seconds: 0 checkpoints after every step.
-const CHECKPOINT_VARIABLE: &str = "HARNESS_CHECKPOINT_SECONDS";
+pub const CHECKPOINT_VARIABLE: &str = "HARNESS_CHECKPOINT_SECONDS";
 
 /// What a cell is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

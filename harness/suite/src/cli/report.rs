@@ -65,16 +65,15 @@ fn compute_report(stored: &[::report::Stored]) -> Result<::report::Report> {
     Ok(::report::compute(&::report::load(stored)?, &::report::Paper::embedded()?))
 }
 
-/// What is printed of a run directory whose cells were all finished before: as the last time, if its report was rendered from the same
-/// rows by the same program, and rendered again if not.
-pub(super) fn last_report(stored: ::report::Stored, dir: &Path) -> Result<(String, Result<()>)> {
-    let ::report::Stored::Run { rows, .. } = &stored else { return render(&[stored], dir) };
-    let of = Rendered::key(rows);
+/// What was printed of a run directory the last time, if its report and its table were written from the same rows by the same
+/// program and are there as they were written.
+///
+/// # Errors
+/// If the system refuses to read.
+pub(super) fn unchanged(rows: &[ResultRow], dir: &Path) -> Result<Option<String>> {
     let known: Option<Rendered> = seal::read(&dir.join(RENDERED))?.whole();
-    match known {
-        Some(Rendered { key, text }) if key == of && dir.join("report/index.html").is_file() => Ok((text, Ok(()))),
-        _ => render(&[stored], dir),
-    }
+    let same = |known: &Rendered| known.key == Rendered::key(rows) && known.files == written_files(dir);
+    Ok(known.filter(same).map(|known| known.text))
 }
 
 /// Where it is kept what a report was rendered from.
@@ -84,7 +83,15 @@ const RENDERED: &str = "report/.rendered.json";
 #[derive(Serialize, Deserialize)]
 struct Rendered {
     key: String,
+    /// Digests of the files that were written with it.
+    files: Vec<Option<String>>,
     text: String,
+}
+
+/// Digests of the table and the page of a run directory.
+fn written_files(dir: &Path) -> Vec<Option<String>> {
+    let digest = |name| std::fs::read(dir.join(name)).ok().map(|bytes| ::data::files::sha256_hex(&bytes));
+    ["results.parquet", "report/index.html"].map(digest).into()
 }
 
 impl Rendered {
@@ -104,7 +111,8 @@ pub(super) fn render(stored: &[::report::Stored], out: &Path) -> Result<(String,
     if let (Ok(()), [::report::Stored::Run { dir, rows }]) = (&written, stored)
         && dir == out
     {
-        let kept = seal::write(&out.join(RENDERED), &Rendered { key: Rendered::key(rows), text: text.clone() });
+        let rendered = Rendered { key: Rendered::key(rows), files: written_files(out), text: text.clone() };
+        let kept = seal::write(&out.join(RENDERED), &rendered);
         return Ok((text, kept));
     }
     Ok((text, written))

@@ -71,6 +71,7 @@ pub(super) fn run(args: &ReproduceArgs, mode: Mode, build: &Build) -> Result<u8>
         ("processor", text(&before.processor), text(&after.processor)),
         ("instruction set", text(&before.instruction_set), text(&after.instruction_set)),
         ("device", before.device.clone(), after.device.clone()),
+        ("compiler", text(&before.compiler), text(&after.compiler)),
         ("commit", text(&before.git_commit), text(&after.git_commit)),
     ] {
         if was != is {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::report::{last_report, render};
+use super::report::{render, unchanged};
 use super::{Select, check_name, interrupted, parse_limit, tell_of_data, unwritable};
 use crate::cluster;
 use crate::error::{Error, Result, exit};
@@ -88,14 +88,22 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
         let Worked { statuses, any } = work(plan, &context, &pool, &active, &display)?;
         let held = table::lock(run)?;
         let rows = table::rows(run, &statuses)?;
-        let written = table::write(run, &rows, &held);
-        let stored = ::report::Stored::Run { dir: run.clone(), rows };
-        let (text, rendered) =
-            if any || written.is_err() { render(&[stored], run)? } else { last_report(stored, run)? };
-        crate::say_on!("{text}");
+        let last = if any { None } else { unchanged(&rows, run)? };
+        let problems = match last {
+            Some(text) => {
+                crate::say_on!("{text}");
+                Vec::new()
+            }
+            None => {
+                let written = table::write(run, &rows, &held);
+                let (text, rendered) = render(&[::report::Stored::Run { dir: run.clone(), rows }], run)?;
+                crate::say_on!("{text}");
+                [written, rendered].into_iter().filter_map(Result::err).collect()
+            }
+        };
         drop(held);
         display.total(run, &statuses);
-        for e in [written, rendered].into_iter().filter_map(Result::err) {
+        for e in problems {
             ::data::tell!(
                 "{e}\n  next: make room or choose another folder with --out, and run again: nothing is trained twice"
             );

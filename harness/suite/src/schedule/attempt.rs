@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use candle_core::Device;
 use learner::Snapshot;
-use learner::product::InstructionSet;
 
-use super::{Build, Context, device_name, skipped};
+use super::origin::{keep_diff, provenance};
+use super::{Context, skipped};
 use crate::error::{Error, Result};
 use crate::measure::energy::{CostModel, Sizes};
 use crate::measure::{allocator, calibration};
@@ -18,7 +16,6 @@ use crate::store::seal::Stored;
 use crate::store::{Cause, CellDir, Outcome, Position, Provenance, Status, load_checkpoint};
 use crate::tasks::Metric;
 use data::account::Kind;
-use data::files::sha256_hex;
 use rows::parquet::{Kept, Metadata, PartWriter, discard_parts};
 
 /// What became of an attempt.
@@ -73,6 +70,9 @@ fn run_locked(
     open: &mut OpenTasks,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Status> {
+    if let Err(e) = keep_diff(context.run, context.build) {
+        dir.log(&e.to_string()); // its digest is in the status all the same
+    }
     let mut status = Status { provenance: provenance(cell, context.device, context.build), ..skipped(cell, "") };
     let mut trace = Trace { at: Position::default(), notes: Vec::new() };
     match dir.checked_status()? {
@@ -249,36 +249,6 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], e
 pub const SPIKE_SPARSITY: &str = "spike_sparsity";
 /// At the end of training.
 const PRUNED_SHARE: &str = "pruned_share";
-
-/// Where the numbers of a cell come from that starts now.
-pub fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provenance {
-    Provenance {
-        version: build.version.to_owned(),
-        git_commit: build.git_commit.map(str::to_owned),
-        git_dirty: build.git_dirty,
-        lock_sha256: sha256_hex(include_bytes!("../../../../Cargo.lock")),
-        device: device_name(device),
-        instruction_set: Some(InstructionSet::in_use().name().to_owned()),
-        processor: processor(),
-        threads: rayon::current_num_threads() as u64,
-        data: cell.data.clone(),
-        started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-    }
-}
-
-/// The processor as the system describes it: names alone are shared by generations that round differently.
-fn processor() -> Option<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let field = |name: &str| {
-        let of =
-            |line: &str| line.split_once(':').filter(|(key, _)| key.trim() == name).map(|(_, v)| v.trim().to_owned());
-        info.lines().find_map(of)
-    };
-    let name = field("model name")?;
-    let facts = ["cpu family", "model", "stepping", "cache size"].into_iter();
-    let facts: Vec<String> = facts.filter_map(|fact| Some(format!("{fact} {}", field(fact)?))).collect();
-    Some(if facts.is_empty() { name } else { format!("{name} ({})", facts.join(", ")) })
-}
 
 fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {
     let config = serde_json::to_string(&cell.config).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::origin::{self, COMMAND_VARIABLE};
 use super::worker::{Message, Order};
 use super::{Context, device_name, memory};
 use crate::error::{Error, Result};
@@ -59,6 +60,7 @@ impl Worker {
         if let Some(threads) = threads.filter(|_| std::env::var_os("RAYON_NUM_THREADS").is_none()) {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }
+        command.env(COMMAND_VARIABLE, origin::command());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().map_err(Error::io(&program))?;
         let said = Arc::new(Mutex::new(VecDeque::new()));

@@ -12,6 +12,7 @@
 mod attempt;
 mod child;
 mod memory;
+mod origin;
 mod pool;
 pub mod table;
 pub mod worker;
@@ -53,6 +54,12 @@ pub struct Build {
     pub git_commit: Option<&'static str>,
     /// Whether tracked files differed from that commit.
     pub git_dirty: Option<bool>,
+    /// Those differences, as `git diff` shows them.
+    pub git_diff: &'static str,
+    /// Compiler and profile.
+    pub compiler: &'static str,
+    /// Optional parts that were built in, with commas between them.
+    pub features: &'static str,
 }
 
 /// A status for a cell that was not run, with the reason.

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::attempt::{provenance, tidy};
+use super::attempt::tidy;
 use super::child::{End, Report, Worker};
+use super::origin::provenance;
 use super::worker::{Message, Order};
 use super::{Context, memory, skipped};
 use crate::error::Result;

@@ -97,11 +97,14 @@ fn cell_rows(plan: &Plan, cell: &PlannedCell, status: &Status) -> Vec<ResultRow>
         version: Some(status.provenance.version.clone()).filter(|version| !version.is_empty()),
         git_commit: status.provenance.git_commit.clone(),
         git_dirty: status.provenance.git_dirty,
+        git_diff_sha256: status.provenance.git_diff_sha256.clone(),
+        compiler: status.provenance.compiler.clone(),
+        command: status.provenance.command.clone(),
         processor: status.provenance.processor.clone(),
         calibration_s: status.calibration_s,
         data: Some(cell.data.clone()),
         cost_model: Some(c.energy.name.clone()),
-        config: c.flat(),
+        config: c.flat().into(),
         ..ResultRow::default()
     };
     if status.metrics.is_empty() {

@@ -85,6 +85,21 @@ pub struct Provenance {
     pub git_commit: Option<String>,
     /// Whether the tree had changes when it was built.
     pub git_dirty: Option<bool>,
+    /// SHA-256 of those changes, which lie in the run directory as `diffs/<sha256>.diff`.
+    #[serde(default)]
+    pub git_diff_sha256: Option<String>,
+    /// Compiler and profile; this and what follows up to the lock is unknown in files of versions before it was recorded.
+    #[serde(default)]
+    pub compiler: Option<String>,
+    /// Optional parts of the program.
+    #[serde(default)]
+    pub features: Option<String>,
+    /// The command that asked for the cell.
+    #[serde(default)]
+    pub command: Option<String>,
+    /// Variables of the environment that may matter, and were set.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// sha256 of Cargo.lock.
     pub lock_sha256: String,
     /// Device.
