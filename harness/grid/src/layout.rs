@@ -273,5 +273,13 @@ pub fn parse_seeds(node: &Node, sources: &Sources) -> ConfigResult<Vec<u64>> {
         Kind::Seq(_) => expect_list(node, "`seeds`", sources)?,
         _ => std::slice::from_ref(node),
     };
-    items.iter().map(|item| super::read::read(item, sources)).collect()
+    let mut seeds = Vec::with_capacity(items.len());
+    for item in items {
+        let seed: u64 = super::read::read(item, sources)?;
+        if seeds.contains(&seed) {
+            return Err(sources.error(item.origin, format!("seed {seed} is listed twice")));
+        }
+        seeds.push(seed);
+    }
+    Ok(seeds)
 }

@@ -269,11 +269,15 @@ fn default_scale(root: &Node, scales: &[Scale], sources: &Sources) -> ConfigResu
         return Err(error.help(format!("say which is, as in `scale: {}`", known.join("` or `scale: "))));
     };
     match node.scalar() {
-        Some(name) if is_name(name) && (known.is_empty() || known.contains(&name)) => Ok(name.to_owned()),
-        Some(name) if !known.is_empty() => {
+        Some(name) if known.is_empty() => {
+            let error = sources.error(node.origin, format!("`scale: {name}`, and this grid has no `scales`"));
+            Err(error.help("leave it out, or say under `scales:` what the scale changes"))
+        }
+        Some(name) if known.contains(&name) => Ok(name.to_owned()),
+        Some(name) => {
             let error = sources.error(node.origin, format!("this grid has no scale `{name}`"));
             Err(error.expected_one_of(name, &known))
         }
-        _ => Err(sources.error(node.origin, format!("`scale`: expected a name, got {}", node.describe()))),
+        None => Err(sources.error(node.origin, format!("`scale`: expected a name, got {}", node.describe()))),
     }
 }

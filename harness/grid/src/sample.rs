@@ -54,15 +54,12 @@ impl Draws {
     /// No `points`, none at all, more than a million, or a method that does not exist.
     pub fn parse(node: &Node, sources: &Sources) -> ConfigResult<Self> {
         let number = |key: &str, least: u64, most: u64| {
-            node.get(key)
-                .map(|value| match value.to_yaml().as_u64().filter(|n| (least..=most).contains(n)) {
-                    Some(n) => Ok(n),
-                    None => {
-                        let message = format!("`{key}`: expected a whole number, got {}", value.describe());
-                        Err(sources.error(value.origin, message).note(format!("from {least} to {most}")))
-                    }
-                })
-                .transpose()
+            let Some(value) = node.get(key) else { return Ok(None) };
+            let number = value.to_yaml().as_u64().filter(|n| (least..=most).contains(n));
+            number.map(Some).ok_or_else(|| {
+                let message = format!("`{key}`: expected a whole number, got {}", value.describe());
+                sources.error(value.origin, message).note(format!("from {least} to {most}"))
+            })
         };
         let Some(points) = number("points", 1, 1_000_000)? else {
             let error = sources.error(node.origin, "`sample` does not say how many `points` it draws");

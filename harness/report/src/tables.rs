@@ -265,6 +265,9 @@ fn verdict(part: &Part, group: &Group, published: &[Published]) -> Cell {
     if let Some(folder) = provenance::other_folder(part) {
         return Cell::new(format!("not comparable: data in `{folder}`"));
     }
+    if !part.config("train.eval_limit").is_empty() {
+        return Cell::new("not comparable: scored on a part (train.eval_limit)");
+    }
     if provenance::trains_elsewhere(part) {
         return Cell::new("not comparable: other training split");
     }
@@ -365,6 +368,10 @@ mod tests {
         assert_eq!(
             verdict_of(&[20.0, 20.1, 20.2], set("task.train_split", "valid")),
             "not comparable: other training split"
+        );
+        assert_eq!(
+            verdict_of(&[20.0, 20.1, 20.2], set("train.eval_limit", "5000")),
+            "not comparable: scored on a part (train.eval_limit)"
         );
         assert_eq!(verdict_of(&[20.0, 20.1, 20.2], set("task.generate", "100")), "not comparable: generated data");
         assert_eq!(verdict_of(&[20.0, 20.1, 20.2], |row| row.outcome = "failed".into()), NOT_MEASURED);

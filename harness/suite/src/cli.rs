@@ -50,7 +50,7 @@ Examples:
 
 /// Runs experiment grids, records every step to Parquet, and renders comparison tables.
 #[derive(Parser)]
-#[command(name = "harness", version, about, after_help = EXIT_CODES)]
+#[command(name = "harness", version, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -43,6 +43,16 @@ pub enum Error {
     /// A learner that cannot be built.
     #[error("error: {0}")]
     Learner(#[from] learner::Error),
+    /// A setting of a cell that does not fit what it is used with.
+    #[error("error: {of}: {key}: {problem}")]
+    Setting {
+        /// Whose it is, such as ``model `bim` ``.
+        of: String,
+        /// The key, such as `heads`.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
     /// The system refused.
     #[error("error: {path}: {source}")]
     Io {
@@ -75,7 +85,7 @@ impl Error {
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Config(_) | Self::Usage(_) | Self::Learner(_) | Self::Report(_) => Cause::Own,
+            Self::Config(_) | Self::Usage(_) | Self::Learner(_) | Self::Setting { .. } | Self::Report(_) => Cause::Own,
             Self::Data(_) | Self::Fetch(_) => Cause::Data,
             Self::Io { .. } => Cause::Resources,
         }
@@ -88,6 +98,7 @@ impl Error {
             Self::Config(_)
             | Self::Usage(_)
             | Self::Learner(_)
+            | Self::Setting { .. }
             | Self::Fetch(FetchError::Usage(_) | FetchError::Lock { .. }) => exit::USAGE,
             Self::Fetch(FetchError::Interrupted) => exit::INTERRUPTED,
             Self::Data(_) | Self::Fetch(_) => exit::DATA,

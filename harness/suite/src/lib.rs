@@ -49,6 +49,7 @@ mod feed;
 pub mod measure;
 mod models;
 mod plan;
+mod predict;
 mod progress;
 mod protocol;
 mod record;

@@ -15,7 +15,7 @@ use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
-use crate::run::{cost, segments_for};
+use crate::run::{check_streams, cost, segments_for};
 use crate::schedule::table;
 use crate::store::CellDir;
 use crate::store::seal::{self, Stored};
@@ -121,8 +121,10 @@ impl Plan {
         drop(all);
         let mut cells = Vec::with_capacity(typed.len());
         let mut costs = Costs::new();
-        for (selected, config) in chosen.into_iter().zip(typed) {
-            cells.push(PlannedCell { selected, ..plan_cell(config, data, device, open, &mut costs)? });
+        for (index, (selected, config)) in chosen.into_iter().zip(typed).enumerate() {
+            let planned = plan_cell(config, data, device, open, &mut costs);
+            let planned = planned.map_err(|e| located(e, index, &grid, &every, &mut sources))?;
+            cells.push(PlannedCell { selected, ..planned });
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
         let is_default_scale = scale == grid.default_scale();
@@ -297,6 +299,15 @@ fn cost_model(grid: &Grid, file: &Path, selection: &Selection, sources: &Sources
     })
 }
 
+/// The error of a cell's setting with the place where it was written; where it was left out, where the model was.
+fn located(e: Error, index: usize, grid: &Grid, selection: &Selection, sources: &mut Sources) -> Error {
+    let Error::Setting { of, key, problem } = &e else { return e };
+    // the cells as written are many, and are not kept for the case that one of them is wrong
+    let Ok(Some(cell)) = grid.cells(selection, sources).map(|cells| cells.into_iter().nth(index)) else { return e };
+    let written = [&cell.model, &cell.train, &cell.task].into_iter().find_map(|tree| tree.get(key));
+    sources.error(written.unwrap_or(&cell.model).origin, format!("{of}: {key}: {problem}")).into()
+}
+
 /// Typed configurations of all cells, every value checked; no data is touched.
 ///
 /// # Errors
@@ -359,10 +370,15 @@ fn plan_cell(
     let task = open_task(open, &config.task, data)?;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
     let io = task.io(config.train.streams.0, segment);
+    let of = || format!("model {} on {}", config.model_name, config.task_name);
+    let named = |e: learner::Error| match e {
+        learner::Error::Config { key, problem } => Error::Setting { of: of(), key, problem },
+        other => Error::Usage(format!("{}: {other}", of())),
+    };
+    check_streams(&*task, io.streams).map_err(named)?;
     let source = task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(&config, &*source);
     let key = canonical_json(&serde_json::json!([&config.task, &config.model, &config.train, total]));
-    let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
     let cost = if let Some(&known) = costs.get(&key) {
         known
     } else {

@@ -1,5 +1,6 @@
 //! THE LOOP: `reset → predict → learn → record`, for every learner and task; evaluation is the same without `learn`.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,7 @@ pub fn segments_for(config: &CellConfig, source: &dyn Source) -> u64 {
     let (per_epoch, seen) = (source.segments(), source.seen_per_epoch().max(1));
     let train = &config.train;
     let epochs = match (train.seen, train.epochs) {
-        (Some(budget), _) => budget as f64 / seen as f64,
+        (Some(budget), _) => budget.get() as f64 / seen as f64,
         (None, Some(epochs)) => epochs.0,
         (None, None) => 1.0,
     };
@@ -119,6 +120,7 @@ pub fn run_cell(
     baselines::release_scratch(); // an earlier cell's, in a process that runs several
     allocator::begin_cell(); // data that several cells share, and what belongs to threads, is there by now
     let io = job.task.io(config.train.streams.0, segment);
+    check_streams(job.task, io.streams)?;
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
     let mut learner = build(config, job.task, io, &*source, total, job.device)?;
@@ -126,6 +128,20 @@ pub fn run_cell(
         learner.load(snapshot)?;
     }
     run_loop(job, &*source, total, &mut *learner, sink, at)
+}
+
+/// Refuses more streams than a task can fill.
+///
+/// # Errors
+/// `Config` if there are more.
+pub fn check_streams(task: &dyn Task, streams: usize) -> learner::Result<()> {
+    match task.most_streams() {
+        Some((most, what)) if streams > most => {
+            let problem = format!("expected at most {most}, {what}: each stream reads one of them; got {streams}");
+            Err(learner::Error::Config { key: "streams", problem })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Builds a cell's learner for `total` segments of `source`: as it is where its segments hold those of the task, otherwise
@@ -212,8 +228,9 @@ pub fn run_loop(
     };
     let scored = job.config.task.settings().selection().scored();
     let calibration = job.task.calibration_part().filter(|part| *part != scored);
-    let calibrated = calibration.map(|part| evaluate(job, learner, part, None, None)).transpose()?;
-    let mut scores = evaluate(job, learner, scored, None, calibrated.as_ref())?;
+    let limit = job.config.train.eval_limit.map(NonZeroU64::get);
+    let calibrated = calibration.map(|part| evaluate(job, learner, part, limit, None)).transpose()?;
+    let mut scores = evaluate(job, learner, scored, limit, calibrated.as_ref())?;
     push_evals(sink, at, scored, scores.metrics.clone())?;
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;

@@ -1,5 +1,7 @@
 //! Training settings of a cell and what follows from them.
 
+use std::num::NonZeroU64;
+
 use baselines::ops::Precision;
 use bim::config::{Count, NonNegative, Positive, Share};
 use learner::{AdamWConfig, Decay, Schedule};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Budget in tokens or frames. Rounded up to whole segments.
-    pub seen: Option<u64>,
+    pub seen: Option<NonZeroU64>,
     /// Budget in passes over the training part, if `seen` is not given.
     pub epochs: Option<Positive>,
     /// Streams side by side, `B`.
@@ -43,6 +45,9 @@ pub struct TrainConfig {
     pub curve_points: u64,
     /// Tokens or frames scored for each of them.
     pub curve_limit: Option<u64>,
+    /// Tokens or frames scored at the end, where that is not to be the whole part; no published value compares with it.
+    #[serde(skip_serializing_if = "Option::is_none")] // cells from before it keep their id
+    pub eval_limit: Option<NonZeroU64>,
     /// Streams of an evaluation.
     pub eval_streams: Count,
     /// Largest share of a dataset's recordings, utterances or texts that may be missing or skipped.
@@ -82,6 +87,7 @@ impl Default for TrainConfig {
             precision: Precision::Full,
             curve_points: 8,
             curve_limit: Some(50_000),
+            eval_limit: None,
             eval_streams: Count(32),
             left_out: LEFT_OUT,
         }

@@ -71,6 +71,7 @@ impl Folder {
                 peak_bytes: None,
                 calibration_s: None,
                 threads: 0,
+                command: None,
                 ..r
             })
             .collect()

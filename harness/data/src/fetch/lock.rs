@@ -226,10 +226,10 @@ impl Lock {
 /// The error for a name that does not exist.
 pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> FetchError {
     let known: Vec<&str> = known.collect();
-    let nearest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, name)).copied().unwrap_or("none");
-    let message =
-        format!("no {what} {name:?}\n  expected: one of {}\n  next: did you mean {nearest:?}?", known.join(", "));
-    FetchError::Usage(message)
+    let near = known.iter().map(|k| (strsim::damerau_levenshtein(k, name), *k)).min();
+    let near = near.filter(|(distance, _)| *distance <= (name.chars().count() / 3).max(1));
+    let next = near.map(|(_, nearest)| format!("\n  next: did you mean {nearest:?}?")).unwrap_or_default();
+    FetchError::Usage(format!("no {what} {name:?}\n  expected: one of {}{next}", known.join(", ")))
 }
 
 impl Dataset {

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use clap::Args;
 
+use super::watch::spoken;
 use super::{Select, tell_of_data, unwritable};
 use crate::error::{Result, exit};
 use crate::plan::{OpenTasks, Plan, memory_floor};
+use crate::predict::{Prediction, Rates};
 use crate::schedule::device_name;
 use crate::store::{CellDir, Outcome};
 
@@ -33,22 +35,23 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
         if args.write {
             plan.write(&run, false).map_err(unwritable)?;
         }
-        let settings = plan.settings();
+        let (settings, rates) = (plan.settings(), Rates::of_experiment(&select.out, &plan.experiment));
         let rows = plan
             .cells
             .iter()
             .zip(&settings)
             .filter(|(c, _)| c.selected)
-            .map(|(c, settings)| (c, settings, known(&run, &c.id)))
+            .map(|(c, settings)| (c, settings, known(&run, &c.id), rates.predict(c)))
             .collect::<Vec<_>>();
         if args.json {
             let cells: Vec<_> = rows
                 .iter()
-                .map(|(c, _, status)| {
+                .map(|(c, _, status, prediction)| {
                     serde_json::json!({
                         "id": c.id, "task": c.config.task_name, "model": c.config.model_name, "seed": c.config.seed,
                         "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
                         "outcome": status.map(Outcome::name), "memory_bytes_at_least": memory_floor(c),
+                        "predicted_seconds": prediction.seconds, "predicted_peak_bytes": prediction.peak_bytes,
                         "config": c.config,
                     })
                 })
@@ -58,24 +61,44 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
         }
         crate::say!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
         crate::say!(
-            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:11}  settings",
+            "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:>8}  {:11}  settings",
             "cell",
             "task model seed",
             "parameters",
             "seen",
             "memory",
+            "time",
             "state"
         );
-        for (c, settings, status) in rows {
+        let to_run = rows.iter().filter(|(_, _, status, _)| !status.is_some_and(Outcome::is_final));
+        let (mut seconds, mut unknown) = (0.0, 0_usize);
+        to_run.for_each(|(_, _, _, prediction)| match prediction.seconds {
+            Some(predicted) => seconds += predicted,
+            None => unknown += 1,
+        });
+        for (c, settings, status, Prediction { seconds, peak_bytes }) in rows {
             let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
-            let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let floor = || format!(">= {:.0} MiB", mib(memory_floor(c)));
+            let memory = peak_bytes.map_or_else(floor, |bytes| format!("~ {:.0} MiB", mib(bytes)));
+            let time = seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("~ {}", spoken(seconds)));
             let state = status.map_or("to run", Outcome::name);
             crate::say!(
-                "{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {state:11}  {settings}",
+                "{:16}  {name:28}  {:>10}  {:>12}  {memory:>10}  {time:>8}  {state:11}  {settings}",
                 c.id,
                 c.parameters,
                 c.seen
             );
+        }
+        let measured = if seconds > 0.0 { format!("about {} of training", spoken(seconds)) } else { String::new() };
+        let unknown = if unknown > 0 {
+            format!("{unknown} cells of which no cell like them was measured under {}", select.out.display())
+        } else {
+            String::new()
+        };
+        let to_run = [measured, unknown].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", and ");
+        if !to_run.is_empty() {
+            crate::say!("to run: {to_run}");
         }
     }
     Ok(exit::DONE)

@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{Error, Result, exit};
+use crate::schedule::own_program;
 use ::data::fetch::report::Mode;
 use rows::results::{ResultRow, read_results};
 
@@ -122,7 +123,7 @@ struct Test {
 
 impl Test {
     fn start(&self, out: &str) -> Result<Child> {
-        let program = std::env::current_exe().map_err(Error::io(&self.folder))?;
+        let program = own_program().map_err(Error::io(&self.folder))?;
         let mut command = Command::new(&program);
         command.args(["--quiet", "run", "--device", "cpu", "--jobs", &self.jobs.to_string(), "--out"]);
         command.arg(self.folder.join(out)).arg("--data").arg(&self.data).arg(&self.grid);

@@ -195,7 +195,10 @@ impl CostModel {
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
         let wrong = |problem: String| Error::Usage(format!("{}: {problem}", path.display()));
-        let model: Self = serde_yaml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        // the places are in the library's words; "fields" are keys here
+        let in_words =
+            |e: serde_yaml::Error| e.to_string().replace("missing field", "missing key").replace(" field `", " key `");
+        let model: Self = serde_yaml::from_str(text).map_err(|e| wrong(in_words(e)))?;
         if model.name.trim().is_empty() || model.source.trim().is_empty() {
             return Err(wrong("expected a `name` and a `source`, got an empty one".into()));
         }

@@ -138,7 +138,12 @@ fn config() -> CellConfig {
         task: TaskConfig::Language(LanguageConfig::default()),
         model_name: "bim".into(),
         model: ModelConfig::Bim(Box::default()),
-        train: TrainConfig { seen: Some(6), curve_points: 1, eval_streams: Count(1), ..TrainConfig::default() },
+        train: TrainConfig {
+            seen: std::num::NonZeroU64::new(6),
+            curve_points: 1,
+            eval_streams: Count(1),
+            ..TrainConfig::default()
+        },
         energy: CostModel::default(),
         report: crate::report_config::ReportFacts::default(),
         seed: 1,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,12 @@ pub struct Worker {
     pub number: u64,
 }
 
+/// The program that this process runs, also where another one was built in its place since: all cells of a run are of one program.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Ok(running.to_owned()) } else { std::env::current_exe() }
+}
+
 impl Worker {
     /// Starts a worker for a slot; what it says goes to `reports`.
     ///
@@ -50,7 +57,7 @@ impl Worker {
         number: u64,
         reports: &Sender<Report>,
     ) -> Result<Self> {
-        let program = std::env::current_exe().map_err(Error::io(context.run))?;
+        let program = own_program().map_err(Error::io(context.run))?;
         let mut command = Command::new(&program);
         command.args(["--quiet", "worker", "--serve", "--device", &device_name(context.device)]);
         command.arg("--plan").arg(context.run.join("plan.json")).arg("--data").arg(context.data);

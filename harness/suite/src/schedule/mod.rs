@@ -25,6 +25,7 @@ use std::time::Duration;
 use candle_core::Device;
 
 pub use self::attempt::{Attempt, attempt};
+pub use self::child::own_program;
 pub use self::pool::{Pool, Worked, work};
 use crate::plan::PlannedCell;
 use crate::store::{Outcome, Provenance, Status};

@@ -7,6 +7,7 @@ mod recordings;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,7 +65,7 @@ pub struct CardioConfig {
     #[serde(skip_serializing_if = "Selection::is_default")]
     pub selection: Selection,
     /// Generated data: number of recordings; absent for published data.
-    pub generate: Option<usize>,
+    pub generate: Option<NonZeroUsize>,
 }
 
 impl Default for CardioConfig {
@@ -181,7 +182,7 @@ impl Settings for CardioConfig {
     }
 
     fn open(&self, root: &Path, _: &Path) -> DataResult<Arc<dyn Task>> {
-        if let Some(records) = self.generate {
+        if let Some(records) = self.generate.map(NonZeroUsize::get) {
             ecg::generate(root, &EcgSpec { records, seed: 1, with_500_hz: self.rate.0 == 500 })?;
         }
         Ok(Arc::new(Cardio::open(self, root)?))
@@ -407,16 +408,13 @@ impl Task for Cardio {
         Segmentation::OneAnswer
     }
 
+    fn most_streams(&self) -> Option<(usize, String)> {
+        let folds = listed_folds(&self.config.train_folds);
+        Some((self.part(Part::Train).len(), format!("the training recordings, in folds {folds}")))
+    }
+
     fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
         let recordings = self.part(Part::Train);
-        if recordings.len() < streams {
-            return Err(DataError::corrupt(
-                Path::new(&self.config.root),
-                At::File,
-                format!("at least {streams} training recordings, one per stream"),
-                format!("{} in folds {}", recordings.len(), listed_folds(&self.config.train_folds)),
-            ));
-        }
         let segment = segment.min(self.steps);
         Ok(Box::new(CardioSource {
             task: self,

@@ -8,6 +8,7 @@ mod score;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,11 +47,11 @@ pub enum Unit {
 #[serde(deny_unknown_fields)]
 pub struct GenerateText {
     /// Bytes of the training split.
-    pub train_bytes: u64,
+    pub train_bytes: NonZeroU64,
     /// Bytes of the validation split.
-    pub valid_bytes: u64,
+    pub valid_bytes: NonZeroU64,
     /// Bytes of the test split.
-    pub test_bytes: u64,
+    pub test_bytes: NonZeroU64,
 }
 
 /// The task's keys in a grid file.
@@ -96,7 +97,8 @@ impl LanguageConfig {
     #[must_use]
     pub fn spec(&self) -> Option<TextSpec> {
         let g = self.generate.as_ref()?;
-        Some(TextSpec { train_bytes: g.train_bytes, valid_bytes: g.valid_bytes, test_bytes: g.test_bytes, seed: 1 })
+        let [train_bytes, valid_bytes, test_bytes] = [g.train_bytes, g.valid_bytes, g.test_bytes].map(NonZeroU64::get);
+        Some(TextSpec { train_bytes, valid_bytes, test_bytes, seed: 1 })
     }
 }
 

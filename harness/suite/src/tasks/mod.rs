@@ -293,6 +293,11 @@ pub trait Task: Send + Sync {
     fn longest(&self) -> Option<usize> {
         None
     }
+    /// How many streams the training part fills, and what fills them, in words; `None` where it fills any number.
+    fn most_streams(&self) -> Option<(usize, String)> {
+        None
+    }
+
     /// Endless training segments, in an order that depends on `seed` alone.
     ///
     /// # Errors

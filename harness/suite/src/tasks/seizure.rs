@@ -247,19 +247,13 @@ impl Task for Seizure {
         }
     }
 
-    fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
+    fn most_streams(&self) -> Option<(usize, String)> {
         let drawn = self.stretches.iter().filter(|stretch| stretch.ictal).count() + self.quiet;
-        if drawn < streams {
-            return Err(DataError::corrupt(
-                Path::new(&self.config.root),
-                At::File,
-                format!(
-                    "at least {streams} stretches of {} s per epoch, one per stream",
-                    self.config.stretch_seconds.0
-                ),
-                format!("{drawn} in the training part; use fewer `train.streams` or a shorter `stretch_seconds`"),
-            ));
-        }
+        let seconds = self.config.stretch_seconds.0;
+        Some((drawn, format!("the stretches of {seconds} s that an epoch draws from the training part")))
+    }
+
+    fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
         let stretches = (Arc::clone(&self.stretches), self.quiet);
         let sizes = (streams, segment.min(self.stretch), self.stretch);
         Ok(Box::new(Training::new(Arc::clone(&self.plan), stretches, sizes, seed)))

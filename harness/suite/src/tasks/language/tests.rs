@@ -3,7 +3,12 @@ use std::path::Path;
 use super::*;
 use crate::tasks::Scores;
 
-const SPEC: GenerateText = GenerateText { train_bytes: 30_000, valid_bytes: 30_000, test_bytes: 12_000 };
+const SPEC: GenerateText =
+    GenerateText { train_bytes: bytes(30_000), valid_bytes: bytes(30_000), test_bytes: bytes(12_000) };
+
+const fn bytes(number: u64) -> NonZeroU64 {
+    NonZeroU64::new(number).unwrap()
+}
 
 fn part(text: &str) -> TextPart {
     TextPart::try_from(text.to_owned()).unwrap()

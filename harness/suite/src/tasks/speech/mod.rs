@@ -10,6 +10,7 @@ mod score;
 mod units;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ pub struct SpeechConfig {
     /// Prefixes of the beam search; the best path is taken if absent.
     pub beam: Option<Count>,
     /// Generated data: number of utterances; absent for published data.
-    pub generate: Option<usize>,
+    pub generate: Option<NonZeroUsize>,
 }
 
 impl Default for SpeechConfig {
@@ -127,7 +128,7 @@ impl Settings for SpeechConfig {
     }
 
     fn open(&self, root: &Path, cache: &Path) -> DataResult<Arc<dyn Task>> {
-        if let Some(utterances) = self.generate {
+        if let Some(utterances) = self.generate.map(NonZeroUsize::get) {
             speech::generate(root, &SpeechSpec { utterances, seed: 1 })?;
         }
         Ok(Arc::new(Speech::open(self, root, &cache.join("logmel"))?))
@@ -323,13 +324,13 @@ impl Task for Speech {
         Some(self.longest)
     }
 
+    fn most_streams(&self) -> Option<(usize, String)> {
+        let splits = self.config.train_splits.join(", ");
+        Some((self.part(Part::Train).len(), format!("the training utterances, in {splits}")))
+    }
+
     fn training(&self, streams: usize, _: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
         let items = self.part(Part::Train);
-        if items.len() < streams {
-            let expected = format!("at least {streams} training utterances, one per stream");
-            let got = format!("{} in {}", items.len(), self.config.train_splits.join(", "));
-            return Err(DataError::corrupt(Path::new(&self.config.root), At::File, expected, got));
-        }
         let chosen = (0..items.len()).collect();
         Ok(Box::new(Batches { task: self, items, chosen, streams, seed: Some(seed), epoch: Epoch::default() }))
     }
