@@ -152,7 +152,7 @@ fn only_keeps_what_meets_all_conditions() {
 
 #[test]
 fn seeds_come_from_the_file_the_scale_or_the_command_line() {
-    let yaml = "experiment: x\ntask: t\nmodels: [m]\nseeds: [3, 1, 3]\nscales: {mini: {seeds: 1_000}, big: {}}\n";
+    let yaml = "experiment: x\ntask: t\nmodels: [m]\nseeds: [3, 1]\nscales: {mini: {seeds: 1_000}, big: {}}\n";
     let seeds = |arguments: &str| -> Vec<u64> {
         let (cells, _, _dir) = cells_of(&[("grid.yaml", yaml)], &selection(arguments));
         cells.unwrap().iter().map(|cell| cell.seed).collect()
