@@ -175,7 +175,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             total,
             done: 0,
             at: Position::default(),
-            recorder: Recorder::new(config, total),
+            recorder: Recorder::new(config, total, total),
             sink: PartWriter::open(dir.path(), Kept::default(), Metadata::new(), allocator::exclude_this_thread)?,
         };
         let (calls, updates) = (CALLS.load(Ordering::Relaxed), 40);

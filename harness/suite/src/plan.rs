@@ -15,7 +15,7 @@ use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
-use crate::run::{check_streams, cost, segments_for};
+use crate::run::{check_dynamic, check_streams, cost, segments_for};
 use crate::schedule::table;
 use crate::store::CellDir;
 use crate::store::seal::{self, Stored};
@@ -376,6 +376,7 @@ fn plan_cell(
         other => Error::Usage(format!("{}: {other}", of())),
     };
     check_streams(&*task, io.streams).map_err(named)?;
+    check_dynamic(&*task, &config).map_err(named)?;
     let source = task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(&config, &*source);
     let key = canonical_json(&serde_json::json!([&config.task, &config.model, &config.train, total]));

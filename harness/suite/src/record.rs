@@ -17,13 +17,15 @@ pub struct Recorder<'a> {
     resident: Resident,
     /// Segments of the whole run.
     total: u64,
+    /// Segments of the first pass over the data.
+    first_pass: u64,
 }
 
 impl<'a> Recorder<'a> {
-    /// For a cell of `total` segments.
+    /// For a cell of `total` segments, whose data are seen for the first time in `first_pass` of them.
     #[must_use]
-    pub fn new(config: &'a CellConfig, total: u64) -> Self {
-        Self { energy: &config.energy, resident: Resident::default(), total }
+    pub fn new(config: &'a CellConfig, total: u64, first_pass: u64) -> Self {
+        Self { energy: &config.energy, resident: Resident::default(), total, first_pass }
     }
 
     /// Moves `at` behind a segment of `seen` tokens or frames, and writes down what the update did.
@@ -44,6 +46,9 @@ impl<'a> Recorder<'a> {
         at.updates += update.updates;
         if let Some(loss) = update.loss {
             at.losses.add(loss);
+            if at.segment <= self.first_pass {
+                at.prequential.add(loss);
+            }
         }
         let counted = allocator::is_counting();
         let peaks = allocator::peaks();

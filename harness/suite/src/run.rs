@@ -13,13 +13,20 @@ use crate::error::Result;
 use crate::feed::Feed;
 use crate::measure::allocator;
 use crate::record::Recorder;
+use crate::schedule::PREQUENTIAL;
 use crate::store::{CellDir, Outcome, Position};
-use crate::tasks::{Metric, Part, Scores, Segment, Source, Task};
+use crate::tasks::{Metric, Part, Scores, Segment, Segmentation, Source, Task};
+use metrics::TRAIN_SPLIT;
 use rows::parquet::PartWriter;
 use rows::{EvalRow, Event};
 
 /// Raise when the loop would give other numbers for the same cell, or rows with other columns.
-pub const CODE_VERSION: u32 = 5;
+pub const CODE_VERSION: u32 = 6;
+
+/// Windows of the stream that have a prequential loss of their own.
+const WINDOWS: u64 = 20;
+/// What the names of metrics begin with that are of a learner that went on learning.
+const DYNAMIC: &str = "dynamic_";
 
 /// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -144,6 +151,19 @@ pub fn check_streams(task: &dyn Task, streams: usize) -> learner::Result<()> {
     }
 }
 
+/// Refuses to go on learning while a part is scored where a task is no stream.
+///
+/// # Errors
+/// `Config` if the task has recordings with an answer each.
+pub fn check_dynamic(task: &dyn Task, config: &CellConfig) -> learner::Result<()> {
+    if config.train.dynamic_evaluation && task.segmentation() != Segmentation::Streams {
+        let problem =
+            "expected a task that is a stream, such as language: this one is scored by whole recordings".into();
+        return Err(learner::Error::Config { key: "dynamic_evaluation", problem });
+    }
+    Ok(())
+}
+
 /// Builds a cell's learner for `total` segments of `source`: as it is where its segments hold those of the task, otherwise
 /// in two passes.
 ///
@@ -213,7 +233,7 @@ pub fn run_loop(
 ) -> Result<Finished> {
     let stopped = std::thread::scope(|scope| {
         let mut feed = Feed::new(scope, source, at.segment, total);
-        train(job, &mut feed, total, learner, sink, at)
+        train(job, &mut feed, (total, source.segments()), learner, sink, at)
     })?;
     let outcome = match stopped {
         Some(Outcome::Interrupted) => {
@@ -231,7 +251,14 @@ pub fn run_loop(
     let limit = job.config.train.eval_limit.map(NonZeroU64::get);
     let calibrated = calibration.map(|part| evaluate(job, learner, part, limit, None)).transpose()?;
     let mut scores = evaluate(job, learner, scored, limit, calibrated.as_ref())?;
-    push_evals(sink, at, scored, scores.metrics.clone())?;
+    if job.config.train.dynamic_evaluation {
+        let dynamic = dynamic_evaluation(job, learner, scored, limit)?;
+        scores.metrics.extend(dynamic.metrics.into_iter().filter(|m| !m.name.starts_with("scored_")).map(|metric| {
+            let name = format!("{DYNAMIC}{}", metric.name);
+            Metric { name, ..metric }
+        }));
+    }
+    push_evals(sink, at, scored.name(), scores.metrics.clone())?;
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
@@ -242,12 +269,12 @@ pub fn run_loop(
 fn train(
     job: &mut Job<'_>,
     feed: &mut Feed<'_>,
-    total: u64,
+    (total, first_pass): (u64, u64),
     learner: &mut dyn Learner,
     sink: &mut PartWriter,
     at: &mut Position,
 ) -> Result<Option<Outcome>> {
-    let recorder = Recorder::new(job.config, total);
+    let recorder = Recorder::new(job.config, total, first_pass);
     let given = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
     let (mut saved, mut saving) = (Instant::now(), Duration::ZERO);
     while at.segment < total {
@@ -273,13 +300,18 @@ fn train(
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
         recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
+        if is_curve_point(at.segment, total, WINDOWS)
+            && let Some((loss, n)) = at.prequential.end_window()
+        {
+            push_evals(sink, at, TRAIN_SPLIT, vec![Metric::plain(PREQUENTIAL, Some(loss), n)])?;
+        }
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: Phase::Training });
         // the end of training is no point of its own where the same part is scored whole right after
         let last = at.segment == total && job.config.task.settings().selection().scored() == job.task.curve_part();
         if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
             let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
-            push_evals(sink, at, job.task.curve_part(), scores.metrics)?;
+            push_evals(sink, at, job.task.curve_part().name(), scores.metrics)?;
         }
     }
     Ok(None)
@@ -334,6 +366,31 @@ fn evaluate(
     Ok(scorer.finish())
 }
 
+/// Scores a part with a learner that goes on learning from it: each segment is predicted, scored, and then learned from. The learner is
+/// another one afterwards.
+fn dynamic_evaluation(job: &mut Job<'_>, learner: &mut dyn Learner, part: Part, limit: Option<u64>) -> Result<Scores> {
+    let streams = job.config.train.streams.0;
+    let source = job.task.evaluation(part, streams, learner.segment_len(), limit)?;
+    let mut scorer = job.task.scorer(part, streams, limit)?;
+    learner.set_counting(false);
+    for index in 0..source.segments() {
+        let segment = source.segment(index)?;
+        if segment.starts.contains(&true) {
+            learner.reset(&segment.starts)?;
+        }
+        scorer.observe(&segment, &learner.predict(&to(job.device, &segment.input)?)?)?;
+        learner.learn(&segment.targets.to_device(job.device)?)?;
+        (job.progress)(Progress {
+            done: index,
+            total: source.segments(),
+            loss: None,
+            rate: 0.0,
+            phase: Phase::Evaluating,
+        });
+    }
+    Ok(scorer.finish())
+}
+
 fn checkpoint(job: &Job<'_>, learner: &dyn Learner, sink: &mut PartWriter, at: &mut Position) -> Result<()> {
     sink.hand_over()?; // they are written while the learner is copied
     let snapshot = learner.save()?;
@@ -349,10 +406,10 @@ fn is_curve_point(done: u64, total: u64, points: u64) -> bool {
     points > 0 && reached(done) > reached(done - 1)
 }
 
-fn push_evals(sink: &mut PartWriter, at: &Position, part: Part, metrics: Vec<Metric>) -> Result<()> {
+fn push_evals(sink: &mut PartWriter, at: &Position, split: &str, metrics: Vec<Metric>) -> Result<()> {
     for m in metrics {
         let (value, n, low, high) = (m.value, m.n, m.low, m.high);
-        let split = part.name().to_owned();
+        let split = split.to_owned();
         sink.push(Event::Eval(EvalRow { step: at.step, seen: at.seen, split, metric: m.name, value, n, low, high }))?;
     }
     Ok(())

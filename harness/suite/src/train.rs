@@ -48,6 +48,10 @@ pub struct TrainConfig {
     /// Tokens or frames scored at the end, where that is not to be the whole part; no published value compares with it.
     #[serde(skip_serializing_if = "Option::is_none")] // cells from before it keep their id
     pub eval_limit: Option<NonZeroU64>,
+    /// Whether the scored part is read once more by a learner that goes on learning from it, at the last learning rate: each segment is
+    /// scored before it is learned from. Its metrics begin with `dynamic_`. For tasks that are streams.
+    #[serde(skip_serializing_if = "std::ops::Not::not")] // cells from before it keep their id
+    pub dynamic_evaluation: bool,
     /// Streams of an evaluation.
     pub eval_streams: Count,
     /// Largest share of a dataset's recordings, utterances or texts that may be missing or skipped.
@@ -88,6 +92,7 @@ impl Default for TrainConfig {
             curve_points: 8,
             curve_limit: Some(50_000),
             eval_limit: None,
+            dynamic_evaluation: false,
             eval_streams: Count(32),
             left_out: LEFT_OUT,
         }

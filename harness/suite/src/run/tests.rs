@@ -151,14 +151,19 @@ fn config() -> CellConfig {
 }
 
 fn run(dir: &Path, interrupt: bool) -> (Vec<String>, Outcome, Position) {
+    let (calls, done, at) = run_as(dir, interrupt, &config());
+    (calls, done.outcome, at)
+}
+
+fn run_as(dir: &Path, interrupt: bool, config: &CellConfig) -> (Vec<String>, Finished, Position) {
     let calls = Calls::default();
     let mut learner = Recorder { calls: Arc::clone(&calls), who: "training:" };
-    let (config, cell) = (config(), CellDir::open(dir, "x").expect("folder"));
+    let cell = CellDir::open(dir, "x").expect("folder");
     let mut sink = PartWriter::open(&cell.path, Kept::default(), Metadata::new(), || ()).expect("sink");
     let interrupt = AtomicBool::new(interrupt);
     let mut progress = |_| ();
     let mut job = Job {
-        config: &config,
+        config,
         task: &FakeTask,
         dir: &cell,
         device: &Device::Cpu,
@@ -170,7 +175,38 @@ fn run(dir: &Path, interrupt: bool) -> (Vec<String>, Outcome, Position) {
     let done = run_loop(&mut job, &TwoSegments, 3, &mut learner, &mut sink, &mut at).expect("runs");
     sink.finish().expect("files");
     let calls = calls.lock().expect("one thread").clone();
-    (calls, done.outcome, at)
+    (calls, done, at)
+}
+
+/// What is learned from while it is scored is predicted first, by the learner itself, and after all else.
+#[test]
+fn dynamic_evaluation_predicts_before_it_learns() {
+    let dir = tempfile::tempdir().expect("folder");
+    let mut config = config();
+    config.train.dynamic_evaluation = true;
+    let (calls, done, _) = run_as(dir.path(), false, &config);
+    let (plain, _, _) = run(&dir.path().join("plain"), false);
+    assert_eq!(calls[..plain.len()], plain[..]);
+    let dynamic =
+        ["training: reset [true]", "training: predict", "training: learn", "training: predict", "training: learn"];
+    assert_eq!(calls[plain.len()..], dynamic);
+    let names: Vec<&str> = done.scores.metrics.iter().map(|metric| metric.name.as_str()).collect();
+    assert_eq!(names, ["loss", "dynamic_loss"]);
+}
+
+/// The prequential loss is that of the first pass over the data; the recorder's task has two segments, of three that are seen.
+#[test]
+fn prequential_loss_is_of_the_first_pass() {
+    let dir = tempfile::tempdir().expect("folder");
+    let (_, _, at) = run(dir.path(), false);
+    let steps = read_rows::<StepRow>(&dir.path().join("cells/x/steps.parquet")).expect("steps");
+    let losses: Vec<f64> = steps.iter().map(|step| step.loss.expect("a loss")).collect();
+    assert_eq!(losses.len(), 3);
+    assert_eq!(at.prequential.mean(), Some(((losses[0] + losses[1]) / 2.0, 2)));
+    let evals = read_rows::<rows::EvalRow>(&dir.path().join("cells/x/evals.parquet")).expect("evaluations");
+    let windows: Vec<(u64, Option<f64>)> =
+        evals.iter().filter(|row| row.metric == "prequential_loss").map(|row| (row.step, row.value)).collect();
+    assert_eq!(windows, [(1, Some(losses[0])), (2, Some(losses[1]))]);
 }
 
 #[test]

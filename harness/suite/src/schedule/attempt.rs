@@ -237,6 +237,9 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], e
             let mean = at.sparsity.0 / at.sparsity.1 as f64;
             status.metrics.push(Metric::plain(SPIKE_SPARSITY, Some(mean), at.sparsity.1));
         }
+        if let Some((loss, n)) = at.prequential.mean() {
+            status.metrics.push(Metric::plain(PREQUENTIAL, Some(loss), n));
+        }
         status.metrics.extend(at.operations.metrics(energy, Sizes::of(&done.cost)));
         if let Some(share) = at.pruned_share {
             status.metrics.push(Metric::plain(PRUNED_SHARE, Some(share), at.step));
@@ -245,6 +248,8 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], e
     status.state_bytes = Some(done.cost.state_bytes);
 }
 
+/// Mean loss of segments of the stream before they were learned from.
+pub const PREQUENTIAL: &str = "prequential_loss";
 /// Mean over training, not over the evaluated split.
 pub const SPIKE_SPARSITY: &str = "spike_sparsity";
 /// At the end of training.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 
-pub use self::attempt::{Attempt, attempt};
+pub use self::attempt::{Attempt, PREQUENTIAL, attempt};
 pub use self::child::own_program;
 pub use self::pool::{Pool, Worked, work};
 use crate::plan::PlannedCell;

@@ -18,7 +18,7 @@ use data::files::Held;
 use metrics::TRAIN_SPLIT;
 use rows::results::{ResultRow, write_results};
 
-use super::attempt::SPIKE_SPARSITY;
+use super::attempt::{PREQUENTIAL, SPIKE_SPARSITY};
 
 /// Takes a run directory's lock, under which its plan, its table and its report are written: whoever takes it last has read what all the
 /// others left.
@@ -126,7 +126,7 @@ fn cell_rows(plan: &Plan, cell: &PlannedCell, status: &Status) -> Vec<ResultRow>
 fn is_of_training(name: &str) -> bool {
     static NAMES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         let counts = Totals { tail_seen: 1, ..Totals::default() }.metrics(&CostModel::default(), Sizes::default());
-        counts.into_iter().map(|m| m.name).chain([SPIKE_SPARSITY.to_owned()]).collect()
+        counts.into_iter().map(|m| m.name).chain([SPIKE_SPARSITY, PREQUENTIAL].map(str::to_owned)).collect()
     });
     NAMES.contains(name)
 }

@@ -46,6 +46,9 @@ pub struct Position {
     /// Losses of the first and of the last updates.
     #[serde(default)]
     pub losses: Losses,
+    /// Losses of the first pass over the stream, each of a segment that was not yet learned from.
+    #[serde(default)]
+    pub prequential: Prequential,
     /// Share of prunable connections that are pruned, where there is pruning.
     #[serde(default)]
     pub pruned_share: Option<f64>,
@@ -72,6 +75,41 @@ pub struct Losses {
     pub last: f64,
     /// How many there were.
     pub count: u64,
+}
+
+/// Prequential loss: every segment of a stream is predicted before it is learned from (Dawid 1984).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prequential {
+    /// Sum and number of losses since the beginning, in nats per supervised step.
+    pub all: (f64, u64),
+    /// The same since the last window ended.
+    pub window: (f64, u64),
+}
+
+impl Prequential {
+    /// Takes in the loss of a segment.
+    pub fn add(&mut self, loss: f64) {
+        for (sum, count) in [&mut self.all, &mut self.window] {
+            *sum += loss;
+            *count += 1;
+        }
+    }
+
+    /// Mean over the stream so far, with the number of segments.
+    #[must_use]
+    pub fn mean(&self) -> Option<(f64, u64)> {
+        mean(self.all)
+    }
+
+    /// Ends the window: its mean, with the number of segments.
+    pub fn end_window(&mut self) -> Option<(f64, u64)> {
+        mean(std::mem::take(&mut self.window))
+    }
+}
+
+fn mean((sum, count): (f64, u64)) -> Option<(f64, u64)> {
+    (count > 0).then(|| (sum / count as f64, count))
 }
 
 impl Losses {
