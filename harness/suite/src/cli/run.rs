@@ -89,18 +89,14 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
         let held = table::lock(run)?;
         let rows = table::rows(run, &statuses)?;
         let last = if any { None } else { unchanged(&rows, run)? };
-        let problems = match last {
-            Some(text) => {
-                crate::say_on!("{text}");
-                Vec::new()
-            }
-            None => {
-                let written = table::write(run, &rows, &held);
-                let (text, rendered) = render(&[::report::Stored::Run { dir: run.clone(), rows }], run)?;
-                crate::say_on!("{text}");
-                [written, rendered].into_iter().filter_map(Result::err).collect()
-            }
+        let (text, problems) = if let Some(text) = last {
+            (text, Vec::new())
+        } else {
+            let written = table::write(run, &rows, &held);
+            let (text, rendered) = render(&[::report::Stored::Run { dir: run.clone(), rows }], run)?;
+            (text, [written, rendered].into_iter().filter_map(Result::err).collect())
         };
+        crate::say_on!("{text}");
         drop(held);
         display.total(run, &statuses);
         for e in problems {

@@ -60,13 +60,12 @@ enum Victim {
 pub(super) fn resume(args: &ResumeArgs, mode: Mode) -> Result<u8> {
     let folder = Folder(std::env::temp_dir().join(format!("harness-selftest-{}", std::process::id())));
     std::fs::create_dir_all(&folder.0).map_err(Error::io(&folder.0))?;
-    let grid = match &args.grid {
-        Some(grid) => grid.clone(),
-        None => {
-            let path = folder.0.join("selftest.yaml");
-            std::fs::write(&path, GRID).map_err(Error::io(&path))?;
-            path
-        }
+    let grid = if let Some(grid) = &args.grid {
+        grid.clone()
+    } else {
+        let path = folder.0.join("selftest.yaml");
+        std::fs::write(&path, GRID).map_err(Error::io(&path))?;
+        path
     };
     let test = Test {
         grid,

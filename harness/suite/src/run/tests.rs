@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::cell::CellConfig;
 use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
-use crate::run::{Job, run_loop};
+use crate::run::{Finished, Job, run_loop};
 use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::TaskConfig;
 use crate::tasks::language::LanguageConfig;
@@ -187,8 +187,14 @@ fn dynamic_evaluation_predicts_before_it_learns() {
     let (calls, done, _) = run_as(dir.path(), false, &config);
     let (plain, _, _) = run(&dir.path().join("plain"), false);
     assert_eq!(calls[..plain.len()], plain[..]);
-    let dynamic =
-        ["training: reset [true]", "training: predict", "training: learn", "training: predict", "training: learn"];
+    let dynamic = [
+        "training: counting false",
+        "training: reset [true]",
+        "training: predict",
+        "training: learn",
+        "training: predict",
+        "training: learn",
+    ];
     assert_eq!(calls[plain.len()..], dynamic);
     let names: Vec<&str> = done.scores.metrics.iter().map(|metric| metric.name.as_str()).collect();
     assert_eq!(names, ["loss", "dynamic_loss"]);
@@ -202,7 +208,7 @@ fn prequential_loss_is_of_the_first_pass() {
     let steps = read_rows::<StepRow>(&dir.path().join("cells/x/steps.parquet")).expect("steps");
     let losses: Vec<f64> = steps.iter().map(|step| step.loss.expect("a loss")).collect();
     assert_eq!(losses.len(), 3);
-    assert_eq!(at.prequential.mean(), Some(((losses[0] + losses[1]) / 2.0, 2)));
+    assert_eq!(at.prequential.mean(), Some((f64::midpoint(losses[0], losses[1]), 2)));
     let evals = read_rows::<rows::EvalRow>(&dir.path().join("cells/x/evals.parquet")).expect("evaluations");
     let windows: Vec<(u64, Option<f64>)> =
         evals.iter().filter(|row| row.metric == "prequential_loss").map(|row| (row.step, row.value)).collect();
