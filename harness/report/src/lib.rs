@@ -1,15 +1,21 @@
 //! The report: load the stored results, compute plain data, render it. Nothing is measured here.
 
+mod argument;
 mod catalogue;
+mod claims;
+mod conventions;
 mod curves;
 mod detail;
 mod energy;
 #[cfg(test)]
 mod fixture;
 mod group;
+mod heat;
 mod load;
+mod look;
 mod memory;
 mod model;
+mod overview;
 mod paper;
 mod plot;
 mod provenance;
@@ -66,9 +72,15 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
     let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed()).count();
     let waiting = parts.iter().flat_map(Part::runs).filter(|run| run.head.outcome == tables::SKIPPED).count();
     let waiting = if waiting == 0 { String::new() } else { format!(", {waiting} not begun") };
+    let sections: Vec<Section> = parts.iter().map(|part| section(part, &parts, loaded, paper)).collect();
     Report {
+        schema: model::REPORT_SCHEMA,
         outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
-        sections: parts.iter().map(|part| section(part, &parts, loaded, paper)).collect(),
+        questions: overview::questions(&parts, loaded),
+        claims: claims::claims(&parts, &sections, paper),
+        run: overview::facts(&parts),
+        commands: overview::commands(&parts),
+        sections,
         failures: tables::failures(&parts),
         summaries: parts.iter().flat_map(summaries).collect(),
         title,
@@ -89,7 +101,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
         heading = format!("{heading}, scale {}", part.scale);
     }
     let mut all = vec![tables::results(part, paper, &id)];
-    all.extend(detail::grids(part, &id));
+    all.extend(heat::maps(part, &id));
     all.extend(detail::classes(part, &id));
     all.extend(detail::differences(part, &id));
     all.extend(time_differences::table(part, loaded, &id));
@@ -98,15 +110,15 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(tables::costs(part, &id));
     all.extend(energy::energies(part, &id));
     all.extend(spikes::table(part, &paper.spikes, &id));
-    all.extend(energy::conventions(part, &id));
+    all.extend(conventions::table(part, &id));
     all.extend(paper.table(part.family, format!("{id}-published")));
     all.push(detail::runs(part, &id));
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
     plots.extend(curves::sweeps(part, &id));
-    plots.extend(energy::pareto(part, &id));
     plots.extend(time_differences::plots(part, loaded, &id));
     plots.extend(memory::plot(part, &id));
-    Section { heading, tables: all, plots, provenance: provenance::facts(part), id }
+    let (argument, front) = (argument::argument(part), energy::pareto(part, &id));
+    Section { heading, argument, tables: all, front, plots, provenance: provenance::facts(part), id }
 }
 
 /// Every metric of every configuration over its completed seeds.
@@ -153,8 +165,7 @@ pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportErro
         (dir.join("tables.tex"), render(report, Format::Latex)?),
         (dir.join("report/index.html"), render(report, Format::Html)?),
     ];
-    let plots = report.sections.iter().flat_map(|section| &section.plots);
-    files.extend(plots.map(|p| (dir.join(format!("report/{}.svg", p.id)), plot::svg(p))));
+    files.extend(report.plots().map(|p| (dir.join(format!("report/{}.svg", p.id)), plot::svg(p))));
     let folder = dir.join("report");
     std::fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
     for (path, text) in &files {

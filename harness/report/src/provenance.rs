@@ -202,7 +202,7 @@ fn notes(part: &Part, of_kind: impl Fn(&str) -> bool) -> String {
 }
 
 /// Version and commit of the programs that ran the cells.
-fn programs(part: &Part) -> String {
+pub(super) fn programs(part: &Part) -> String {
     let program = |run: &super::group::Run| {
         let commit = run.head.git_commit.as_deref().map(|commit| commit.get(..12).unwrap_or(commit));
         let dirty = if run.head.git_dirty == Some(true) { ", with changes that are not committed" } else { "" };

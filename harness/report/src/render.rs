@@ -34,8 +34,7 @@ pub fn render(report: &Report, format: Format) -> Result<String, ReportError> {
             fill("report.md", include_str!("../../../reports/templates/report.md.tera"), &context(report)?)
         }
         Format::Html => {
-            let plots = report.sections.iter().flat_map(|section| &section.plots);
-            let drawings: BTreeMap<&str, String> = plots.map(|p| (p.id.as_str(), plot::svg(p))).collect();
+            let drawings: BTreeMap<&str, String> = report.plots().map(|p| (p.id.as_str(), plot::html(p))).collect();
             let mut context = context(report)?;
             context.insert("drawings", &drawings);
             fill("index.html", include_str!("../../../reports/templates/index.html.tera"), &context)
