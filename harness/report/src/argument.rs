@@ -39,7 +39,13 @@ fn quality(part: &Part) -> Option<Vec<String>> {
     if scored.len() == 1 {
         return Some(vec![format!("{} reaches {} {}.", part.label(best), info.label, info.estimate(e))]);
     }
-    let head = format!("Of {} configurations {} has the {direction} mean, {} {}", scored.len(), part.label(best), info.label, info.estimate(e));
+    let head = format!(
+        "Of {} configurations {} has the {direction} mean, {} {}",
+        scored.len(),
+        part.label(best),
+        info.label,
+        info.estimate(e)
+    );
     let seeds: Vec<_> = scored.iter().map(|(group, _)| group.by_seed(name, Some(part.split))).collect();
     let found = marks(&seeds, better);
     let ranked = found.contains(&Mark::Best);
@@ -57,7 +63,11 @@ fn quality(part: &Part) -> Option<Vec<String>> {
         });
     } else {
         let fewest = scored.iter().map(|(_, e)| e.n).min().unwrap_or(0);
-        let why = if fewest < FEWEST_SEEDS { format!("{fewest} of {FEWEST_SEEDS} seeds that it takes") } else { "too few".into() };
+        let why = if fewest < FEWEST_SEEDS {
+            format!("{fewest} of {FEWEST_SEEDS} seeds that it takes")
+        } else {
+            "too few".into()
+        };
         sentences.push(format!("{head}; with {why} this ranks nothing."));
     }
     sentences.extend(bim(part, name, &info, best));
@@ -70,7 +80,12 @@ fn bim(part: &Part, name: &str, info: &MetricInfo, best: &Group) -> Option<Strin
     let values = |group: &Group| group.by_seed(name, Some(part.split));
     let paired = by_seed(&values(group), &values(best))?;
     let own = group.metric(name, Some(part.split)).estimate()?;
-    Some(format!("{}: {}, {} against it by seed.", part.label(group), info.estimate(&own), info.difference(&paired.difference)))
+    Some(format!(
+        "{}: {}, {} against it by seed.",
+        part.label(group),
+        info.estimate(&own),
+        info.difference(&paired.difference)
+    ))
 }
 
 /// Which model takes least energy, and what BIM takes of it, by the price that counts everything.
@@ -91,7 +106,12 @@ fn cheapest(part: &Part) -> Option<String> {
     let times = |e: &Estimate| format!("{}×", significant(e.mean, 3));
     let label = most.1;
     if most.0 == least.0 {
-        return Some(format!("Per {one} ({label}) {} takes {} of what {} takes.", part.label(group), times(&most.2), most.0));
+        return Some(format!(
+            "Per {one} ({label}) {} takes {} of what {} takes.",
+            part.label(group),
+            times(&most.2),
+            most.0
+        ));
     }
     Some(format!(
         "Per {one} ({label}) {} takes {} of the energy of the cheapest other kind, {}, and {} of that of the dearest, {}.",

@@ -47,14 +47,22 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             &["memory_vs_length"],
             &|part, _| memory::claim(part),
         ),
-        ("BIM leaves out more operations than networks without spikes", "section 4.5", &["operating_points"], &|part, _| {
-            sparsity(part)
-        }),
+        (
+            "BIM leaves out more operations than networks without spikes",
+            "section 4.5",
+            &["operating_points"],
+            &|part, _| sparsity(part),
+        ),
         ("BIM saves energy", "section 4.5", &["energy", "operating_points"], &|part, _| saved(part)),
-        ("Updates decay with the spike time difference as the STDP window does", "section 4.6", &["stdp_window"], &|_, section| {
-            let table: Option<&Table> = section.tables.iter().find(|table| time_differences::is_table(table));
-            table.map(time_differences::claim)
-        }),
+        (
+            "Updates decay with the spike time difference as the STDP window does",
+            "section 4.6",
+            &["stdp_window"],
+            &|_, section| {
+                let table: Option<&Table> = section.tables.iter().find(|table| time_differences::is_table(table));
+                table.map(time_differences::claim)
+            },
+        ),
     ];
     let claim = |(statement, place, grids, say): (&str, &str, &[&str], &dyn Fn(&Part, &Section) -> Option<Said>)| {
         let evidence: Vec<Evidence> = parts
@@ -144,7 +152,11 @@ fn order(part: &Part, paper: &Paper) -> Option<Said> {
     let of_kind = |kind: &str| {
         let theirs = *paper.published(part.family, kind).first()?;
         let other = part.first_of(kind)?;
-        Some((kind.to_owned(), is_better(own.value, theirs.value, own.metric.better), by_seed(&values(group), &values(other))?))
+        Some((
+            kind.to_owned(),
+            is_better(own.value, theirs.value, own.metric.better),
+            by_seed(&values(group), &values(other))?,
+        ))
     };
     let others: Vec<_> = part.kinds_but(BIM).into_iter().filter_map(of_kind).collect();
     let seeds = others.iter().map(|(_, _, paired)| paired.difference.n).min()?;
@@ -160,7 +172,10 @@ fn order(part: &Part, paper: &Paper) -> Option<Said> {
         }
         let mark = if told { "" } else { ", not told apart" };
         let mark = if seeds < FEWEST_SEEDS { "" } else { mark };
-        texts.push(format!("{kind} {}{mark}", info.difference(&Estimate { interval: None, ..*d }).replace(" (1 seed)", "")));
+        texts.push(format!(
+            "{kind} {}{mark}",
+            info.difference(&Estimate { interval: None, ..*d }).replace(" (1 seed)", "")
+        ));
     }
     let better = if better == Better::Lower { "below 0: BIM better" } else { "above 0: BIM better" };
     let number = format!("{} minus others, {} ({better}): {}", part.label(group), info.label, texts.join("; "));
@@ -173,7 +188,11 @@ fn order(part: &Part, paper: &Paper) -> Option<Said> {
     };
     let words = match outcome {
         Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
-        _ => format!("{}: as published for {as_published} of {}, the other way for {otherwise}", outcome.words(), others.len()),
+        _ => format!(
+            "{}: as published for {as_published} of {}, the other way for {otherwise}",
+            outcome.words(),
+            others.len()
+        ),
     };
     Some((outcome, words, number))
 }

@@ -145,6 +145,7 @@ pub(super) fn runs(part: &Part, id: &str) -> Table {
     table.place = Place::Detail;
     table.push_column(Column::text("model"), runs.iter().map(|r| Cell::new(part.label(r.0))).collect());
     table.push_column(Column::number("seed"), runs.iter().map(|r| Cell::new(r.1.head.seed.to_string())).collect());
+    table.labels = 2;
     let mut names = part.main_metrics();
     names.push("loss");
     for name in names {

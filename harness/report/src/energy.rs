@@ -356,8 +356,11 @@ pub(super) mod tests {
 
     #[test]
     fn the_front_is_what_nothing_beats() {
-        let at =
-            |label: &str, x: f64, y: f64| Series { label: label.into(), look: Look::of("bim"), points: vec![Point { x, y, low: y, high: y }] };
+        let at = |label: &str, x: f64, y: f64| Series {
+            label: label.into(),
+            look: Look::of("bim"),
+            points: vec![Point { x, y, low: y, high: y }],
+        };
         let all = [at("cheap", 1.0, 3.0), at("beaten", 2.0, 3.5), at("good", 3.0, 1.0), at("equal", 1.0, 3.0)];
         let labels = |better| front(&all, better).into_iter().map(|s| s.label.clone()).collect::<Vec<_>>();
         assert_eq!(labels(Better::Lower), ["cheap", "good", "equal"]);
@@ -370,6 +373,9 @@ pub(super) mod tests {
         let plot = pareto(&parts[0], "x").unwrap();
         assert!(plot.caption.contains("than: bim (by forward: arithmetic)."), "{}", plot.caption);
         assert_eq!(plot.frontier, [[1e-3, 2.0]]);
-        assert_eq!(stairs(&[at("good", 3.0, 1.0), at("cheap", 1.0, 3.0), at("beaten", 2.0, 3.5)], Better::Lower), [[1.0, 3.0], [3.0, 1.0]]);
+        assert_eq!(
+            stairs(&[at("good", 3.0, 1.0), at("cheap", 1.0, 3.0), at("beaten", 2.0, 3.5)], Better::Lower),
+            [[1.0, 3.0], [3.0, 1.0]]
+        );
     }
 }

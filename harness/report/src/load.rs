@@ -149,7 +149,8 @@ mod tests {
     fn the_question_is_the_plans_description() {
         let dir = tempfile::tempdir().unwrap();
         store(dir.path(), &fixture::quickstart());
-        std::fs::write(dir.path().join("plan.json"), r#"{"experiment": "e", "description": "why?", "cells": [{}]}"#).unwrap();
+        std::fs::write(dir.path().join("plan.json"), r#"{"experiment": "e", "description": "why?", "cells": [{}]}"#)
+            .unwrap();
         assert_eq!(load(&[run(dir.path())]).unwrap().questions["e"], "why?");
         std::fs::write(dir.path().join("plan.json"), "{").unwrap();
         assert!(load(&[run(dir.path())]).unwrap().questions.is_empty(), "a damaged plan takes no result away");

@@ -93,11 +93,14 @@ impl Kind {
     /// Its marker about the origin, as the path of an SVG, `r` large.
     pub(super) fn marker(self, x: f64, y: f64, r: f64) -> String {
         let polygon = |corners: &[(f64, f64)]| {
-            let corner =
-                |(i, (dx, dy)): (usize, &(f64, f64))| format!("{}{:.1} {:.1}", if i == 0 { "M" } else { "L" }, x + r * dx, y + r * dy);
+            let corner = |(i, (dx, dy)): (usize, &(f64, f64))| {
+                format!("{}{:.1} {:.1}", if i == 0 { "M" } else { "L" }, x + r * dx, y + r * dy)
+            };
             corners.iter().enumerate().map(corner).collect::<String>() + "Z"
         };
-        let round = |r: f64| format!("M{:.1} {y:.1}a{r:.1} {r:.1} 0 1 0 {:.1} 0a{r:.1} {r:.1} 0 1 0 {:.1} 0Z", x - r, 2.0 * r, -2.0 * r);
+        let round = |r: f64| {
+            format!("M{:.1} {y:.1}a{r:.1} {r:.1} 0 1 0 {:.1} 0a{r:.1} {r:.1} 0 1 0 {:.1} 0Z", x - r, 2.0 * r, -2.0 * r)
+        };
         match self {
             Self::Bim => round(r),
             Self::Transformer => polygon(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
@@ -105,10 +108,29 @@ impl Kind {
             Self::Lstm => polygon(&[(0.0, -1.3), (1.3, 0.0), (0.0, 1.3), (-1.3, 0.0)]),
             Self::Rnn => polygon(&[(0.0, 1.2), (1.15, -0.9), (-1.15, -0.9)]),
             Self::Cnn => polygon(&[
-                (-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4),
-                (0.4, 1.2), (-0.4, 1.2), (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4),
+                (-0.4, -1.2),
+                (0.4, -1.2),
+                (0.4, -0.4),
+                (1.2, -0.4),
+                (1.2, 0.4),
+                (0.4, 0.4),
+                (0.4, 1.2),
+                (-0.4, 1.2),
+                (-0.4, 0.4),
+                (-1.2, 0.4),
+                (-1.2, -0.4),
+                (-0.4, -0.4),
             ]),
-            Self::Snn => polygon(&[(0.0, -1.3), (0.35, -0.35), (1.3, 0.0), (0.35, 0.35), (0.0, 1.3), (-0.35, 0.35), (-1.3, 0.0), (-0.35, -0.35)]),
+            Self::Snn => polygon(&[
+                (0.0, -1.3),
+                (0.35, -0.35),
+                (1.3, 0.0),
+                (0.35, 0.35),
+                (0.0, 1.3),
+                (-0.35, 0.35),
+                (-1.3, 0.0),
+                (-0.35, -0.35),
+            ]),
             Self::Other => round(0.7 * r),
         }
     }
@@ -163,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_colour_can_be_read_as_text() {
-        let page = include_str!("../../../reports/templates/index.html.tera");
+        let page = include_str!("../../../reports/templates/page.css");
         let grounds = |name: &str| -> Vec<&str> {
             page.split(name).skip(1).filter_map(|rest| rest.split([';', '}']).next()).map(str::trim).collect()
         };
@@ -181,7 +203,10 @@ mod tests {
         for (i, a) in Kind::ALL.into_iter().enumerate() {
             assert_eq!(Kind::of(a.name()), a);
             for b in Kind::ALL.into_iter().skip(i + 1) {
-                assert!(a.colours().0 != b.colours().0 && a.marker(0.0, 0.0, 4.0) != b.marker(0.0, 0.0, 4.0), "{a:?} {b:?}");
+                assert!(
+                    a.colours().0 != b.colours().0 && a.marker(0.0, 0.0, 4.0) != b.marker(0.0, 0.0, 4.0),
+                    "{a:?} {b:?}"
+                );
             }
         }
         assert_eq!(Kind::of("perceptron"), Kind::Other);

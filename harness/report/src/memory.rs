@@ -210,7 +210,8 @@ pub(super) fn plot(part: &Part, id: &str) -> Option<Plot> {
     let series = |growth: &Growth| {
         let points = growth.bytes.iter().filter_map(|(steps, bytes)| point(*steps, bytes.iter().map(|b| b / MIB)));
         let of = if growth.length == Length::Window { "window" } else { "stream" };
-        let look = part.groups.iter().find(|group| group.model == growth.model).map_or(Look::of(""), |g| Look::of(g.kind));
+        let look =
+            part.groups.iter().find(|group| group.model == growth.model).map_or(Look::of(""), |g| Look::of(g.kind));
         Series { label: format!("{} ({of})", growth.model), look, points: points.collect() }
     };
     let series: Vec<Series> = all.iter().map(series).collect();

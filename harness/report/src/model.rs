@@ -73,6 +73,8 @@ pub struct Section {
     pub id: String,
     /// Heading.
     pub heading: String,
+    /// The task as the grid names it.
+    pub short: String,
     /// What the results say, in sentences.
     pub argument: Vec<String>,
     /// Tables in reading order.
@@ -176,6 +178,8 @@ pub struct Table {
     pub caption: String,
     /// Columns.
     pub columns: Vec<Column>,
+    /// Number of columns at the left that name a row: the model and the settings that tell configurations apart.
+    pub labels: usize,
     /// Rows.
     pub rows: Vec<Vec<Cell>>,
     /// Remarks below it.
@@ -399,6 +403,7 @@ impl Table {
             title: title.into(),
             caption: caption.into(),
             columns: Vec::new(),
+            labels: 1,
             rows: Vec::new(),
             notes: Vec::new(),
             marks_best: false,

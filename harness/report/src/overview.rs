@@ -66,7 +66,8 @@ fn distinct(values: impl Iterator<Item = String>) -> String {
 /// Commands that run the experiments again, each at the commit that ran it where there is one.
 pub(super) fn commands(parts: &[Part]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
-    let commits: BTreeSet<&str> = parts.iter().flat_map(Part::runs).filter_map(|run| run.head.git_commit.as_deref()).collect();
+    let commits: BTreeSet<&str> =
+        parts.iter().flat_map(Part::runs).filter_map(|run| run.head.git_commit.as_deref()).collect();
     if let [commit] = commits.iter().collect::<Vec<_>>()[..] {
         all.push(format!("git checkout {commit}"));
     }

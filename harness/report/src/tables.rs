@@ -50,7 +50,9 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         table.push_column(Column::metric(&info.label, name), cells);
         if let Some(floor) = floor.filter(|_| name == "bits_per_byte") {
             let above = |found: &Found| {
-                found.estimate().map_or_else(|| Cell::absent(NOT_MEASURED), |e| Cell::new(info.supported(e.mean - floor, &e)))
+                found
+                    .estimate()
+                    .map_or_else(|| Cell::absent(NOT_MEASURED), |e| Cell::new(info.supported(e.mean - floor, &e)))
             };
             table.push_column(Column::number("above the floor"), found.iter().map(above).collect());
         }
@@ -203,6 +205,7 @@ pub(super) fn label_columns(table: &mut Table, part: &Part, extra: Option<&str>)
         let cells = part.groups.iter().map(cell).chain(extra.map(|_| Cell::absent(DOES_NOT_APPLY)));
         table.push_column(Column::number(&varying.label), cells.collect());
     }
+    table.labels = table.columns.len().max(1);
 }
 
 /// What is known of a metric, with the unit of this section's tokens in its label.
@@ -327,8 +330,15 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
             "Only completed cells count; those that were begun and did not complete are listed under Failures.".into(),
         );
     }
-    if part.groups.iter().any(|group| matches!(part.main_metrics().first().map(|name| group.metric(name, Some(part.split))), Some(Found::Unfinished(_)))) {
-        notes.push(format!("({TIMED_OUT}): the score of a cell that ran out of time, as it was then; it is compared with nothing."));
+    if part.groups.iter().any(|group| {
+        matches!(
+            part.main_metrics().first().map(|name| group.metric(name, Some(part.split))),
+            Some(Found::Unfinished(_))
+        )
+    }) {
+        notes.push(format!(
+            "({TIMED_OUT}): the score of a cell that ran out of time, as it was then; it is compared with nothing."
+        ));
     }
     let judged = part.groups.iter().any(|group| !paper.published(part.family, group.kind).is_empty());
     if part.scale == PAPER_SCALE && judged {
@@ -353,8 +363,8 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use super::super::group::parts;
     use super::super::fixture;
+    use super::super::group::parts;
     use super::*;
 
     /// Verdict on bim's perplexity per word (published: 20.1) from one value per seed.
@@ -431,13 +441,17 @@ mod tests {
             row.outcome = outcome.into();
             row
         };
-        let mut rows: Vec<_> = (1..=3).flat_map(|s| [row("bim", s, "completed", 2.5), row("lstm", s, "timed_out", 1.0)]).collect();
+        let mut rows: Vec<_> =
+            (1..=3).flat_map(|s| [row("bim", s, "completed", 2.5), row("lstm", s, "timed_out", 1.0)]).collect();
         rows.push(row("rnn", 1, "completed", 2.0));
         rows.push(row("rnn", 2, "timed_out", 9.0));
         let parts = parts(&rows);
         let table = results(&parts[0], &Paper::embedded().unwrap(), "x");
         let text = |i: usize| table.rows[i][1].text.as_str();
-        assert_eq!((text(0), text(1), text(2)), ("2.500 [2.500, 2.500]", "1.000, 1.000, 1.000 (timed out)", "2.000 (1 seed)"));
+        assert_eq!(
+            (text(0), text(1), text(2)),
+            ("2.500 [2.500, 2.500]", "1.000, 1.000, 1.000 (timed out)", "2.000 (1 seed)")
+        );
         assert!(table.rows.iter().all(|row| !row[1].best), "nothing to compare with");
         assert!(table.notes.iter().any(|note| note.starts_with("(timed out): ")), "{:?}", table.notes);
         assert!(parts[0].seeds("bits_per_byte")[1].is_empty());

@@ -115,11 +115,8 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
         first.furthest(),
         all.iter().map(|(_, _, m)| m.most_updates()).max().unwrap_or(0),
     );
-    let mut table = Table::empty(
-        format!("{id}{TABLE}"),
-        "Updates by spike time difference (paper, section 4.6)",
-        caption,
-    );
+    let mut table =
+        Table::empty(format!("{id}{TABLE}"), "Updates by spike time difference (paper, section 4.6)", caption);
     (table.place, table.open) = (Place::Everywhere, true);
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let mut lost: Vec<String> = Vec::new();
@@ -140,7 +137,7 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
         .into_iter()
         .chain(["A", "τ (steps)", "95 % of τ", "R²", "τ of the window"].map(numbers))
         .chain([Column::text("verdict")]);
-    (table.columns, table.rows) = (columns.collect(), rows);
+    (table.columns, table.rows, table.labels) = (columns.collect(), rows, 4);
     table.notes.push(format!(
         "\"decays as the window does\": R² of {LEAST_R_SQUARED} or more, the window's sign, and the window's τ within the interval \
          or no more than {:.0} % away. \
@@ -167,7 +164,8 @@ pub(super) fn is_table(table: &Table) -> bool {
 pub(super) fn claim(table: &Table) -> (Outcome, String, String) {
     let text = |row: &[Cell], i: usize| row.get(i).map_or_else(String::new, |cell| cell.text.clone());
     let count = |quantity: Quantity| {
-        let rows = || table.rows.iter().filter(|row| text(row, 2) == name(quantity) && !text(row, 0).contains("shuffled"));
+        let rows =
+            || table.rows.iter().filter(|row| text(row, 2) == name(quantity) && !text(row, 0).contains("shuffled"));
         let decays = rows().filter(|row| row.last().is_some_and(|cell| cell.text == AS_THE_WINDOW)).count();
         (decays, rows().count())
     };
@@ -182,7 +180,8 @@ pub(super) fn claim(table: &Table) -> (Outcome, String, String) {
     };
     let words = if lost { "undecided: the control was lost".to_owned() } else { outcome.words().to_owned() };
     let of = |(decays, all): (usize, usize), name: &str| (all > 0).then(|| format!("{name} {decays} of {all} fits"));
-    let texts: Vec<String> = [of(mixed, "mixed updates"), of(gradient, "gradients alone")].into_iter().flatten().collect();
+    let texts: Vec<String> =
+        [of(mixed, "mixed updates"), of(gradient, "gradients alone")].into_iter().flatten().collect();
     (outcome, words, format!("decay as the window does: {}", texts.join("; ")))
 }
 
@@ -280,7 +279,11 @@ fn line(measured: &Measured, quantity: Quantity) -> Option<Series> {
         let y = mean / largest;
         Point { x: lag as f64, y, low: seeds().fold(y, f64::min), high: seeds().fold(y, f64::max) }
     };
-    (largest > 0.0).then(|| Series { label: name(quantity).into(), look: look(quantity), points: curve.iter().map(point).collect() })
+    (largest > 0.0).then(|| Series {
+        label: name(quantity).into(),
+        look: look(quantity),
+        points: curve.iter().map(point).collect(),
+    })
 }
 
 fn window_line(window: &Window, most: i64) -> Option<Series> {
@@ -291,7 +294,11 @@ fn window_line(window: &Window, most: i64) -> Option<Series> {
         Point { x, y, low: y, high: y }
     };
     let points = values.into_iter().map(point).collect();
-    (largest > 0.0).then(|| Series { label: "STDP window (set)".into(), look: Look { kind: Kind::Other, hue: None }, points })
+    (largest > 0.0).then(|| Series {
+        label: "STDP window (set)".into(),
+        look: Look { kind: Kind::Other, hue: None },
+        points,
+    })
 }
 
 #[cfg(test)]

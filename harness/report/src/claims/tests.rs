@@ -42,7 +42,11 @@ fn claims_of(rows: Vec<ResultRow>) -> Vec<Claim> {
 fn three_seeds_decide_and_two_do_not() {
     let all = |seeds: u64| {
         let of = |seed| {
-            [priced("bim", seed, 2.0, 10.0, 300.0, 20.0), priced("lstm", seed, 2.5, 100.0, 200.0, 99.0), priced("mamba", seed, 1.9, 90.0, 210.0, 98.0)]
+            [
+                priced("bim", seed, 2.0, 10.0, 300.0, 20.0),
+                priced("lstm", seed, 2.5, 100.0, 200.0, 99.0),
+                priced("mamba", seed, 1.9, 90.0, 210.0, 98.0),
+            ]
         };
         claims_of((1..=seeds).flat_map(of).flatten().collect())
     };
@@ -52,9 +56,20 @@ fn three_seeds_decide_and_two_do_not() {
     // better than the LSTM and worse than Mamba, as in table 1; fewer operations; cheaper by one price, dearer by the other
     assert_eq!(verdicts(&three), [NotComparable, Held, NotMeasured, Held, InPart, NotMeasured], "{three:#?}");
     assert_eq!(three[4].evidence[0].words, "less by 1 of 2 prices, more by 1");
-    assert!(three[4].evidence[0].number.contains("of what mamba takes, the best network without spikes"), "{:?}", three[4]);
-    assert!(three[4].evidence[0].number.contains("forward: weight products 0.11×; forward: arithmetic 1.43×"), "{:?}", three[4]);
-    assert!(three[3].evidence[0].number.contains("leaves out 80.0 %") && three[3].evidence[0].number.contains("mamba most: 2.00 %"));
+    assert!(
+        three[4].evidence[0].number.contains("of what mamba takes, the best network without spikes"),
+        "{:?}",
+        three[4]
+    );
+    assert!(
+        three[4].evidence[0].number.contains("forward: weight products 0.11×; forward: arithmetic 1.43×"),
+        "{:?}",
+        three[4]
+    );
+    assert!(
+        three[3].evidence[0].number.contains("leaves out 80.0 %")
+            && three[3].evidence[0].number.contains("mamba most: 2.00 %")
+    );
     let two = all(2);
     assert_eq!(verdicts(&two), [NotComparable, Undecided, NotMeasured, Undecided, Undecided, NotMeasured]);
     assert_eq!(two[1].evidence[0].words, "2 seeds, no verdict");

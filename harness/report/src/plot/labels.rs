@@ -58,7 +58,8 @@ pub(super) fn beside(point: (f64, f64), size: (f64, f64), bounds: &Area, taken: 
         ];
         for place in places {
             let own = area(place.0, place.1, width, height);
-            let outside = (bounds[0] - own[0]).max(own[2] - bounds[2]).max(bounds[1] - own[1]).max(own[3] - bounds[3]).max(0.0);
+            let outside =
+                (bounds[0] - own[0]).max(own[2] - bounds[2]).max(bounds[1] - own[1]).max(own[3] - bounds[3]).max(0.0);
             let cost = taken.iter().map(|other| overlap(&own, other)).sum::<f64>() + 1e4 * outside + distance;
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, place));

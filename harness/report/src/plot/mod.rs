@@ -122,7 +122,11 @@ fn draw(plot: &Plot, size: &Size, style: &str) -> String {
     let gap = size.font + 3.0;
     let top = 1.2 * size.font;
     // labels of lines stand right of them; what many lines need, the drawing gets
-    let height = if plot.form == Form::Lines { size.height.max(gap * plot.series.len() as f64 + 5.5 * size.font) } else { size.height };
+    let height = if plot.form == Form::Lines {
+        size.height.max(gap * plot.series.len() as f64 + 5.5 * size.font)
+    } else {
+        size.height
+    };
     let size = &Size { height, ..*size };
     let labels: Vec<String> = plot.series.iter().map(|series| shorten(&series.label, size.label)).collect();
     let longest = labels.iter().map(|label| text_width(label, size)).fold(0.0, f64::max);

@@ -49,7 +49,11 @@ fn inside(plot: &Plot, series: &Series, behind: &str, x: &Axis, y: &Axis) -> Str
     }
     line(&mut out, series, true, 0, x, y);
     let (at, label) = (1.1 * font, escape(&shorten(&series.label, PANEL.label)));
-    let _ = writeln!(out, "<g class=\"{}\"><text class=\"name\" x=\"2\" y=\"{at:.1}\">{label}</text></g>", series.look.class());
+    let _ = writeln!(
+        out,
+        "<g class=\"{}\"><text class=\"name\" x=\"2\" y=\"{at:.1}\">{label}</text></g>",
+        series.look.class()
+    );
     out
 }
 
@@ -97,7 +101,8 @@ pub(super) fn sheet(plot: &Plot, style: &str) -> String {
     let behind = ghosts(plot, &x, &y);
     for (i, series) in plot.series.iter().enumerate() {
         let (left, top) = (PANEL.width * (i % COLUMNS) as f64, PANEL.height * (i / COLUMNS) as f64);
-        let _ = writeln!(out, "<g transform=\"translate({left} {top})\">\n{}</g>", inside(plot, series, &behind, &x, &y));
+        let _ =
+            writeln!(out, "<g transform=\"translate({left} {top})\">\n{}</g>", inside(plot, series, &behind, &x, &y));
     }
     let labels = format!("across: {}; up: {}", plot.x_label, plot.y_label);
     let _ = writeln!(out, "<text x=\"4\" y=\"{:.1}\">{}</text>", height - 0.6 * PANEL.font, escape(&labels));

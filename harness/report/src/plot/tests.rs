@@ -15,7 +15,11 @@ fn plot(form: Form) -> Plot {
         log_x: true,
         log_y: false,
         form,
-        series: vec![Series { label: "bim".into(), look: Look::of("bim"), points: vec![point(1e3, 4.0), point(1e5, 2.2)] }],
+        series: vec![Series {
+            label: "bim".into(),
+            look: Look::of("bim"),
+            points: vec![point(1e3, 4.0), point(1e5, 2.2)],
+        }],
         frontier: Vec::new(),
         level: Some(Level { label: "entropy floor".into(), y: 2.0 }),
     }
@@ -24,7 +28,8 @@ fn plot(form: Form) -> Plot {
 fn whole(drawing: &str) {
     assert!(!drawing.contains("NaN") && !drawing.contains("inf"), "{drawing}");
     for element in ["g", "svg", "text", "div"] {
-        let (open, close) = (drawing.matches(&format!("<{element}")).count(), drawing.matches(&format!("</{element}>")).count());
+        let (open, close) =
+            (drawing.matches(&format!("<{element}")).count(), drawing.matches(&format!("</{element}>")).count());
         assert!(element == "g" || open == close, "{element}: {open} {close}\n{drawing}");
     }
 }
@@ -71,7 +76,10 @@ fn many_lines_are_panels_and_few_have_bands() {
     assert_eq!((sheet.matches("<svg").count(), sheet.matches("class=\"band\"").count()), (1, 12));
     many.form = Form::Lines;
     let lines = svg(&many);
-    assert!(!lines.contains("class=\"band\"") && lines.matches("class=\"bar\"").count() == 12, "twelve bands hide each other");
+    assert!(
+        !lines.contains("class=\"band\"") && lines.matches("class=\"bar\"").count() == 12,
+        "twelve bands hide each other"
+    );
     assert_eq!(lines.matches("stroke-dasharray=\"7 4\"").count(), 3, "lines of one colour have dashes of their own");
 }
 
