@@ -14,16 +14,13 @@ use super::{energy, provenance};
 /// Names of a list that are told one by one.
 const MOST_NAMES: usize = 4;
 
-/// A section's argument; its first sentences are about quality, the next about energy, the last about the data.
+/// A section's argument; its first sentences are about quality, the last about energy.
 pub(super) fn argument(part: &Part) -> Vec<String> {
     let mut sentences: Vec<String> = quality(part).into_iter().flatten().collect();
     if sentences.is_empty() {
         sentences.push("No cell of this task has a score yet.".into());
     }
     sentences.extend(cheapest(part));
-    if part.generated() {
-        sentences.push("The data are generated: nothing here compares with a published number.".into());
-    }
     sentences
 }
 
@@ -63,12 +60,8 @@ fn quality(part: &Part) -> Option<Vec<String>> {
         });
     } else {
         let fewest = scored.iter().map(|(_, e)| e.n).min().unwrap_or(0);
-        let why = if fewest < FEWEST_SEEDS {
-            format!("{fewest} of {FEWEST_SEEDS} seeds that it takes")
-        } else {
-            "too few".into()
-        };
-        sentences.push(format!("{head}; with {why} this ranks nothing."));
+        let word = if fewest == 1 { "seed" } else { "seeds" };
+        sentences.push(format!("{head}; {fewest} {word} cannot rank them, {FEWEST_SEEDS} could."));
     }
     sentences.extend(bim(part, name, &info, best));
     Some(sentences)
@@ -93,32 +86,32 @@ fn cheapest(part: &Part) -> Option<String> {
     let group = part.first_of("bim")?;
     let others = part.kinds_but("bim").into_iter().filter_map(|kind| part.first_of(kind));
     let ratio = |other: &Group| {
-        let (label, e) = energy::ratios(group, other).into_iter().next_back()?;
-        Some((part.label(other), label, e))
+        let (_, e) = energy::ratios(group, other).into_iter().find(|(price, _)| *price == energy::IN_ALL)?;
+        Some((part.label(other), e))
     };
-    let all: Vec<(String, &str, Estimate)> = others.filter_map(ratio).collect();
+    let all: Vec<(String, Estimate)> = others.filter_map(ratio).collect();
     let (most, least) = (
-        all.iter().max_by(|a, b| a.2.mean.total_cmp(&b.2.mean))?,
-        all.iter().min_by(|a, b| a.2.mean.total_cmp(&b.2.mean))?,
+        all.iter().max_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?,
+        all.iter().min_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?,
     );
     let unit = provenance::unit(part);
     let one = unit.strip_suffix('s').unwrap_or(unit);
     let times = |e: &Estimate| format!("{}×", significant(e.mean, 3));
-    let label = most.1;
+    let label = "training in all, with traffic";
     if most.0 == least.0 {
         return Some(format!(
             "Per {one} ({label}) {} takes {} of what {} takes.",
             part.label(group),
-            times(&most.2),
+            times(&most.1),
             most.0
         ));
     }
     Some(format!(
         "Per {one} ({label}) {} takes {} of the energy of the cheapest other kind, {}, and {} of that of the dearest, {}.",
         part.label(group),
-        times(&most.2),
+        times(&most.1),
         most.0,
-        times(&least.2),
+        times(&least.1),
         least.0
     ))
 }
@@ -152,10 +145,9 @@ mod tests {
         assert_eq!(
             said,
             [
-                "Of 3 configurations lstm has the lowest mean, bits per byte 2.28 [2.15, 2.41]; with 1 of 3 seeds that it takes this \
-                 ranks nothing.",
+                "Of 3 configurations lstm has the lowest mean, bits per byte 2.28 [2.15, 2.41]; 1 seed cannot rank them, \
+                 3 could.",
                 "bim: 2.34 [2.21, 2.47], +0.060 [+0.060, +0.060] against it by seed.",
-                "The data are generated: nothing here compares with a published number."
             ]
         );
         let loaded = fixture::sweep();

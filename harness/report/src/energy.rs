@@ -26,9 +26,14 @@ use statistics::estimate::{Estimate, paired_difference};
 /// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
 const SHOWN: usize = 1;
 
+/// Short name of the price that counts everything.
+pub(super) const IN_ALL: &str = "in all";
+
 /// One of the six columns.
 struct Price {
     label: &'static str,
+    /// Name where several stand in a row.
+    short: &'static str,
     /// Metrics whose sum it is.
     metrics: &'static [&'static str],
     /// Shares of the operations that the cost model prices.
@@ -39,13 +44,29 @@ pub(super) const FORWARD: &str = "energy_coverage_forward";
 const LEARNING: &str = "energy_coverage_learning";
 
 const PRICES: [Price; 6] = [
-    Price { label: "forward: weight products", metrics: &["energy_synaptic_pj"], coverage: &[FORWARD] },
-    Price { label: "forward: arithmetic", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
-    Price { label: "forward: with traffic", metrics: &["energy_forward_with_traffic_pj"], coverage: &[FORWARD] },
-    Price { label: "learning: arithmetic", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
-    Price { label: "learning: with traffic", metrics: &["energy_learning_with_traffic_pj"], coverage: &[LEARNING] },
+    Price {
+        label: "forward: weight products",
+        short: "products",
+        metrics: &["energy_synaptic_pj"],
+        coverage: &[FORWARD],
+    },
+    Price { label: "forward: arithmetic", short: "forward", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
+    Price {
+        label: "forward: with traffic",
+        short: "with traffic",
+        metrics: &["energy_forward_with_traffic_pj"],
+        coverage: &[FORWARD],
+    },
+    Price { label: "learning: arithmetic", short: "learning", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
+    Price {
+        label: "learning: with traffic",
+        short: "with traffic",
+        metrics: &["energy_learning_with_traffic_pj"],
+        coverage: &[LEARNING],
+    },
     Price {
         label: "training in all: with traffic",
+        short: IN_ALL,
         metrics: &["energy_forward_with_traffic_pj", "energy_learning_with_traffic_pj"],
         coverage: &[FORWARD, LEARNING],
     },
@@ -86,7 +107,7 @@ impl Price {
     }
 }
 
-/// By each price that both have, whole and from one list: its label, and what `group` takes of what `other` takes, geometric mean over
+/// By each price that both have, whole and from one list: its short name, and what `group` takes of what `other` takes, geometric mean over
 /// the seeds that both completed with its 95 % t interval.
 pub(super) fn ratios(group: &Group, other: &Group) -> Vec<(&'static str, Estimate)> {
     if !same_prices(group, other) {
@@ -99,7 +120,7 @@ pub(super) fn ratios(group: &Group, other: &Group) -> Vec<(&'static str, Estimat
         };
         let e = paired_difference(&logarithms(group), &logarithms(other))?;
         let interval = e.interval.map(|(low, high)| (low.exp(), high.exp()));
-        Some((price.label, Estimate { mean: e.mean.exp(), interval, n: e.n }))
+        Some((price.short, Estimate { mean: e.mean.exp(), interval, n: e.n }))
     };
     PRICES.iter().filter(whole).filter_map(ratio).collect()
 }

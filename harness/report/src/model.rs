@@ -101,6 +101,8 @@ pub struct Claim {
     pub statement: String,
     /// Where the paper makes it.
     pub place: String,
+    /// What the numbers of the evidence are.
+    pub basis: String,
     /// What all the evidence together says.
     pub verdict: Outcome,
     /// The verdict in words.

@@ -33,7 +33,7 @@ pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
     add("scale", distinct(parts.iter().map(|part| part.scale.to_owned())));
     add("seeds", seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "));
     for part in parts {
-        add(&data_name(part, parts), format!("{}{}", provenance::data(part), digest(part)));
+        add(&data_name(part, parts), format!("{}{}", provenance::data_in_short(part), digest(part)));
     }
     add("program", distinct(parts.iter().map(provenance::programs).filter(|text| !text.is_empty())));
     let machine = |part: &Part| Some(provenance::machine(part)).filter(|_| part.runs().any(Run::completed));
@@ -53,8 +53,8 @@ fn digest(part: &Part) -> String {
     let short = |text: &str| text.get(..DIGEST).unwrap_or(text).to_owned();
     match all.iter().collect::<Vec<_>>()[..] {
         [] => String::new(),
-        [only] => format!(" Digest {}….", short(only)),
-        [first, ..] => format!(" {} digests, the first {}….", all.len(), short(first)),
+        [only] => format!("; digest {}…", short(only)),
+        [first, ..] => format!("; {} digests, the first {}…", all.len(), short(first)),
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(of("program"), Some("0.1.0, commit 0123456789ab"));
         assert_eq!(of("processor"), Some("Some CPU"));
         assert_eq!(of("seeds"), Some("1, 2"));
-        assert!(of("data, cardio").is_some_and(|text| text.ends_with(" Digest feedfacecafe….")), "{facts:?}");
+        assert!(of("data, cardio").is_some_and(|text| text.ends_with("; digest feedfacecafe…")), "{facts:?}");
         assert_eq!(of("prices"), None, "nothing recorded");
         let questions = questions(&parts, &loaded);
         assert_eq!((questions.len(), questions[0].value.as_str()), (1, "Does it work?"));

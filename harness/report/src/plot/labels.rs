@@ -51,8 +51,8 @@ pub(super) fn beside(point: (f64, f64), size: (f64, f64), bounds: &Area, taken: 
             (x - distance - width, y),
             (x - width / 2.0, y - distance - height / 3.0),
             (x - width / 2.0, y + distance + height / 3.0),
-            (x + distance * 0.7, y - distance),
-            (x + distance * 0.7, y + distance),
+            (x + distance * 0.7, y - distance - height / 4.0),
+            (x + distance * 0.7, y + distance + height / 4.0),
             (x - distance * 0.7 - width, y - distance),
             (x - distance * 0.7 - width, y + distance),
         ];
@@ -60,7 +60,7 @@ pub(super) fn beside(point: (f64, f64), size: (f64, f64), bounds: &Area, taken: 
             let own = area(place.0, place.1, width, height);
             let outside =
                 (bounds[0] - own[0]).max(own[2] - bounds[2]).max(bounds[1] - own[1]).max(own[3] - bounds[3]).max(0.0);
-            let cost = taken.iter().map(|other| overlap(&own, other)).sum::<f64>() + 1e4 * outside + distance;
+            let cost = taken.iter().map(|other| overlap(&own, other)).sum::<f64>() + 1e4 * outside + 2.0 * distance;
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, place));
             }

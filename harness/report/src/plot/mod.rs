@@ -20,8 +20,8 @@ const MOST_BANDS: usize = 5;
 const MOST_MARKERS: usize = 16;
 /// Share of the data's range by which a level may make the axis longer; one further away is named at the edge.
 const LEVEL_ROOM: f64 = 0.15;
-/// Mean width of a character in parts of the size of the font.
-const CHARACTER: f64 = 0.56;
+/// Width of most bold letters in parts of the size of the font.
+const CHARACTER: f64 = 0.66;
 
 /// A drawing's size in units of SVG.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ struct Size {
 }
 
 const WIDE: Size = Size { name: "wide", width: 680.0, height: 350.0, font: 13.0, label: 28, ticks: (6.0, 6.0) };
-const NARROW: Size = Size { name: "narrow", width: 360.0, height: 300.0, font: 12.0, label: 16, ticks: (4.0, 5.0) };
+const NARROW: Size = Size { name: "narrow", width: 360.0, height: 262.0, font: 12.0, label: 16, ticks: (4.0, 5.0) };
 
 /// The plot as a whole SVG document.
 pub fn svg(plot: &Plot) -> String {
@@ -61,12 +61,13 @@ pub fn style() -> String {
     let (light, dark) = look::style();
     format!(
         ".plot{{color:#24292f;font-family:system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif;\
-         font-variant-numeric:tabular-nums}}.plot text{{fill:currentColor}}.plot .name{{fill:var(--c);font-weight:600}}\
+         font-variant-numeric:tabular-nums}}.plot text{{fill:currentColor}}.plot .name{{fill:var(--c);font-weight:600;\
+         paint-order:stroke;stroke:var(--ground,#fff);stroke-width:3px;stroke-linejoin:round}}\
          .plot .grid{{stroke:currentColor;opacity:.13}}.plot .axis{{stroke:currentColor;opacity:.55;fill:none}}\
          .plot .line{{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}}.plot .band{{fill:var(--c);opacity:.18}}\
          .plot .dot{{fill:var(--c)}}.plot .bar{{stroke:var(--c);stroke-width:1.2;opacity:.7;fill:none}}\
          .plot .lead{{stroke:var(--c);stroke-width:.8;opacity:.7;fill:none}}\
-         .plot .ghost{{fill:none;stroke:currentColor;stroke-width:1;opacity:.22}}\
+         .ghost{{fill:none;stroke:currentColor;stroke-width:1;opacity:.22}}\
          .plot .front{{fill:none;stroke:currentColor;stroke-width:1.4;stroke-dasharray:5 4;opacity:.75}}\
          .plot .level{{stroke:currentColor;stroke-width:1.5;stroke-dasharray:6 4;fill:none;opacity:.8}}{light}\
          @media screen and (prefers-color-scheme:dark){{.plot{{color:#e6e8eb}}{dark}}}"
@@ -154,8 +155,14 @@ fn draw(plot: &Plot, size: &Size, style: &str) -> String {
     out
 }
 
+/// Width of a bold text, about: letters differ by a factor of three.
 fn text_width(text: &str, size: &Size) -> f64 {
-    text.chars().count() as f64 * CHARACTER * size.font
+    let one = |c: char| match c {
+        'm' | 'w' | 'M' | 'W' | '…' => 0.98,
+        'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | ' ' | ',' | '.' | ':' | '(' | ')' => 0.4,
+        _ => CHARACTER,
+    };
+    text.chars().map(one).sum::<f64>() * size.font
 }
 
 /// How many series before this one look the same: each gets other dashes.
@@ -266,7 +273,7 @@ fn mark(out: &mut String, series: &Series, x: f64, y: f64, r: f64) {
 fn ends(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, size: &Size) {
     let end = |series: &Series| series.points.last().map_or((x.to, y.from), |p| (x.at(p.x), y.at(p.y)));
     let wanted: Vec<f64> = plot.series.iter().map(|series| end(series).1).collect();
-    let placed = spread(&wanted, size.font + 3.0, y.to + 0.3 * size.font, y.from + 2.0 * size.font);
+    let placed = spread(&wanted, size.font + 3.0, y.to + 0.3 * size.font, y.from);
     for ((series, label), height) in plot.series.iter().zip(labels).zip(placed) {
         let (px, py) = end(series);
         let _ = writeln!(
@@ -295,6 +302,13 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
     for (px, py) in plot.series.iter().filter_map(at) {
         taken.push([px - 6.0, py - 6.0, px + 6.0, py + 6.0]);
     }
+    // names stand beside the front and the bars too, not on them
+    for (corner, next) in inside.iter().zip(inside.iter().skip(1).map(|p| p.0).chain([x.to])) {
+        taken.push([corner.0, corner.1 - 1.0, next, corner.1 + 1.0]);
+    }
+    for (from, to) in inside.iter().zip(inside.iter().skip(1)) {
+        taken.push([to.0 - 1.0, from.1.min(to.1), to.0 + 1.0, from.1.max(to.1)]);
+    }
     let bounds = [x.from + 2.0, y.to, x.to, y.from - 2.0];
     for (series, label) in plot.series.iter().zip(labels) {
         let Some((px, py)) = at(series) else { continue };
@@ -308,9 +322,16 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
         if (near.0 - px).hypot(near.1 - py) > 13.0 {
             let _ = writeln!(out, "<path class=\"lead\" d=\"M{px:.1} {py:.1}L{:.1} {:.1}\"/>", near.0, near.1);
         }
-        mark(out, series, px, py, 5.0);
         let baseline = ly + 0.35 * size.font;
         let _ = writeln!(out, "<text class=\"name\" x=\"{lx:.1}\" y=\"{baseline:.1}\">{}</text></g>", escape(label));
+    }
+    // over the grounds of the names
+    for series in &plot.series {
+        if let Some((px, py)) = at(series) {
+            let _ = writeln!(out, "<g class=\"{}\">", series.look.class());
+            mark(out, series, px, py, 5.0);
+            out.push_str("</g>\n");
+        }
     }
 }
 

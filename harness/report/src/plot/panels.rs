@@ -17,7 +17,7 @@ fn axes(plot: &Plot) -> (Axis, Axis) {
     let font = PANEL.font;
     let bottom = PANEL.height - 1.8 * font;
     (
-        Axis::new(x, (3.4 * font, PANEL.width - 8.0), plot.log_x, PANEL.ticks.0),
+        Axis::new(x, (3.4 * font, PANEL.width - 14.0), plot.log_x, PANEL.ticks.0),
         Axis::new(y, (bottom, 1.9 * font), plot.log_y, PANEL.ticks.1),
     )
 }

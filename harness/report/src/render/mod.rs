@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use tera::{Context, Delimiters, Kwargs, State, Tera};
 
-use super::model::{Report, Table};
+use super::model::Report;
 use super::{ReportError, plot};
 use escape::{latex, markdown};
 
@@ -17,6 +17,8 @@ pub use text::terminal;
 
 /// Sections whose plot of quality against energy stands on the first screen of the page.
 const MOST_FRONTS: usize = 4;
+/// Characters of label and value that fit half the width of a card on a phone.
+const HALF_A_CARD: usize = 22;
 /// Tables of the page.
 const TABLE: &str = include_str!("../../../../reports/templates/table.html.tera");
 
@@ -120,10 +122,15 @@ fn with_drawings(report: &Report) -> Result<Context, ReportError> {
 fn card_labels(report: &Report) -> String {
     let mut out = String::from("@media screen and (max-width: 46rem) {\n");
     let tables = report.sections.iter().flat_map(|section| &section.tables).chain(&report.failures);
-    for Table { id, columns, .. } in tables.filter(|table| !table.map) {
-        for (i, column) in columns.iter().enumerate().skip(1) {
-            let label = escape::css(&column.label);
-            let _ = writeln!(out, "#{id}-table td:nth-child({})::before{{content:\"{label}\"}}", i + 1);
+    for table in tables.filter(|table| !table.map) {
+        for (i, column) in table.columns.iter().enumerate().skip(1) {
+            let place = format!("#{}-table td:nth-child({})", table.id, i + 1);
+            let _ = writeln!(out, "{place}::before{{content:\"{}\"}}", escape::css(&column.label));
+            // what is short shares its line with another
+            let longest = table.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.text.chars().count()).max();
+            if longest.unwrap_or(0) + column.label.chars().count() <= HALF_A_CARD {
+                let _ = writeln!(out, "{place}{{grid-column:span 1}}");
+            }
         }
     }
     out + "}"
