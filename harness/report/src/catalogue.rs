@@ -32,18 +32,40 @@ impl MetricInfo {
         }
     }
 
+    /// A value with the digits that the interval of an estimate supports: two of its half width, and at most one more than the metric
+    /// has by itself.
+    pub(super) fn supported(&self, value: f64, e: &Estimate) -> String {
+        let half = e.interval.map_or(0.0, |(low, high)| (high - low) / 2.0);
+        // seeds that agree to the last bit say nothing about digits, and large numbers keep their power of ten
+        if !half.is_finite() || half <= 1e-12 * e.mean.abs() || e.mean.abs() >= 1e6 || !value.is_finite() {
+            return self.value(value);
+        }
+        let most = match self.digits {
+            Digits::After(digits) => digits as i32 + 1,
+            Digits::Significant(digits) if e.mean != 0.0 => digits as i32 - e.mean.abs().log10().floor() as i32,
+            Digits::Significant(digits) => digits as i32,
+        };
+        let digits = (1 - half.log10().floor() as i32).min(most);
+        if digits >= 0 {
+            return format!("{value:.*}", digits.unsigned_abs() as usize);
+        }
+        let unit = 10f64.powi(-digits);
+        format!("{:.0}", (value / unit).round() * unit)
+    }
+
     /// A mean with its interval, or with "(1 seed)".
     pub(super) fn estimate(&self, e: &Estimate) -> String {
+        let text = |value: f64| self.supported(value, e);
         match e.interval {
-            Some((low, high)) => format!("{} [{}, {}]", self.value(e.mean), self.value(low), self.value(high)),
-            None => format!("{} (1 seed)", self.value(e.mean)),
+            Some((low, high)) => format!("{} [{}, {}]", text(e.mean), text(low), text(high)),
+            None => format!("{} (1 seed)", text(e.mean)),
         }
     }
 
     /// A difference: as [`Self::estimate`], with signs.
     pub(super) fn difference(&self, e: &Estimate) -> String {
         let signed = |value: f64| {
-            let text = self.value(value);
+            let text = self.supported(value, e);
             let zero = !text.contains(|c: char| ('1'..='9').contains(&c));
             if zero {
                 text.trim_start_matches('-').to_owned()
@@ -167,6 +189,20 @@ mod tests {
         assert_eq!(info.estimate(&Estimate { interval: None, n: 1, ..e }), "2.310 (1 seed)");
         let d = Estimate { mean: -0.02, interval: Some((-0.05, 0.000_01)), n: 3 };
         assert_eq!(info.difference(&d), "-0.020 [-0.050, 0.000]");
+    }
+
+    /// A wide interval hides what stands behind its second digit.
+    #[test]
+    fn digits_are_those_that_the_interval_supports() {
+        let text = |name: &str, mean: f64, half: f64| {
+            metric(name).estimate(&Estimate { mean, interval: Some((mean - half, mean + half)), n: 3 })
+        };
+        assert_eq!(text("bits_per_byte", 2.3404, 0.1268), "2.34 [2.21, 2.47]");
+        assert_eq!(text("bits_per_byte", 2.3404, 1.268), "2.3 [1.1, 3.6]");
+        assert_eq!(text("bits_per_byte", 2.637_71, 0.000_44), "2.6377 [2.6373, 2.6382]");
+        assert_eq!(text("bits_per_byte", 2.5, 0.0), "2.500 [2.500, 2.500]");
+        assert_eq!(text("perplexity_per_word", 8996.3, 699.2), "9000 [8300, 9700]");
+        assert_eq!(text("word_error_rate_percent", 97.312, 12.0), "97 [85, 109]");
     }
 
     #[test]

@@ -4,14 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue;
 use super::group::{Group, Part};
-use super::model::{Level, Loaded, Plot, Point, Series};
+use super::look::Look;
+use super::model::{Form, Level, Loaded, Plot, Point, Series};
 use super::provenance;
 use super::tables::metric_info;
+use statistics::Better;
 
 /// Split that is evaluated during training.
 const VALID: &str = "valid";
 /// A horizontal axis that spans more than this factor is logarithmic.
 const LOG_FACTOR: f64 = 50.0;
+/// A vertical axis that spans more than this factor is logarithmic.
+const LOG_HEIGHT: f64 = 3.0;
+/// Lines up to which one drawing holds them all.
+const MOST_LINES: usize = 8;
+/// Panels that are drawn.
+const MOST_PANELS: usize = 12;
 /// Values from which on a sweep is worth a line.
 const SWEEP_POINTS: usize = 3;
 
@@ -23,10 +31,12 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
     for group in &part.groups {
         let points = curve(group, loaded, metric, &split);
         if !points.is_empty() {
-            series.push(Series { label: part.label(group), points });
+            series.push(Series { label: part.label(group), look: part.look(group), points });
         }
     }
     let info = metric_info(part, metric);
+    let form = if series.len() > MOST_LINES { Form::Panels } else { Form::Lines };
+    let left_out = keep_best(&mut series, info.better);
     let unit = provenance::unit(part);
     let place = provenance::place(part, &split);
     let level = (metric == "bits_per_byte").then(|| part.floor()).flatten();
@@ -34,6 +44,9 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
     let mut caption = band_caption(part);
     if let Some(extent) = extent(part, loaded, metric, &split) {
         caption = format!("{caption} Each point is over {extent}.");
+    }
+    if left_out > 0 {
+        caption = format!("{caption} The {MOST_PANELS} that end best are drawn, {left_out} are not.");
     }
     if without > 0 {
         let cells = if without == 1 { "1 completed cell has" } else { &format!("{without} completed cells have") };
@@ -46,7 +59,10 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
         x_label: format!("{unit} seen"),
         y_label: info.label,
         log_x: wide(&series),
+        log_y: info.better == Some(Better::Lower) && high(&series),
+        form,
         series,
+        frontier: Vec::new(),
         level: level.map(|y| Level { label: "entropy floor".into(), y }),
     })
 }
@@ -68,7 +84,11 @@ pub(super) fn sweeps(part: &Part, id: &str) -> Vec<Plot> {
             points.extend(point(x, group.by_seed(metric, Some(part.split)).into_values()));
         }
         if let Some(path) = path.filter(|_| points.len() >= SWEEP_POINTS) {
-            by_path.entry(path).or_default().push(Series { label: model.to_owned(), points });
+            by_path.entry(path).or_default().push(Series {
+                label: model.to_owned(),
+                look: part.groups.iter().find(|group| group.model == model).map_or(Look::of(""), |g| Look::of(g.kind)),
+                points,
+            });
         }
     }
     let plot = |(path, series): (&str, Vec<Series>)| {
@@ -80,7 +100,10 @@ pub(super) fn sweeps(part: &Part, id: &str) -> Vec<Plot> {
             x_label: label.to_owned(),
             y_label: info.label.clone(),
             log_x: wide(&series),
+            log_y: info.better == Some(Better::Lower) && high(&series),
+            form: Form::Lines,
             series,
+            frontier: Vec::new(),
             level: None,
         }
     };
@@ -146,10 +169,35 @@ pub(super) fn wide(series: &[Series]) -> bool {
     low > 0.0 && high / low > LOG_FACTOR
 }
 
+/// Whether the values span so much that a linear axis would squeeze most of them.
+fn high(series: &[Series]) -> bool {
+    let all = || series.iter().flat_map(|s| &s.points);
+    let low = all().map(|p| p.low).fold(f64::INFINITY, f64::min);
+    low > 0.0 && all().map(|p| p.high).fold(0.0, f64::max) / low > LOG_HEIGHT
+}
+
+/// Leaves as many lines as there are panels, those whose last value is best, in their order; how many were left out.
+fn keep_best(series: &mut Vec<Series>, better: Option<Better>) -> usize {
+    let count = series.len();
+    if count <= MOST_PANELS {
+        return 0;
+    }
+    let loss = |series: &Series| {
+        let last = series.points.last().map_or(f64::INFINITY, |p| p.y);
+        if better == Some(Better::Higher) { -last } else { last }
+    };
+    let mut losses: Vec<f64> = series.iter().map(loss).collect();
+    losses.sort_by(f64::total_cmp);
+    let worst = losses.get(MOST_PANELS - 1).copied().unwrap_or(f64::INFINITY);
+    series.retain(|series| loss(series) <= worst);
+    series.truncate(MOST_PANELS);
+    count - series.len()
+}
+
 fn band_caption(part: &Part) -> String {
     let most = part.groups.iter().map(|group| group.completed().count()).max().unwrap_or(0);
     if most > 1 {
-        "Lines are means over completed seeds; bands span the smallest and the largest seed.".into()
+        "Lines are means over completed seeds; bands or bars span the smallest and the largest seed.".into()
     } else {
         "1 seed per line, no interval.".into()
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use super::catalogue::MetricInfo;
 use statistics::adjust::adjust;
+use statistics::estimate::Estimate;
 use statistics::paired::by_seed;
 
 use super::catalogue;
-use super::group::{Found, Group, Part, compare_values};
+use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
 use super::provenance;
-use super::tables::{label_columns, mark_best, metric_cell, metric_info, outcome_text};
+use super::tables::{TIMED_OUT, label_columns, mark_best, metric_cell, metric_info, outcome_text};
 
 /// Kind of the model that others are compared with, where the grid names none.
 const REFERENCE: &str = "bim";
@@ -69,8 +70,11 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
         seeds(group).intersection(&seeds(reference)).count()
     };
     for (name, info) in &metrics {
-        let cell = |group: &&Group| Cell::measured(against(group, name).map(|d| info.difference(&d.difference)));
-        table.push_column(Column::number(&info.label), others.iter().map(cell).collect());
+        let cell = |group: &&Group| {
+            let found = against(group, name).map(|paired| paired.difference);
+            found.map_or_else(|| Cell::measured(None), |d| Cell::valued(info.difference(&d), d.mean))
+        };
+        table.push_column(Column::metric(&info.label, name), others.iter().map(cell).collect());
         let tested: Vec<Option<f64>> = adjusted.by_ref().take(others.len()).collect();
         if tested.iter().all(Option::is_none) {
             continue;
@@ -84,53 +88,6 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
     }
     let shared = others.iter().map(|group| Cell::new(shared(group).to_string()));
     table.push_column(Column::number("seeds in common"), shared.collect());
-    Some(table)
-}
-
-/// The first main metric of every model that was swept over exactly two settings in all combinations, as grids.
-pub(super) fn grids(part: &Part, id: &str) -> Vec<Table> {
-    let models: BTreeSet<&str> = part.groups.iter().map(|group| group.model).collect();
-    models.into_iter().filter_map(|model| grid(part, id, model)).collect()
-}
-
-fn grid(part: &Part, id: &str, model: &str) -> Option<Table> {
-    let groups: Vec<&Group> = part.groups.iter().filter(|group| group.model == model).collect();
-    let [(down, _), (across, _)] = groups.first()?.point.as_slice() else { return None };
-    let name = *part.main_metrics().first()?;
-    let info = metric_info(part, name);
-    let values = |axis: usize| -> Option<Vec<&str>> {
-        let values = groups.iter().map(|group| group.point.get(axis).and_then(|setting| setting.1));
-        let mut values: Vec<&str> = values.collect::<Option<BTreeSet<&str>>>()?.into_iter().collect();
-        values.sort_by(|a, b| compare_values(a, b));
-        Some(values)
-    };
-    let (rows, columns) = (values(0)?, values(1)?);
-    let at = |row: &str, column: &str| {
-        groups.iter().position(|g| g.point.iter().map(|setting| setting.1).eq([Some(row), Some(column)]))
-    };
-    if groups.len() != rows.len() * columns.len() || rows.len() < 2 || columns.len() < 2 {
-        return None;
-    }
-    let found: Vec<Found> = groups.iter().map(|group| group.metric(name, Some(part.split))).collect();
-    let mut cells: Vec<Cell> = groups.iter().zip(&found).map(|(group, f)| metric_cell(group, f, &info)).collect();
-    let seeds: Vec<_> = groups.iter().map(|group| group.by_seed(name, Some(part.split))).collect();
-    let marks_best = mark_best(&mut cells, &seeds, info.better);
-    let label = |path: &str| part.varying.iter().find(|v| v.path == path).map_or(path.to_owned(), |v| v.label.clone());
-    let (down, across) = (label(down), label(across));
-    let title = format!("{}: {} by {down} and {across}", model, info.label);
-    let caption = format!("Rows: {down}. Columns: {across}. Values as in the table of results.");
-    let mut table = Table::empty(format!("{id}-grid-{}", catalogue::slug(model)), title, caption);
-    (table.marks_best, table.place) = (marks_best, Place::Everywhere);
-    table.push_column(Column::number(&down), rows.iter().map(|row| Cell::new(*row)).collect());
-    for column in &columns {
-        let column_cells: Option<Vec<Cell>> =
-            rows.iter().map(|row| at(row, column).and_then(|i| cells.get(i)).cloned()).collect();
-        // a column without a value must stay: the grid is complete, and its cells say why there is none
-        table.columns.push(Column::number(format!("{across} {column}")));
-        for (row, cell) in table.rows.iter_mut().zip(column_cells?) {
-            row.push(cell);
-        }
-    }
     Some(table)
 }
 
@@ -172,7 +129,7 @@ fn class_table(part: &Part, id: &str, classes: &[&str], prefix: &str, title: &st
             });
             cells.push(Cell::measured(prevalence.map(|value| info.value(value))));
         }
-        table.push_column(Column::number(*class), cells);
+        table.push_column(Column::metric(*class, &name), cells);
     }
     table
 }
@@ -188,27 +145,30 @@ pub(super) fn runs(part: &Part, id: &str) -> Table {
     table.place = Place::Detail;
     table.push_column(Column::text("model"), runs.iter().map(|r| Cell::new(part.label(r.0))).collect());
     table.push_column(Column::number("seed"), runs.iter().map(|r| Cell::new(r.1.head.seed.to_string())).collect());
+    table.labels = 2;
     let mut names = part.main_metrics();
     names.push("loss");
     for name in names {
         let info = metric_info(part, name);
         let cells = runs.iter().map(|(_, run)| {
             let Some(row) = run.row(name, Some(part.split)) else { return Cell::absent(NOT_MEASURED) };
-            match (row.value, row.low, row.high) {
-                (None, _, _) => Cell::absent("undefined"),
-                (Some(value), Some(low), Some(high)) => {
-                    Cell::new(format!("{} [{}, {}]", info.value(value), info.value(low), info.value(high)))
-                }
-                (Some(value), _, _) => Cell::new(info.value(value)),
-            }
+            let Some(value) = row.value else { return Cell::absent("undefined") };
+            let e = Estimate { mean: value, interval: row.low.zip(row.high), n: 1 };
+            let text = if e.interval.is_some() { info.estimate(&e) } else { info.value(value) };
+            let mark = if run.timed_out() { format!(" ({TIMED_OUT})") } else { String::new() };
+            Cell::valued(text + &mark, value)
         });
-        table.push_column(Column::number(&info.label), cells.collect());
+        table.push_column(Column::metric(&info.label, name), cells.collect());
     }
     let mut add = |column: Column, text: &dyn Fn(&rows::results::ResultRow) -> String| {
         table.push_column(column, runs.iter().map(|(_, run)| Cell::new(text(run.head))).collect());
     };
     add(Column::number("updates"), &|row| catalogue::count(row.updates));
-    add(Column::number("training time"), &|row| catalogue::duration(row.train_s));
+    let times = runs.iter().map(|(_, run)| Cell::valued(catalogue::duration(run.head.train_s), run.head.train_s));
+    table.push_column(Column::number("training time"), times.collect());
+    let mut add = |column: Column, text: &dyn Fn(&rows::results::ResultRow) -> String| {
+        table.push_column(column, runs.iter().map(|(_, run)| Cell::new(text(run.head))).collect());
+    };
     add(Column::number("waiting for data"), &|row| {
         let share = row.data_wait_s.filter(|_| row.train_s > 0.0).map(|wait| 100.0 * wait / row.train_s);
         share.map_or_else(|| "not recorded".into(), |share| format!("{share:.1} %"))

@@ -1,5 +1,4 @@
-//! Operations and energy of a section: what a cost model makes of the counts, the counts as other tools would give them, and
-//! quality against energy.
+//! Energy of a section: what a cost model makes of the counts, and quality against energy.
 //!
 //! An energy is never shown alone: it has six columns, which stand side by side wherever one of them is quoted.
 //!
@@ -12,40 +11,62 @@
 //! | learning: with traffic | the same with weights, gradients, moments, kept activations and traces read and written |
 //! | training in all: with traffic | forward and learning, both with traffic: what a step of training costs |
 
+use std::collections::BTreeMap;
+
 use super::catalogue;
 use super::curves::{point, wide};
 use super::group::{Group, Part};
-use super::model::{Cell, Column, Place, Plot, Series, Table};
+use super::model::{Cell, Column, Form, Place, Plot, Series, Table};
 use super::provenance;
 use super::tables::{label_columns, metric_info};
 use metrics::TRAIN_SPLIT as SPLIT;
 use statistics::Better;
+use statistics::estimate::{Estimate, paired_difference};
 
 /// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
 const SHOWN: usize = 1;
-/// Crossings of models that are listed.
-const MOST_CROSSINGS: usize = 12;
+
+/// Short name of the price that counts everything.
+pub(super) const IN_ALL: &str = "in all";
 
 /// One of the six columns.
 struct Price {
     label: &'static str,
+    /// Name where several stand in a row.
+    short: &'static str,
     /// Metrics whose sum it is.
     metrics: &'static [&'static str],
     /// Shares of the operations that the cost model prices.
     coverage: &'static [&'static str],
 }
 
-const FORWARD: &str = "energy_coverage_forward";
+pub(super) const FORWARD: &str = "energy_coverage_forward";
 const LEARNING: &str = "energy_coverage_learning";
 
 const PRICES: [Price; 6] = [
-    Price { label: "forward: weight products", metrics: &["energy_synaptic_pj"], coverage: &[FORWARD] },
-    Price { label: "forward: arithmetic", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
-    Price { label: "forward: with traffic", metrics: &["energy_forward_with_traffic_pj"], coverage: &[FORWARD] },
-    Price { label: "learning: arithmetic", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
-    Price { label: "learning: with traffic", metrics: &["energy_learning_with_traffic_pj"], coverage: &[LEARNING] },
+    Price {
+        label: "forward: weight products",
+        short: "products",
+        metrics: &["energy_synaptic_pj"],
+        coverage: &[FORWARD],
+    },
+    Price { label: "forward: arithmetic", short: "forward", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
+    Price {
+        label: "forward: with traffic",
+        short: "with traffic",
+        metrics: &["energy_forward_with_traffic_pj"],
+        coverage: &[FORWARD],
+    },
+    Price { label: "learning: arithmetic", short: "learning", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
+    Price {
+        label: "learning: with traffic",
+        short: "with traffic",
+        metrics: &["energy_learning_with_traffic_pj"],
+        coverage: &[LEARNING],
+    },
     Price {
         label: "training in all: with traffic",
+        short: IN_ALL,
         metrics: &["energy_forward_with_traffic_pj", "energy_learning_with_traffic_pj"],
         coverage: &[FORWARD, LEARNING],
     },
@@ -61,17 +82,47 @@ impl Price {
         self.coverage.iter().any(|coverage| is_bound(group, coverage))
     }
 
+    /// Picojoules per step of each seed.
+    fn by_seed(&self, group: &Group) -> BTreeMap<u64, f64> {
+        let mut parts = self.metrics.iter().map(|name| group.by_seed(name, Some(SPLIT)));
+        let Some(mut sum) = parts.next() else { return BTreeMap::new() };
+        for part in parts {
+            sum.retain(|seed, _| part.contains_key(seed));
+            sum.iter_mut().for_each(|(seed, pj)| *pj += part.get(seed).copied().unwrap_or_default());
+        }
+        sum
+    }
+
     /// With its ratio to that of `reference`, unless one of them is only a lower bound.
     fn cell(&self, group: &Group, reference: Option<&Group>) -> Cell {
         let Some(pj) = self.of(group) else { return Cell::measured(None) };
         let text = catalogue::energy(pj);
         if self.is_bound(group) {
-            return Cell::new(format!("≥ {text}"));
+            return Cell::valued(format!("≥ {text}"), pj);
         }
         let base = reference.filter(|r| !self.is_bound(r) && same_prices(r, group)).and_then(|r| self.of(r));
         let ratio = base.filter(|base| *base > 0.0).map(|base| pj / base);
-        Cell::new(ratio.map_or_else(|| text.clone(), |r| format!("{text} ({}×)", catalogue::significant(r, 3))))
+        let text = ratio.map_or_else(|| text.clone(), |r| format!("{text} ({}×)", catalogue::significant(r, 3)));
+        Cell::valued(text, pj)
     }
+}
+
+/// By each price that both have, whole and from one list: its short name, and what `group` takes of what `other` takes, geometric mean over
+/// the seeds that both completed with its 95 % t interval.
+pub(super) fn ratios(group: &Group, other: &Group) -> Vec<(&'static str, Estimate)> {
+    if !same_prices(group, other) {
+        return Vec::new();
+    }
+    let whole = |price: &&Price| !price.is_bound(group) && !price.is_bound(other);
+    let ratio = |price: &Price| {
+        let logarithms = |group: &Group| -> BTreeMap<u64, f64> {
+            price.by_seed(group).into_iter().filter(|(_, pj)| *pj > 0.0).map(|(seed, pj)| (seed, pj.ln())).collect()
+        };
+        let e = paired_difference(&logarithms(group), &logarithms(other))?;
+        let interval = e.interval.map(|(low, high)| (low.exp(), high.exp()));
+        Some((price.short, Estimate { mean: e.mean.exp(), interval, n: e.n }))
+    };
+    PRICES.iter().filter(whole).filter_map(ratio).collect()
 }
 
 /// Whether two configurations were priced by one list.
@@ -80,12 +131,12 @@ fn same_prices(a: &Group, b: &Group) -> bool {
     list(a) == list(b)
 }
 
-fn mean(group: &Group, name: &str) -> Option<f64> {
+pub(super) fn mean(group: &Group, name: &str) -> Option<f64> {
     group.metric(name, Some(SPLIT)).estimate().map(|e| e.mean)
 }
 
 /// Whether a figure is a lower bound: operations that the counter did not understand, or that have no price.
-fn is_bound(group: &Group, coverage: &str) -> bool {
+pub(super) fn is_bound(group: &Group, coverage: &str) -> bool {
     ["op_coverage", coverage].into_iter().any(|name| mean(group, name).is_some_and(|share| share < 1.0))
 }
 
@@ -141,72 +192,6 @@ pub(super) fn energies(part: &Part, id: &str) -> Option<Table> {
     Some(table)
 }
 
-/// Forward weight products in four conventions, and where the order of models turns over.
-pub(super) fn conventions(part: &Part, id: &str) -> Option<Table> {
-    part.groups.iter().find(|group| mean(group, "neurobench_macs").is_some())?;
-    let unit = provenance::unit(part);
-    let caption = format!(
-        "Multiply–accumulates (MAC) and accumulates (AC) of the forward weight products per {}, mean over the last fifth of \
-         training. Ours: neither weight nor input zero; AC where the input is a spike by type, a burst of n as n. NeuroBench: \
-         AC where a whole input tensor is -1, 0 or 1. SpikingJelly: AC where it is 0 or 1; zero weights count. syops-counter: \
-         as SpikingJelly, with biases. Attention, scans and element-wise work are in none of them.",
-        unit.strip_suffix('s').unwrap_or(unit)
-    );
-    let mut table = Table::empty(format!("{id}-conventions"), "Operations in four conventions", caption);
-    table.place = Place::Detail;
-    label_columns(&mut table, part, None);
-    for (label, names) in CONVENTIONS {
-        for (kind, name) in ["MAC", "AC"].into_iter().zip(names) {
-            let cell = |group: &Group| {
-                let count = |n: f64| catalogue::count(n.round() as u64);
-                let bound = if is_bound(group, "op_coverage") { "≥ " } else { "" };
-                Cell::measured(mean(group, name).map(|n| format!("{bound}{}", count(n))))
-            };
-            table.push_column(Column::number(format!("{label} {kind}")), part.groups.iter().map(cell).collect());
-        }
-    }
-    for (label, names) in CONVENTIONS {
-        table.notes.extend(crossings(part, label, names));
-    }
-    Some(table)
-}
-
-const CONVENTIONS: [(&str, [&str; 2]); 4] = [
-    ("ours", ["weight_macs_forward", "acs_forward"]),
-    ("NeuroBench", ["neurobench_macs", "neurobench_acs"]),
-    ("SpikingJelly", ["spikingjelly_macs", "spikingjelly_acs"]),
-    ("syops", ["syops_macs", "syops_acs"]),
-];
-
-/// Price of a multiply–accumulate in accumulates at which two models cost the same; `None` where one always costs less.
-fn crossing(a: [f64; 2], b: [f64; 2]) -> Option<f64> {
-    let ratio = (b[1] - a[1]) / (a[0] - b[0]);
-    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
-}
-
-fn crossings(part: &Part, convention: &str, [macs, acs]: [&str; 2]) -> Option<String> {
-    let counted: Vec<(String, [f64; 2])> =
-        part.groups.iter().filter_map(|g| Some((part.label(g), [mean(g, macs)?, mean(g, acs)?]))).collect();
-    let mut found = Vec::new();
-    for (i, (first, a)) in counted.iter().enumerate() {
-        for (second, b) in counted.iter().skip(i + 1) {
-            if let Some(ratio) = crossing(*a, *b) {
-                // above it, whoever has more multiply–accumulates costs more
-                let (less, more) = if a[0] < b[0] { (first, second) } else { (second, first) };
-                found.push((ratio, format!("{less} below {more} from {}", catalogue::significant(ratio, 3))));
-            }
-        }
-    }
-    found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let all = found.len();
-    let mut texts: Vec<String> = found.into_iter().take(MOST_CROSSINGS).map(|(_, text)| text).collect();
-    if all > texts.len() {
-        texts.push(format!("and {} more", all - texts.len()));
-    }
-    let what = "price of a MAC in ACs at which the order of two models turns over";
-    (!texts.is_empty()).then(|| format!("By {convention} counts, {what}: {}.", texts.join("; ")))
-}
-
 /// The first main metric against the energy of the forward pass, a point per configuration.
 pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
     let metric = *part.main_metrics().first()?;
@@ -221,7 +206,7 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
             let pj = price.of(group).filter(|pj| *pj > 0.0)?;
             let values = group.by_seed(metric, Some(part.split));
             let points: Vec<_> = point(pj / 1e3, values.into_values()).into_iter().collect();
-            (!points.is_empty()).then(|| Series { label: part.label(group), points })
+            (!points.is_empty()).then(|| Series { label: part.label(group), look: part.look(group), points })
         };
         part.groups.iter().filter_map(one).collect()
     };
@@ -232,7 +217,7 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
     let unit = provenance::unit(part);
     let one = unit.strip_suffix('s').unwrap_or(unit);
     let mut caption = format!(
-        "Mean over seeds. Energy of the forward pass, arithmetic alone, by cost model {}; the table has the other prices. No \
+        "Mean over seeds, bars span them; the dashed line is the front. Energy of the forward pass, arithmetic alone, by cost model {}; the table has the other prices. No \
          model is both better and cheaper than: {}.",
         cost_models(part),
         fronts(&PRICES.iter().map(|price| (price.label, by(price))).collect::<Vec<_>>(), better)
@@ -247,9 +232,21 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
         x_label: format!("nJ per {one}, forward"),
         y_label: info.label,
         log_x: wide(&series),
+        log_y: false,
+        form: Form::Points,
+        frontier: stairs(&series, better),
         series,
         level: None,
     })
+}
+
+/// The corners of the front, by ascending energy.
+fn stairs(series: &[Series], better: Better) -> Vec<[f64; 2]> {
+    let mut corners: Vec<[f64; 2]> =
+        front(series, better).into_iter().filter_map(|s| s.points.first()).map(|p| [p.x, p.y]).collect();
+    corners.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    corners.dedup();
+    corners
 }
 
 /// Who is on the front by each price; prices by which it is the same models are named together.
@@ -277,14 +274,15 @@ fn front(series: &[Series], better: Better) -> Vec<&Series> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::group::parts;
+    use super::super::look::Look;
     use super::super::model::Point;
     use super::super::{ResultRow, fixture};
     use super::*;
 
     /// One cell with these metrics of training and a main metric.
-    fn rows(model: &str, bits: f64, metrics: &[(&str, f64)]) -> Vec<ResultRow> {
+    pub(crate) fn rows(model: &str, bits: f64, metrics: &[(&str, f64)]) -> Vec<ResultRow> {
         let cell = fixture::config(fixture::cell(model, 1), &[("energy", "prices-1999"), ("task.vocabulary", "byte")]);
         let row = |split: &str, name: &str, value: f64| ResultRow {
             split: Some(split.into()),
@@ -297,7 +295,7 @@ mod tests {
         all
     }
 
-    fn counted(model: &str, bits: f64, energy: f64, counts: [f64; 2], coverage: f64) -> Vec<ResultRow> {
+    pub(crate) fn counted(model: &str, bits: f64, energy: f64, counts: [f64; 2], coverage: f64) -> Vec<ResultRow> {
         let [macs, acs] = counts;
         rows(
             model,
@@ -378,21 +376,12 @@ mod tests {
     }
 
     #[test]
-    fn the_order_turns_over_where_the_prices_say() {
-        assert_eq!(crossing([100.0, 900.0], [400.0, 0.0]), Some(3.0)); // 100·3 + 900 = 400·3
-        assert_eq!(crossing([100.0, 0.0], [400.0, 900.0]), None);
-        assert_eq!(crossing([100.0, 0.0], [100.0, 900.0]), None);
-        let all = [counted("bim", 2.0, 1.0, [100.0, 900.0], 1.0), counted("lstm", 2.2, 2.0, [400.0, 0.0], 1.0)];
-        let rows = all.concat();
-        let parts = parts(&rows);
-        let table = conventions(&parts[0], "x").unwrap();
-        assert!(table.notes[0].ends_with("turns over: bim below lstm from 3.00."), "{:?}", table.notes);
-    }
-
-    #[test]
     fn the_front_is_what_nothing_beats() {
-        let at =
-            |label: &str, x: f64, y: f64| Series { label: label.into(), points: vec![Point { x, y, low: y, high: y }] };
+        let at = |label: &str, x: f64, y: f64| Series {
+            label: label.into(),
+            look: Look::of("bim"),
+            points: vec![Point { x, y, low: y, high: y }],
+        };
         let all = [at("cheap", 1.0, 3.0), at("beaten", 2.0, 3.5), at("good", 3.0, 1.0), at("equal", 1.0, 3.0)];
         let labels = |better| front(&all, better).into_iter().map(|s| s.label.clone()).collect::<Vec<_>>();
         assert_eq!(labels(Better::Lower), ["cheap", "good", "equal"]);
@@ -404,5 +393,10 @@ mod tests {
         let parts = parts(&rows);
         let plot = pareto(&parts[0], "x").unwrap();
         assert!(plot.caption.contains("than: bim (by forward: arithmetic)."), "{}", plot.caption);
+        assert_eq!(plot.frontier, [[1e-3, 2.0]]);
+        assert_eq!(
+            stairs(&[at("good", 3.0, 1.0), at("cheap", 1.0, 3.0), at("beaten", 2.0, 3.5)], Better::Lower),
+            [[1.0, 3.0], [3.0, 1.0]]
+        );
     }
 }

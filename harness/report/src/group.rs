@@ -6,8 +6,14 @@ use metrics::catalogue::{self, TaskInfo};
 use rows::results::ResultRow;
 use statistics::estimate::{Estimate, estimate};
 
+use super::look::Look;
+
+/// Values of a number from which on their order is drawn.
+const ORDERED_VALUES: usize = 3;
 /// Outcome of a cell whose numbers count.
 const COMPLETED: &str = "completed";
+/// Outcome of a cell that ran out of time.
+const TIMED_OUT: &str = "timed_out";
 /// The split that results are about, where there is one.
 const TEST: &str = "test";
 
@@ -59,7 +65,9 @@ pub(super) enum Found {
     Value(Estimate),
     /// It was computed and has no value, such as an AUC without positives.
     Undefined,
-    /// No completed run has it.
+    /// No run completed; these are the scores of cells that ran out of time.
+    Unfinished(Vec<f64>),
+    /// No run has it.
     Missing,
 }
 
@@ -239,6 +247,43 @@ impl Part<'_> {
         candidates.next().filter(|_| candidates.next().is_none())
     }
 
+    /// The first configuration of a kind that has spikes, or the first of that kind if none has: the one that the grid puts first
+    /// stands for its kind, so that no result chooses it.
+    pub(super) fn first_of(&self, kind: &str) -> Option<&Group<'_>> {
+        let of_kind = || self.groups.iter().filter(|group| group.kind == kind && group.completed().next().is_some());
+        let spikes = |group: &&Group| group.metric("spike_sparsity", None).estimate().is_some();
+        of_kind().find(spikes).or_else(|| of_kind().next())
+    }
+
+    /// Kinds of models but one, in the order of the plan.
+    pub(super) fn kinds_but(&self, kind: &str) -> Vec<&str> {
+        let mut kinds: Vec<&str> = Vec::new();
+        for group in &self.groups {
+            if group.kind != kind && !kinds.contains(&group.kind) {
+                kinds.push(group.kind);
+            }
+        }
+        kinds
+    }
+
+    /// How a configuration is drawn: in its kind's colour, or where configurations are the values of one number, by its place among
+    /// these.
+    pub(super) fn look(&self, group: &Group) -> Look {
+        let value = |group: &Group| match group.point.as_slice() {
+            [(path, Some(value))] => value.parse::<f64>().ok().map(|v| ((*path).to_owned(), v)),
+            _ => None,
+        };
+        let Some((path, own)) = value(group) else { return Look::of(group.kind) };
+        let mut all: Vec<f64> = self.groups.iter().filter_map(value).filter(|v| v.0 == path).map(|v| v.1).collect();
+        all.sort_by(f64::total_cmp);
+        all.dedup();
+        let swept = self.groups.iter().filter(|other| other.model == group.model).count();
+        if swept < ORDERED_VALUES {
+            return Look::of(group.kind);
+        }
+        Look::ordered(group.kind, all.iter().position(|v| *v == own).unwrap_or(0), all.len())
+    }
+
     /// The label of a configuration: the model, and its settings where it was swept.
     pub(super) fn label(&self, group: &Group) -> String {
         let settings = group.point.iter().map(|(path, value)| {
@@ -262,9 +307,16 @@ impl Group<'_> {
         let values: Vec<f64> = rows.iter().filter_map(|row| row.value).collect();
         match estimate(&values) {
             Some(e) => Found::Value(e),
-            None if rows.is_empty() => Found::Missing,
+            None if rows.is_empty() => self.unfinished(name, split),
             None => Found::Undefined,
         }
+    }
+
+    /// A metric of the runs that ran out of time and were scored as they were, where none completed.
+    fn unfinished(&self, name: &str, split: Option<&str>) -> Found {
+        let timed_out = self.runs.iter().filter(|run| run.timed_out());
+        let scores: Vec<f64> = timed_out.filter_map(|run| run.row(name, split)?.value).collect();
+        if scores.is_empty() || self.completed().next().is_some() { Found::Missing } else { Found::Unfinished(scores) }
     }
 
     /// A metric of each completed run by seed.
@@ -283,6 +335,11 @@ impl<'a> Run<'a> {
     /// Whether its numbers count.
     pub(super) fn completed(&self) -> bool {
         self.head.outcome == COMPLETED
+    }
+
+    /// Whether it ran out of time: it was scored as it was, but its numbers count in no mean.
+    pub(super) fn timed_out(&self) -> bool {
+        self.head.outcome == TIMED_OUT
     }
 
     /// The row of a metric, of any split if none is named.

@@ -1,19 +1,26 @@
 //! The report: load the stored results, compute plain data, render it. Nothing is measured here.
 
+mod argument;
 mod catalogue;
+mod claims;
+mod conventions;
 mod curves;
 mod detail;
 mod energy;
 #[cfg(test)]
 mod fixture;
 mod group;
+mod heat;
 mod load;
+mod look;
 mod memory;
 mod model;
+mod overview;
 mod paper;
 mod plot;
 mod provenance;
 mod render;
+mod select;
 mod spikes;
 mod tables;
 mod time_differences;
@@ -26,7 +33,8 @@ use rows::results::ResultRow;
 pub use self::load::{Stored, load};
 pub use self::model::{Loaded, Report};
 pub use self::paper::Paper;
-pub use self::render::{Format, render, terminal};
+pub use self::render::{Format, render, render_own, terminal};
+pub use self::select::{Choice, choose};
 
 use self::group::{Found, Part};
 use self::model::{Section, Summary};
@@ -51,6 +59,27 @@ pub enum ReportError {
         /// The engine's answer.
         source: Box<tera::Error>,
     },
+    /// A template of the user's own is wrong.
+    #[error("template {name}: {causes}\n  next: reports/templates/README.md describes what a template is given")]
+    OwnTemplate {
+        /// The template.
+        name: String,
+        /// The engine's answer, with what it comes from.
+        causes: String,
+    },
+    /// A chosen column or metric is in no table.
+    #[error("no table has a {what} `{name}`\n  expected: one of {}", .known.join(", "))]
+    Unknown {
+        /// `column` or `metric`.
+        what: &'static str,
+        /// As it was asked for.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// The report could not be written as JSON: a mistake of the build.
+    #[error("report.json: {0}")]
+    Json(serde_json::Error),
 }
 
 /// Computes the report of stored results: the same results give an equal report.
@@ -66,9 +95,15 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
     let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed()).count();
     let waiting = parts.iter().flat_map(Part::runs).filter(|run| run.head.outcome == tables::SKIPPED).count();
     let waiting = if waiting == 0 { String::new() } else { format!(", {waiting} not begun") };
+    let sections: Vec<Section> = parts.iter().map(|part| section(part, &parts, loaded, paper)).collect();
     Report {
+        schema: model::REPORT_SCHEMA,
         outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
-        sections: parts.iter().map(|part| section(part, &parts, loaded, paper)).collect(),
+        questions: overview::questions(&parts, loaded),
+        claims: claims::claims(&parts, &sections, paper),
+        run: overview::facts(&parts),
+        commands: overview::commands(&parts),
+        sections,
         failures: tables::failures(&parts),
         summaries: parts.iter().flat_map(summaries).collect(),
         title,
@@ -89,7 +124,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
         heading = format!("{heading}, scale {}", part.scale);
     }
     let mut all = vec![tables::results(part, paper, &id)];
-    all.extend(detail::grids(part, &id));
+    all.extend(heat::maps(part, &id));
     all.extend(detail::classes(part, &id));
     all.extend(detail::differences(part, &id));
     all.extend(time_differences::table(part, loaded, &id));
@@ -98,15 +133,24 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(tables::costs(part, &id));
     all.extend(energy::energies(part, &id));
     all.extend(spikes::table(part, &paper.spikes, &id));
-    all.extend(energy::conventions(part, &id));
+    all.extend(conventions::table(part, &id));
     all.extend(paper.table(part.family, format!("{id}-published")));
     all.push(detail::runs(part, &id));
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
     plots.extend(curves::sweeps(part, &id));
-    plots.extend(energy::pareto(part, &id));
     plots.extend(time_differences::plots(part, loaded, &id));
     plots.extend(memory::plot(part, &id));
-    Section { heading, tables: all, plots, provenance: provenance::facts(part), id }
+    let (argument, front) = (argument::argument(part), energy::pareto(part, &id));
+    Section {
+        heading,
+        short: part.task.into(),
+        argument,
+        tables: all,
+        front,
+        plots,
+        provenance: provenance::facts(part),
+        id,
+    }
 }
 
 /// Every metric of every configuration over its completed seeds.
@@ -141,23 +185,32 @@ fn summaries(part: &Part) -> Vec<Summary> {
     all
 }
 
-/// Writes `report.md`, `tables.tex`, `report/index.html` and `report/<plot>.svg` into a directory; each file is written
-/// beside its name and renamed when whole. Returns the paths.
+/// Writes what a run leaves in its directory: `report.md`, `tables.tex`, `report/index.html` and `report/<plot>.svg`. Returns the paths.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportError> {
+    write(dir, report, &Format::OF_A_RUN)
+}
+
+/// Writes a report in some formats into a directory, with Markdown the plots as files; each file is written beside its name and renamed
+/// when whole. Returns the paths.
 ///
 /// # Errors
 /// `Data` if the system refuses, `Template` if a template is wrong.
-pub fn write_all(dir: &Path, report: &Report) -> Result<Vec<PathBuf>, ReportError> {
+pub fn write(dir: &Path, report: &Report, formats: &[Format]) -> Result<Vec<PathBuf>, ReportError> {
     // everything is rendered before the first file is touched
-    let mut files = vec![
-        (dir.join("report.md"), render(report, Format::Markdown)?),
-        (dir.join("tables.tex"), render(report, Format::Latex)?),
-        (dir.join("report/index.html"), render(report, Format::Html)?),
-    ];
-    let plots = report.sections.iter().flat_map(|section| &section.plots);
-    files.extend(plots.map(|p| (dir.join(format!("report/{}.svg", p.id)), plot::svg(p))));
-    let folder = dir.join("report");
-    std::fs::create_dir_all(&folder).map_err(DataError::io(&folder))?;
+    let mut files = Vec::new();
+    for format in formats {
+        files.push((dir.join(format.file()), render(report, *format)?));
+    }
+    if formats.contains(&Format::Markdown) {
+        files.extend(report.plots().map(|p| (dir.join(format!("report/{}.svg", p.id)), plot::svg(p))));
+    }
     for (path, text) in &files {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
+        }
         data::files::write_whole(path, text.as_bytes())?;
     }
     Ok(files.into_iter().map(|file| file.0).collect())

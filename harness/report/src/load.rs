@@ -1,7 +1,7 @@
 //! Reads stored results.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bim::time_differences::Quantity;
 
@@ -52,6 +52,7 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
         let new: Vec<ResultRow> = rows.into_iter().filter(|row| !known.contains(&key(row))).collect();
         known.extend(new.iter().map(key));
         if let Some(dir) = dir {
+            loaded.questions.extend(question(dir));
             let measures = |row: &ResultRow| row.config.get(FURTHEST).is_some_and(|most| most != "0");
             let cells: BTreeMap<&String, bool> =
                 new.iter().filter(|row| row.metric.is_some()).map(|row| (&row.cell, measures(row))).collect();
@@ -72,6 +73,19 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
     Ok(loaded)
 }
 
+/// Experiment and description of a run directory's plan. A plan that cannot be read is the business of whoever runs it: its cells are
+/// reported without it.
+fn question(dir: &Path) -> Option<(String, String)> {
+    #[derive(serde::Deserialize)]
+    struct Described {
+        experiment: String,
+        description: Option<String>,
+    }
+    let text = std::fs::read(dir.join("plan.json")).ok()?;
+    let plan: Described = serde_json::from_slice(&text).ok()?;
+    Some((plan.experiment, plan.description?))
+}
+
 /// The rows that were measured by spike time difference.
 fn differences(rows: Vec<LayerRow>) -> Vec<Difference> {
     let difference = |row: LayerRow| {
@@ -83,8 +97,6 @@ fn differences(rows: Vec<LayerRow>) -> Vec<Difference> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::fixture;
     use super::*;
     use data::error::DataError;
@@ -131,6 +143,17 @@ mod tests {
         assert_eq!((file.rows, file.evals.len()), (loaded.rows.clone(), 0), "a results file alone has no curves");
         let twice = load(&[run(dir.path()), run(dir.path())]).unwrap();
         assert_eq!(twice, loaded, "a cell that two directories hold must count once");
+    }
+
+    #[test]
+    fn the_question_is_the_plans_description() {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path(), &fixture::quickstart());
+        std::fs::write(dir.path().join("plan.json"), r#"{"experiment": "e", "description": "why?", "cells": [{}]}"#)
+            .unwrap();
+        assert_eq!(load(&[run(dir.path())]).unwrap().questions["e"], "why?");
+        std::fs::write(dir.path().join("plan.json"), "{").unwrap();
+        assert!(load(&[run(dir.path())]).unwrap().questions.is_empty(), "a damaged plan takes no result away");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! cheaper than backpropagation through time.
 
 use super::catalogue::{self, significant};
-use super::curves::{point, wide};
+use super::curves::point;
 use super::group::{Group, Part};
-use super::model::{Cell, Column, Place, Plot, Series, Table};
+use super::look::Look;
+use super::model::{Cell, Column, Form, Outcome, Place, Plot, Series, Table};
 use super::provenance;
 use statistics::fit::{Line, line};
 
@@ -14,6 +15,8 @@ const WINDOW: &str = "train.segment";
 const SEEN: &str = "train.seen";
 /// Lengths from which on a model has a line.
 const LEAST_LENGTHS: usize = 3;
+/// Share by which memory may rise between the shortest and the longest length and still be called level.
+const LEVEL: f64 = 0.05;
 /// Below this share of the variance a line does not describe how memory grows, and what follows from it is rough.
 const STRAIGHT: f64 = 0.99;
 /// Bytes in a mebibyte.
@@ -105,7 +108,7 @@ pub(super) fn table(part: &Part, id: &str) -> Option<Table> {
          stream unless stated, with the window as it is. Line of least squares through the means over seeds."
     );
     let mut table = Table::empty(format!("{id}-memory"), "Memory against length", caption);
-    table.place = Place::Everywhere;
+    (table.place, table.open) = (Place::Everywhere, true);
     let mut add = |column: Column, cell: &dyn Fn(&Growth) -> String| {
         table.push_column(column, all.iter().map(|growth| Cell::new(cell(growth))).collect());
     };
@@ -138,7 +141,7 @@ pub(super) fn crossovers(part: &Part, id: &str) -> Option<Table> {
     );
     let mut table =
         Table::empty(format!("{id}-crossover"), "Length from which online learning needs less memory", caption);
-    table.place = Place::Everywhere;
+    (table.place, table.open) = (Place::Everywhere, true);
     table.push_column(Column::text("window of"), windows.iter().map(|g| Cell::new(g.model)).collect());
     for stream in &streams {
         let cells = windows.iter().map(|window| Cell::new(crossover(stream, window)));
@@ -169,6 +172,36 @@ fn crossover(stream: &Growth, window: &Growth) -> String {
     }
 }
 
+/// What the lengths say of the paper's claim that online learning takes memory that does not grow: whether it stays, and whether that of
+/// backpropagation through time grows.
+pub(super) fn claim(part: &Part) -> Option<(Outcome, String, String)> {
+    let all = growths(part);
+    let kind = |growth: &Growth| part.groups.iter().find(|group| group.model == growth.model).map(|group| group.kind);
+    let ratio = |growth: &Growth| growth.ends().map_or(f64::NAN, |[first, last]| last.1 / first.1);
+    let (windows, streams): (Vec<&Growth>, Vec<&Growth>) = all.iter().partition(|g| g.length == Length::Window);
+    let online: Vec<&Growth> = streams.into_iter().filter(|growth| kind(growth) == Some("bim")).collect();
+    if online.is_empty() || windows.is_empty() {
+        return None;
+    }
+    let flat = online.iter().filter(|growth| ratio(growth) < 1.0 + LEVEL).count();
+    let grow = windows.iter().filter(|growth| ratio(growth) > 1.0 + LEVEL).count();
+    let outcome = match (flat, grow) {
+        (0, _) | (_, 0) => Outcome::DidNotHold,
+        _ if flat == online.len() && grow == windows.len() => Outcome::Held,
+        _ => Outcome::InPart,
+    };
+    let unit = provenance::unit(part);
+    let text = |growth: &&Growth| {
+        let [first, last] = growth.ends()?;
+        let of = if growth.length == Length::Window { "window" } else { "stream" };
+        let (from, to) = (catalogue::bytes(first.1), catalogue::bytes(last.1));
+        let (short, long) = (catalogue::count(first.0.round() as u64), catalogue::count(last.0.round() as u64));
+        Some(format!("{} {from} to {to} ({of} of {short} to {long} {unit})", growth.model))
+    };
+    let texts: Vec<String> = online.iter().chain(&windows).filter_map(text).collect();
+    Some((outcome, outcome.words().into(), format!("peak memory: {}", texts.join("; "))))
+}
+
 /// Bytes against length, a line per model.
 pub(super) fn plot(part: &Part, id: &str) -> Option<Plot> {
     let all = growths(part);
@@ -177,19 +210,25 @@ pub(super) fn plot(part: &Part, id: &str) -> Option<Plot> {
     let series = |growth: &Growth| {
         let points = growth.bytes.iter().filter_map(|(steps, bytes)| point(*steps, bytes.iter().map(|b| b / MIB)));
         let of = if growth.length == Length::Window { "window" } else { "stream" };
-        Series { label: format!("{} ({of})", growth.model), points: points.collect() }
+        let look =
+            part.groups.iter().find(|group| group.model == growth.model).map_or(Look::of(""), |g| Look::of(g.kind));
+        Series { label: format!("{} ({of})", growth.model), look, points: points.collect() }
     };
     let series: Vec<Series> = all.iter().map(series).collect();
     Some(Plot {
         id: format!("{id}-memory"),
         title: "Peak memory of training against length".into(),
         caption: "Highest live bytes within a training step against the length of the window that is backpropagated through, \
-                  or of the stream where the window stays; bands span the seeds."
+                  or of the stream where the window stays; bands or bars span the seeds. Both \
+                  axes are logarithmic: what is flat is level, what grows in proportion rises by one decade in one."
             .into(),
         x_label: format!("length ({unit})"),
         y_label: "MiB".into(),
-        log_x: wide(&series),
+        log_x: true,
+        log_y: true,
+        form: Form::Lines,
         series,
+        frontier: Vec::new(),
         level: None,
     })
 }
@@ -204,7 +243,8 @@ mod tests {
     fn row(model: &str, window: Option<u64>, seen: u64, bytes: u64) -> ResultRow {
         let (window, seen) = (window.unwrap_or(32).to_string(), seen.to_string());
         let pairs = [(WINDOW, window.as_str()), (SEEN, seen.as_str()), ("task.vocabulary", "byte")];
-        ResultRow { peak_bytes: Some(bytes), ..config(cell(model, 1), &pairs) }
+        let kind = if model == "online" { "bim" } else { model };
+        ResultRow { peak_bytes: Some(bytes), kind: kind.into(), ..config(cell(model, 1), &pairs) }
     }
 
     /// Online 10 MB at any length; backpropagation 1 MB and 10 kB a step, or 50 kB a step squared by and by.
@@ -230,9 +270,12 @@ mod tests {
         assert_eq!(found(0), ["lstm", "900"]);
         assert_eq!(found(2), ["small", "100,000*"], "beyond what was measured");
         assert!(crossovers.notes[1].contains("for attention:"), "{:?}", crossovers.notes);
+        let (outcome, _, number) = claim(&parts[0]).expect("lengths of both");
+        assert_eq!(outcome, Outcome::Held, "{number}");
+        assert!(number.contains("online 9.54 MiB to 9.54 MiB (stream of 100 to 10,000"), "{number}");
         let plot = plot(&parts[0], "x").unwrap();
         assert_eq!(plot.series.len(), 4);
-        assert!(plot.log_x);
+        assert!(plot.log_x && plot.log_y, "the claim is about growth");
     }
 
     #[test]

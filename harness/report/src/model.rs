@@ -7,6 +7,8 @@ use serde::Serialize;
 use rows::EvalRow;
 use rows::results::ResultRow;
 
+use super::look::Look;
+
 /// Stored results of one or more run directories.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
@@ -17,6 +19,8 @@ pub struct Loaded {
     /// Updates by spike time difference of each cell that measured them, by cell id; absent without a stored
     /// `layers.parquet`.
     pub differences: BTreeMap<String, Vec<Difference>>,
+    /// Description of the grid, by experiment, where a run directory has its plan.
+    pub questions: BTreeMap<String, String>,
 }
 
 /// One value that was measured at one spike time difference.
@@ -34,11 +38,24 @@ pub struct Difference {
     pub value: f64,
 }
 
+/// Version of the form in which a computed report is given to templates and written as JSON.
+pub const REPORT_SCHEMA: u32 = 1;
+
 /// A computed report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// Version of this form.
+    pub schema: u32,
     /// Heading: the experiment, where there is one.
     pub title: String,
+    /// What each experiment asks: the description of its grid, where the run directory has it.
+    pub questions: Vec<Fact>,
+    /// What the paper says, and what these results say of it.
+    pub claims: Vec<Claim>,
+    /// What was run, by which program on which machine, on which data.
+    pub run: Vec<Fact>,
+    /// Commands that run it again.
+    pub commands: Vec<String>,
     /// How many cells were planned and what became of them.
     pub outcome: String,
     /// One per experiment, task and scale.
@@ -56,12 +73,91 @@ pub struct Section {
     pub id: String,
     /// Heading.
     pub heading: String,
+    /// The task as the grid names it.
+    pub short: String,
+    /// What the results say, in sentences.
+    pub argument: Vec<String>,
     /// Tables in reading order.
     pub tables: Vec<Table>,
+    /// Quality against energy.
+    pub front: Option<Plot>,
     /// Plots in reading order.
     pub plots: Vec<Plot>,
     /// Where the numbers come from: seeds, scale, splits, device, threads.
     pub provenance: Vec<Fact>,
+}
+
+impl Report {
+    /// Every plot, in reading order.
+    pub fn plots(&self) -> impl Iterator<Item = &Plot> {
+        self.sections.iter().flat_map(|section| section.front.iter().chain(&section.plots))
+    }
+}
+
+/// A claim of the paper.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Claim {
+    /// The claim in a sentence.
+    pub statement: String,
+    /// Where the paper makes it.
+    pub place: String,
+    /// What the numbers of the evidence are.
+    pub basis: String,
+    /// What all the evidence together says.
+    pub verdict: Outcome,
+    /// The verdict in words.
+    pub words: String,
+    /// What was measured, task by task; empty where nothing was.
+    pub evidence: Vec<Evidence>,
+    /// Shipped grids that are about it.
+    pub grids: Vec<String>,
+}
+
+/// What the results of one section say of a claim.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evidence {
+    /// Identifier of the section.
+    pub section: String,
+    /// Its task, short.
+    pub task: String,
+    /// What it says.
+    pub verdict: Outcome,
+    /// The verdict in words.
+    pub words: String,
+    /// The number behind it.
+    pub number: String,
+}
+
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It held.
+    Held,
+    /// It did not hold.
+    DidNotHold,
+    /// It held in part: by some measures, for some configurations or on some tasks.
+    InPart,
+    /// The measurements do not decide it.
+    Undecided,
+    /// Measured on other data or at another scale than it is about.
+    NotComparable,
+    /// Nothing here is about it.
+    NotMeasured,
+}
+
+impl Outcome {
+    /// In words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::DidNotHold => "did not hold",
+            Self::InPart => "held in part",
+            Self::Undecided => "undecided",
+            Self::NotComparable => "not comparable",
+            Self::NotMeasured => "not measured here",
+        }
+    }
 }
 
 /// A named fact.
@@ -84,6 +180,8 @@ pub struct Table {
     pub caption: String,
     /// Columns.
     pub columns: Vec<Column>,
+    /// Number of columns at the left that name a row: the model and the settings that tell configurations apart.
+    pub labels: usize,
     /// Rows.
     pub rows: Vec<Vec<Cell>>,
     /// Remarks below it.
@@ -92,6 +190,10 @@ pub struct Table {
     pub marks_best: bool,
     /// Where it is shown.
     pub place: Place,
+    /// Whether it is a map: its first column and its head are settings, its cells one quantity.
+    pub map: bool,
+    /// Whether the page shows it at once, and not only when it is asked for.
+    pub open: bool,
 }
 
 /// Where a table is shown.
@@ -113,10 +215,12 @@ pub struct Column {
     pub label: String,
     /// Whether it holds numbers, which are aligned to the right.
     pub numeric: bool,
+    /// Name in the result files of the metric that it holds, where it holds one.
+    pub metric: Option<String>,
 }
 
 /// One cell of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cell {
     /// Text, not yet escaped for any format.
     pub text: String,
@@ -124,9 +228,25 @@ pub struct Cell {
     pub best: bool,
     /// Whether it states why there is no number.
     pub absent: bool,
+    /// The number itself, where the text is one with a unit or an interval: what the page sorts by.
+    pub value: Option<f64>,
+    /// Of a map of values: its place in their range from 0, best or lowest, to 4.
+    pub heat: Option<u8>,
 }
 
-/// A line plot.
+/// What a plot draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// Lines in one drawing.
+    Lines,
+    /// A small drawing for each line.
+    Panels,
+    /// A single point for each series.
+    Points,
+}
+
+/// A plot.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plot {
     /// Identifier, unique in the report; the file is `<id>.svg`.
@@ -141,8 +261,15 @@ pub struct Plot {
     pub y_label: String,
     /// Whether the horizontal axis is logarithmic; then every x is positive.
     pub log_x: bool,
-    /// Lines.
+    /// Whether the vertical axis is logarithmic; then every value is positive.
+    pub log_y: bool,
+    /// What is drawn.
+    pub form: Form,
+    /// Lines, or single points.
     pub series: Vec<Series>,
+    /// Horizontal and vertical position of the points that no other beats in both directions, by ascending x; empty where that is
+    /// not asked.
+    pub frontier: Vec<[f64; 2]>,
     /// A dashed horizontal line.
     pub level: Option<Level>,
 }
@@ -150,8 +277,10 @@ pub struct Plot {
 /// One line of a plot.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Series {
-    /// Name in the legend.
+    /// Name beside it.
     pub label: String,
+    /// Colour and marker.
+    pub look: Look,
     /// Points by ascending x.
     pub points: Vec<Point>,
 }
@@ -172,7 +301,7 @@ pub struct Point {
 /// A horizontal line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Level {
-    /// Name in the legend.
+    /// Name beside it.
     pub label: String,
     /// Vertical position.
     pub y: f64,
@@ -210,24 +339,39 @@ pub struct Summary {
 impl Column {
     /// A column of text.
     pub fn text(label: impl Into<String>) -> Self {
-        Self { label: label.into(), numeric: false }
+        Self { label: label.into(), numeric: false, metric: None }
     }
 
     /// A column of numbers.
     pub fn number(label: impl Into<String>) -> Self {
-        Self { label: label.into(), numeric: true }
+        Self { label: label.into(), numeric: true, metric: None }
+    }
+
+    /// A column of a metric's values.
+    pub fn metric(label: impl Into<String>, name: &str) -> Self {
+        Self { label: label.into(), numeric: true, metric: Some(name.to_owned()) }
     }
 }
 
 impl Cell {
     /// A value.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), best: false, absent: false }
+        Self { text: text.into(), best: false, absent: false, value: None, heat: None }
+    }
+
+    /// A number in words, with the number itself.
+    pub fn valued(text: impl Into<String>, value: f64) -> Self {
+        Self { value: Some(value).filter(|v| v.is_finite()), ..Self::new(text) }
     }
 
     /// A statement in place of a value, such as "not measured".
     pub fn absent(text: impl Into<String>) -> Self {
-        Self { text: text.into(), best: false, absent: true }
+        Self { absent: true, ..Self::new(text) }
+    }
+
+    /// The number in the words that `text` finds for it, or "not measured".
+    pub(super) fn number(value: Option<f64>, text: impl Fn(f64) -> String) -> Self {
+        value.map_or_else(|| Self::absent(NOT_MEASURED), |value| Self::valued(text(value), value))
     }
 
     /// The value, or "not measured".
@@ -261,10 +405,13 @@ impl Table {
             title: title.into(),
             caption: caption.into(),
             columns: Vec::new(),
+            labels: 1,
             rows: Vec::new(),
             notes: Vec::new(),
             marks_best: false,
             place: Place::Files,
+            map: false,
+            open: false,
         }
     }
 }

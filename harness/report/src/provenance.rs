@@ -89,6 +89,20 @@ pub(super) fn data(part: &Part) -> String {
     text
 }
 
+/// Which data a section is of, in a few words: what they are, what trains and what is scored. (What is known of their identity belongs
+/// here and in [`data`].)
+pub(super) fn data_in_short(part: &Part) -> String {
+    let dataset = part.info.map_or(part.family, |info| info.data());
+    let what = if part.generated() {
+        format!("generated in the format of {dataset}")
+    } else if let Some(folder) = other_folder(part) {
+        format!("folder `{folder}`, not {dataset} as published")
+    } else {
+        dataset.to_owned()
+    };
+    format!("{what}; trains on {}, scored on {}", place(part, "train"), place(part, part.split))
+}
+
 /// The data that plays a role (`train`, `valid` or `test`), such as `valid split` or `folds 1, 2`: a configuration may
 /// give a split another role than its name's.
 pub(super) fn place(part: &Part, role: &str) -> String {
@@ -206,7 +220,7 @@ fn notes(part: &Part, of_kind: impl Fn(&str) -> bool) -> String {
 }
 
 /// Version and commit of the programs that ran the cells.
-fn programs(part: &Part) -> String {
+pub(super) fn programs(part: &Part) -> String {
     let program = |run: &super::group::Run| {
         let commit = run.head.git_commit.as_deref().map(|commit| commit.get(..12).unwrap_or(commit));
         let dirty = if run.head.git_dirty == Some(true) { ", with changes that are not committed" } else { "" };

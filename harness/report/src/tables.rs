@@ -7,12 +7,17 @@ use statistics::estimate::Estimate;
 
 use super::catalogue::{self, MetricInfo};
 use super::group::{Found, Group, Part};
-use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
+use super::model::{Cell, Column, NOT_MEASURED, Outcome, Place, Table};
 use super::paper::{Paper, Published};
 use super::provenance;
+use rows::results::ResultRow;
 use statistics::Better;
 use statistics::verdict::{Verdict, judge};
 
+/// Marks the score of a cell that did not get to its end.
+pub(super) const TIMED_OUT: &str = "timed out";
+/// In place of a value and of a verdict where the paper has none.
+const NOT_PUBLISHED: &str = "no published value";
 /// In place of a setting or number that a row cannot have.
 const DOES_NOT_APPLY: &str = "does not apply";
 /// Configuration path of the steps per segment.
@@ -42,9 +47,13 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         let mut cells: Vec<Cell> =
             part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
         table.marks_best |= mark_best(&mut cells, &part.seeds(name), info.better);
-        table.push_column(Column::number(&info.label), cells);
+        table.push_column(Column::metric(&info.label, name), cells);
         if let Some(floor) = floor.filter(|_| name == "bits_per_byte") {
-            let above = |found: &Found| Cell::measured(found.estimate().map(|e| info.value(e.mean - floor)));
+            let above = |found: &Found| {
+                found
+                    .estimate()
+                    .map_or_else(|| Cell::absent(NOT_MEASURED), |e| Cell::new(info.supported(e.mean - floor, &e)))
+            };
             table.push_column(Column::number("above the floor"), found.iter().map(above).collect());
         }
     }
@@ -65,8 +74,8 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
     }
     add(Column::text("published (paper)"), &|group| published_cell(&paper.published(part.family, group.kind)));
-    add(Column::text("verdict"), &|group| verdict(part, group, &paper.published(part.family, group.kind)));
-    table.place = Place::Everywhere;
+    add(Column::text("verdict"), &|group| verdict_cell(part, group, &paper.published(part.family, group.kind)));
+    (table.place, table.open) = (Place::Everywhere, true);
     table.notes = notes(part, paper, &estimates);
     table
 }
@@ -118,21 +127,21 @@ pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
     let mut table = Table::empty(format!("{id}-costs"), "Costs", caption);
     table.place = Place::Everywhere;
     label_columns(&mut table, part, None);
-    let mut add = |column: Column, text: &dyn Fn(&Group) -> Option<String>| {
-        let cells = part.groups.iter().map(|group| Cell::measured(text(group)));
-        table.push_column(column, cells.collect());
-    };
     let whole = |mean: f64| catalogue::count(mean.round() as u64);
-    add(Column::number("parameters"), &|group| group.mean(|row| row.parameters.map(|n| n as f64)).map(whole));
-    add(Column::number(format!("{unit} seen")), &|group| group.mean(|row| Some(row.seen as f64)).map(whole));
-    add(Column::number("training time"), &|group| group.mean(|row| Some(row.train_s)).map(catalogue::duration));
-    add(Column::number(format!("{unit}/s")), &|group| {
-        group.mean(|row| (row.train_s > 0.0).then(|| row.seen as f64 / row.train_s)).map(whole)
-    });
-    add(Column::number("peak memory"), &|group| {
-        group.mean(|row| row.peak_bytes.map(|n| n as f64)).map(catalogue::bytes)
-    });
-    add(Column::number("state"), &|group| group.mean(|row| row.state_bytes.map(|n| n as f64)).map(catalogue::bytes));
+    let seen = format!("{unit} seen");
+    let speed = format!("{unit}/s");
+    let columns: [(&str, &dyn Fn(&ResultRow) -> Option<f64>, &dyn Fn(f64) -> String); 6] = [
+        ("parameters", &|row| row.parameters.map(|n| n as f64), &whole),
+        (&seen, &|row| Some(row.seen as f64), &whole),
+        ("training time", &|row| Some(row.train_s), &catalogue::duration),
+        (&speed, &|row| (row.train_s > 0.0).then(|| row.seen as f64 / row.train_s), &whole),
+        ("peak memory", &|row| row.peak_bytes.map(|n| n as f64), &catalogue::bytes),
+        ("state", &|row| row.state_bytes.map(|n| n as f64), &catalogue::bytes),
+    ];
+    for (label, value, text) in columns {
+        let cells = part.groups.iter().map(|group| Cell::number(group.mean(value), text));
+        table.push_column(Column::number(label), cells.collect());
+    }
     // only models with spiking neurons have it: a note, not a column of gaps
     let sparsity = |group: &Group| group.metric("spike_sparsity", None).estimate().map(|e| e.mean);
     let spiking = part.groups.iter().filter_map(|g| Some(format!("{} {:.3}", part.label(g), sparsity(g)?)));
@@ -160,10 +169,10 @@ pub(super) fn failures(parts: &[Part]) -> Option<Table> {
     if failed.is_empty() {
         return None;
     }
-    let caption = "Cells that were begun and did not complete. None of their numbers is in the tables above.";
+    let caption = "Cells that were begun and did not complete. None of their numbers counts in a mean, a mark or a verdict above.";
     let mut table = Table::empty("failures".into(), "Failures", caption);
     table.place = Place::Everywhere;
-    let mut add = |column: Column, text: &dyn Fn(&(&Part, &Group, &super::ResultRow)) -> Cell| {
+    let mut add = |column: Column, text: &dyn Fn(&(&Part, &Group, &ResultRow)) -> Cell| {
         table.push_column(column, failed.iter().map(text).collect());
     };
     if parts.len() > 1 {
@@ -196,6 +205,7 @@ pub(super) fn label_columns(table: &mut Table, part: &Part, extra: Option<&str>)
         let cells = part.groups.iter().map(cell).chain(extra.map(|_| Cell::absent(DOES_NOT_APPLY)));
         table.push_column(Column::number(&varying.label), cells.collect());
     }
+    table.labels = table.columns.len().max(1);
 }
 
 /// What is known of a metric, with the unit of this section's tokens in its label.
@@ -212,8 +222,12 @@ pub(super) fn metric_info(part: &Part, name: &str) -> MetricInfo {
 pub(super) fn metric_cell(group: &Group, found: &Found, info: &MetricInfo) -> Cell {
     let completed = group.completed().count();
     match found {
-        Found::Value(e) if e.n == completed || e.n == 1 => Cell::new(info.estimate(e)),
-        Found::Value(e) => Cell::new(format!("{} ({} seeds)", info.estimate(e), e.n)),
+        Found::Value(e) if e.n == completed || e.n == 1 => Cell::valued(info.estimate(e), e.mean),
+        Found::Value(e) => Cell::valued(format!("{} ({} seeds)", info.estimate(e), e.n), e.mean),
+        Found::Unfinished(scores) => {
+            let texts: Vec<String> = scores.iter().map(|score| info.value(*score)).collect();
+            Cell::new(format!("{} ({TIMED_OUT})", texts.join(", ")))
+        }
         Found::Undefined => Cell::absent("undefined"),
         Found::Missing if completed == 0 => Cell::absent(outcomes(group)),
         Found::Missing => Cell::absent(NOT_MEASURED),
@@ -250,37 +264,50 @@ fn outcomes(group: &Group) -> String {
 fn published_cell(published: &[Published]) -> Cell {
     let each: Vec<String> =
         published.iter().map(|p| format!("{} {}", p.metric.label, p.metric.text(p.value))).collect();
-    if each.is_empty() { Cell::absent("no published value") } else { Cell::new(each.join(", ")) }
+    if each.is_empty() { Cell::absent(NOT_PUBLISHED) } else { Cell::new(each.join(", ")) }
 }
 
-/// Whether the paper's deciding number was reproduced, if that can be said.
-fn verdict(part: &Part, group: &Group, published: &[Published]) -> Cell {
-    let Some(p) = published.first() else { return Cell::absent("no published value") };
+/// Whether the paper's deciding number was reproduced, if that can be said, and in words.
+pub(super) fn verdict(part: &Part, group: &Group, published: &[Published]) -> (Outcome, String) {
+    let Some(p) = published.first() else { return (Outcome::NotMeasured, NOT_PUBLISHED.into()) };
+    if let Some(why) = not_comparable(part) {
+        return (Outcome::NotComparable, format!("not comparable{why}"));
+    }
+    let Found::Value(e) = group.metric(p.name, Some(part.split)) else {
+        return (Outcome::NotMeasured, NOT_MEASURED.into());
+    };
+    if e.n < VERDICT_SEEDS {
+        return (Outcome::Undecided, "underpowered".into());
+    }
+    let (outcome, words) = match judge(Some(&e), p.value, p.metric.margin(), p.metric.better) {
+        Verdict::Reproduced => (Outcome::Held, "reproduced"),
+        Verdict::NotReproduced => (Outcome::DidNotHold, "not reproduced"),
+        Verdict::Underpowered => (Outcome::Undecided, "underpowered"),
+        Verdict::NotComparable => (Outcome::NotComparable, "not comparable"),
+    };
+    (outcome, words.into())
+}
+
+/// Why no number of a section compares with a published one, as the end of "not comparable"; `None` if they do.
+fn not_comparable(part: &Part) -> Option<String> {
     if part.scale != PAPER_SCALE {
-        return Cell::new("not comparable at this scale");
+        return Some(" at this scale".into());
     }
     if part.generated() {
-        return Cell::new("not comparable: generated data");
+        return Some(": generated data".into());
     }
     if let Some(folder) = provenance::other_folder(part) {
-        return Cell::new(format!("not comparable: data in `{folder}`"));
+        return Some(format!(": data in `{folder}`"));
     }
     if !part.config("train.eval_limit").is_empty() {
-        return Cell::new("not comparable: scored on a part (train.eval_limit)");
+        return Some(": scored on a part (train.eval_limit)".into());
     }
-    if provenance::trains_elsewhere(part) {
-        return Cell::new("not comparable: other training split");
-    }
-    let Found::Value(e) = group.metric(p.name, Some(part.split)) else { return Cell::absent(NOT_MEASURED) };
-    if e.n < VERDICT_SEEDS {
-        return Cell::new("underpowered");
-    }
-    Cell::new(match judge(Some(&e), p.value, p.metric.margin(), p.metric.better) {
-        Verdict::Reproduced => "reproduced",
-        Verdict::NotReproduced => "not reproduced",
-        Verdict::Underpowered => "underpowered",
-        Verdict::NotComparable => "not comparable",
-    })
+    provenance::trains_elsewhere(part).then(|| ": other training split".into())
+}
+
+fn verdict_cell(part: &Part, group: &Group, published: &[Published]) -> Cell {
+    let (_, words) = verdict(part, group, published);
+    if words == NOT_PUBLISHED || words == NOT_MEASURED { Cell::absent(words) } else { Cell::new(words) }
 }
 
 fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
@@ -306,6 +333,16 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
             "Only completed cells count; those that were begun and did not complete are listed under Failures.".into(),
         );
     }
+    if part.groups.iter().any(|group| {
+        matches!(
+            part.main_metrics().first().map(|name| group.metric(name, Some(part.split))),
+            Some(Found::Unfinished(_))
+        )
+    }) {
+        notes.push(format!(
+            "({TIMED_OUT}): the score of a cell that ran out of time, as it was then; it is compared with nothing."
+        ));
+    }
     let judged = part.groups.iter().any(|group| !paper.published(part.family, group.kind).is_empty());
     if part.scale == PAPER_SCALE && judged {
         notes.push(format!(
@@ -329,8 +366,8 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture;
     use super::super::group::parts;
-    use super::super::{ResultRow, fixture};
     use super::*;
 
     /// Verdict on bim's perplexity per word (published: 20.1) from one value per seed.
@@ -347,7 +384,7 @@ mod tests {
             .collect();
         let parts = parts(&rows);
         let paper = Paper::embedded().unwrap();
-        verdict(&parts[0], &parts[0].groups[0], &paper.published("language", "bim")).text
+        verdict(&parts[0], &parts[0].groups[0], &paper.published("language", "bim")).1
     }
 
     #[test]
@@ -400,6 +437,31 @@ mod tests {
         assert_eq!(of("tokens per segment").as_deref(), Some("32 and whole recordings"));
         assert!(columns(["32", "32"], 400).iter().all(|column| column.0 != "updates"), "nothing differs");
         assert!(columns(["32", "64"], 400).iter().any(|column| column.0 == "updates"), "segments differ");
+    }
+
+    /// A cell that ran out of time was scored: the table shows it, marked, and compares it with nothing.
+    #[test]
+    fn a_score_out_of_time_is_shown_and_does_not_count() {
+        let row = |model: &str, seed: u64, outcome: &str, value: f64| {
+            let mut row = fixture::cell(model, seed);
+            (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(value));
+            row.outcome = outcome.into();
+            row
+        };
+        let mut rows: Vec<_> =
+            (1..=3).flat_map(|s| [row("bim", s, "completed", 2.5), row("lstm", s, "timed_out", 1.0)]).collect();
+        rows.push(row("rnn", 1, "completed", 2.0));
+        rows.push(row("rnn", 2, "timed_out", 9.0));
+        let parts = parts(&rows);
+        let table = results(&parts[0], &Paper::embedded().unwrap(), "x");
+        let text = |i: usize| table.rows[i][1].text.as_str();
+        assert_eq!(
+            (text(0), text(1), text(2)),
+            ("2.500 [2.500, 2.500]", "1.000, 1.000, 1.000 (timed out)", "2.000 (1 seed)")
+        );
+        assert!(table.rows.iter().all(|row| !row[1].best), "nothing to compare with");
+        assert!(table.notes.iter().any(|note| note.starts_with("(timed out): ")), "{:?}", table.notes);
+        assert!(parts[0].seeds("bits_per_byte")[1].is_empty());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use bim::time_differences::Quantity;
 
 use super::catalogue::{self, significant};
 use super::group::{Group, Part};
-use super::model::{Cell, Column, Loaded, Place, Plot, Point, Series, Table};
+use super::look::{Kind, Look};
+use super::model::{Cell, Column, Form, Loaded, Outcome, Place, Plot, Point, Series, Table};
 use measured::{Measured, Side, SideFit};
 
 /// Kinds of pathway, by the end of their name, with what they connect.
@@ -17,6 +18,10 @@ const LEAST_R_SQUARED: f64 = 0.9;
 /// Share of the window's τ by which another may differ and still be called the same, however narrow its interval: pairs further
 /// apart than were looked at leak into the last differences.
 const SAME_TAU: f64 = 0.05;
+/// The end of the table's identifier.
+const TABLE: &str = "-time-differences";
+/// What a note begins with where not even STDP came back.
+const LOST: &str = "The control did not come back as its window";
 /// The paper's claim, as a verdict.
 const AS_THE_WINDOW: &str = "decays as the window does";
 
@@ -66,6 +71,17 @@ fn name(quantity: Quantity) -> &'static str {
     }
 }
 
+/// Updates are no models: they have the ordered hues, far apart.
+fn look(quantity: Quantity) -> Look {
+    let hue = match quantity {
+        Quantity::Gradient | Quantity::Pairs => 0,
+        Quantity::Direction => 3,
+        Quantity::Stdp => 5,
+        Quantity::Mixed => 8,
+    };
+    Look { kind: Kind::Other, hue: Some(hue) }
+}
+
 fn side_name(side: Side) -> &'static str {
     if side == Side::After { "pre before post" } else { "post before pre" }
 }
@@ -99,12 +115,9 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
         first.furthest(),
         all.iter().map(|(_, _, m)| m.most_updates()).max().unwrap_or(0),
     );
-    let mut table = Table::empty(
-        format!("{id}-time-differences"),
-        "Updates by spike time difference (paper, section 4.6)",
-        caption,
-    );
-    table.place = Place::Everywhere;
+    let mut table =
+        Table::empty(format!("{id}{TABLE}"), "Updates by spike time difference (paper, section 4.6)", caption);
+    (table.place, table.open) = (Place::Everywhere, true);
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let mut lost: Vec<String> = Vec::new();
     for (group, kind, measured) in &all {
@@ -124,7 +137,7 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
         .into_iter()
         .chain(["A", "τ (steps)", "95 % of τ", "R²", "τ of the window"].map(numbers))
         .chain([Column::text("verdict")]);
-    (table.columns, table.rows) = (columns.collect(), rows);
+    (table.columns, table.rows, table.labels) = (columns.collect(), rows, 4);
     table.notes.push(format!(
         "\"decays as the window does\": R² of {LEAST_R_SQUARED} or more, the window's sign, and the window's τ within the interval \
          or no more than {:.0} % away. \
@@ -133,12 +146,43 @@ pub(super) fn table(part: &Part, loaded: &Loaded, id: &str) -> Option<Table> {
     ));
     if !lost.is_empty() {
         table.notes.push(format!(
-            "The control did not come back as its window for: {}. There this measure cannot tell an update that decays as the \
+            "{LOST} for: {}. There this measure cannot tell an update that decays as the \
              window does from one that does not.",
             lost.join("; ")
         ));
     }
     Some(table)
+}
+
+/// Whether a table is the one of [`table`].
+pub(super) fn is_table(table: &Table) -> bool {
+    table.id.ends_with(TABLE)
+}
+
+/// What the table says of the paper's claim, by the mixed updates, or by the gradients where nothing is mixed; configurations with
+/// shuffled spikes are controls and do not count.
+pub(super) fn claim(table: &Table) -> (Outcome, String, String) {
+    let text = |row: &[Cell], i: usize| row.get(i).map_or_else(String::new, |cell| cell.text.clone());
+    let count = |quantity: Quantity| {
+        let rows =
+            || table.rows.iter().filter(|row| text(row, 2) == name(quantity) && !text(row, 0).contains("shuffled"));
+        let decays = rows().filter(|row| row.last().is_some_and(|cell| cell.text == AS_THE_WINDOW)).count();
+        (decays, rows().count())
+    };
+    let (mixed, gradient) = (count(Quantity::Mixed), count(Quantity::Gradient));
+    let (decays, all) = if mixed.1 > 0 { mixed } else { gradient };
+    let lost = table.notes.iter().any(|note| note.starts_with(LOST));
+    let outcome = match decays {
+        _ if all == 0 || lost => Outcome::Undecided,
+        0 => Outcome::DidNotHold,
+        n if n == all => Outcome::Held,
+        _ => Outcome::InPart,
+    };
+    let words = if lost { "undecided: the control was lost".to_owned() } else { outcome.words().to_owned() };
+    let of = |(decays, all): (usize, usize), name: &str| (all > 0).then(|| format!("{name} {decays} of {all} fits"));
+    let texts: Vec<String> =
+        [of(mixed, "mixed updates"), of(gradient, "gradients alone")].into_iter().flatten().collect();
+    (outcome, words, format!("decay as the window does: {}", texts.join("; ")))
 }
 
 fn shuffled(group: &Group) -> bool {
@@ -216,7 +260,10 @@ pub(super) fn plots(part: &Part, loaded: &Loaded, id: &str) -> Vec<Plot> {
             x_label: "Δ = t_post − t_pre (steps)".into(),
             y_label: "update per pair, scaled".into(),
             log_x: false,
+            log_y: false,
+            form: Form::Lines,
             series,
+            frontier: Vec::new(),
             level: None,
         })
     };
@@ -232,7 +279,11 @@ fn line(measured: &Measured, quantity: Quantity) -> Option<Series> {
         let y = mean / largest;
         Point { x: lag as f64, y, low: seeds().fold(y, f64::min), high: seeds().fold(y, f64::max) }
     };
-    (largest > 0.0).then(|| Series { label: name(quantity).into(), points: curve.iter().map(point).collect() })
+    (largest > 0.0).then(|| Series {
+        label: name(quantity).into(),
+        look: look(quantity),
+        points: curve.iter().map(point).collect(),
+    })
 }
 
 fn window_line(window: &Window, most: i64) -> Option<Series> {
@@ -243,7 +294,11 @@ fn window_line(window: &Window, most: i64) -> Option<Series> {
         Point { x, y, low: y, high: y }
     };
     let points = values.into_iter().map(point).collect();
-    (largest > 0.0).then(|| Series { label: "STDP window (set)".into(), points })
+    (largest > 0.0).then(|| Series {
+        label: "STDP window (set)".into(),
+        look: Look { kind: Kind::Other, hue: None },
+        points,
+    })
 }
 
 #[cfg(test)]
@@ -276,6 +331,9 @@ mod tests {
         assert_eq!(gradient[5], "flat or not exponential", "{gradient:?}");
         assert_eq!((gradient[0].as_str(), gradient[1].as_str()), ("no fit", "none"));
         assert_eq!(table.notes.len(), 1, "the control came back: {:?}", table.notes);
+        let (outcome, _, number) = claim(&table);
+        assert_eq!(outcome, Outcome::InPart, "behind the spike the mixed update has the window's τ");
+        assert_eq!(number, "decay as the window does: mixed updates 1 of 2 fits; gradients alone 0 of 2 fits");
         assert_eq!(table.rows.len(), 6, "directions were not measured, output synapses neither");
     }
 
@@ -292,6 +350,7 @@ mod tests {
         let table = table(&parts[0], &loaded, "x").unwrap();
         let note = &table.notes[1];
         assert!(note.contains("for: bim, input synapses (W_u), pre before post. There"), "{note}");
+        assert_eq!(claim(&table).0, Outcome::Undecided);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use report::{Format, ReportError};
 use serde::{Deserialize, Serialize};
 
 use super::unwritable;
@@ -20,6 +21,95 @@ pub(super) struct ReportArgs {
     /// Folder to write to; default: each run directory. Of a results file only the tables are printed
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Formats to write, separated by commas; default: md,html,tex
+    #[arg(long, value_enum, value_delimiter = ',')]
+    format: Vec<FormatName>,
+    /// A Tera template of your own, filled in with what reports/templates/README.md describes; the file is named after it, without
+    /// `.tera`
+    #[arg(long)]
+    template: Option<PathBuf>,
+    /// Columns of the tables to keep, by their labels, separated by commas; those that name a row always stay
+    #[arg(long, value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Metrics to keep, by their names in the result files, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    metrics: Vec<String>,
+}
+
+/// A format by its short name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormatName {
+    Md,
+    Html,
+    Tex,
+    Csv,
+    Json,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Md => Self::Markdown,
+            FormatName::Html => Self::Html,
+            FormatName::Tex => Self::Latex,
+            FormatName::Csv => Self::Csv,
+            FormatName::Json => Self::Json,
+        }
+    }
+}
+
+impl ReportArgs {
+    /// Whether it asks for something else than what a run leaves behind.
+    fn is_special(&self) -> bool {
+        !(self.format.is_empty() && self.template.is_none() && self.columns.is_empty() && self.metrics.is_empty())
+    }
+
+    /// Writes what was asked for and names the files.
+    fn write_special(&self, stored: &[::report::Stored], out: &Path) -> Result<()> {
+        let own = self.template.as_deref().map(|path| Ok::<_, Error>((path, template(path)?))).transpose()?;
+        let mut report = compute_report(stored)?;
+        let choice = ::report::Choice { columns: self.columns.clone(), metrics: self.metrics.clone() };
+        let usage = |e: ReportError| match e {
+            ReportError::OwnTemplate { .. } | ReportError::Unknown { .. } => Error::Usage(e.to_string()),
+            ReportError::Data(_) | ReportError::Paper(_) | ReportError::Template { .. } | ReportError::Json(_) => {
+                Error::from(e)
+            }
+        };
+        ::report::choose(&mut report, &choice).map_err(usage)?;
+        let formats: Vec<Format> = match (self.format.as_slice(), &own) {
+            ([], None) => Format::OF_A_RUN.to_vec(),
+            (names, _) => names.iter().map(|name| Format::from(*name)).collect(),
+        };
+        let filled = own.map(|(path, text)| {
+            let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let name = name.strip_suffix(".tera").unwrap_or(&name).to_owned();
+            let text = ::report::render_own(&report, &name, &text).map_err(usage)?;
+            Ok::<_, Error>((out.join(name), text))
+        });
+        let filled = filled.transpose()?;
+        let written = ::report::write(out, &report, &formats).map_err(Error::from).map_err(Error::of_output);
+        let mut paths = written.map_err(unwritable)?;
+        if let Some((path, text)) = filled {
+            std::fs::create_dir_all(out).map_err(Error::io(out)).map_err(unwritable)?;
+            ::data::files::write_whole(&path, text.as_bytes())
+                .map_err(Error::from)
+                .map_err(Error::of_output)
+                .map_err(unwritable)?;
+            paths.push(path);
+        }
+        for path in paths.iter().filter(|path| path.extension().is_none_or(|extension| extension != "svg")) {
+            crate::say_on!("{}", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// Reads a template of the user's own.
+fn template(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let next = "name a Tera template; reports/templates/README.md describes what it is given";
+        Error::Usage(format!("{}: {e}\n  next: {next}", path.display()))
+    })
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<u8> {
@@ -30,6 +120,20 @@ pub(super) fn run(args: &ReportArgs) -> Result<u8> {
         crate::say_on!("{text}");
         Ok::<(), Error>(())
     };
+    if args.is_special() {
+        if let Some(out) = &args.out {
+            args.write_special(&stored, out)?;
+            return Ok(exit::DONE);
+        }
+        for one in stored {
+            let ::report::Stored::Run { dir, .. } = &one else {
+                let problem = "a results file has no folder of its own to write to";
+                return Err(Error::Usage(format!("{problem}\n  next: name one with --out")));
+            };
+            args.write_special(std::slice::from_ref(&one), &dir.clone())?;
+        }
+        return Ok(exit::DONE);
+    }
     if let Some(out) = &args.out {
         print(&stored, out)?;
         return Ok(exit::DONE);

@@ -1,0 +1,323 @@
+//! What the paper claims, and what these results say of it: a verdict for each claim with the number behind it.
+//!
+//! One configuration stands for each kind of model: the first of that kind in the grid (of BIM, the first with spikes), so that no
+//! result chooses it; energy is held against the reference that the grid names or else against the best of the others. Nothing is concluded from fewer than three seeds.
+
+use std::collections::BTreeMap;
+
+use statistics::estimate::{Estimate, paired_difference};
+use statistics::paired::by_seed;
+use statistics::{Better, adjust::holm};
+
+use super::catalogue::significant;
+use super::group::{Group, Part};
+use super::model::{Claim, Evidence, Outcome, Section, Table};
+use super::paper::Paper;
+use super::tables::{self, metric_info};
+use super::{energy, memory, time_differences};
+
+/// Seeds below which nothing is concluded.
+const FEWEST_SEEDS: usize = 3;
+/// Chance of calling models different that are not, over all models that one is held against.
+const LEVEL: f64 = 0.05;
+/// Shares below it are none: single zeros that came about by chance.
+const LEAST_SHARE: f64 = 1e-4;
+/// The kind of model that the claims are about.
+const BIM: &str = "bim";
+
+/// What the results of one section say of a claim: what it says, in words, and the number.
+type Said = (Outcome, String, String);
+
+/// A claim, and how it is measured.
+struct Asked<'a> {
+    statement: &'static str,
+    place: &'static str,
+    basis: &'static str,
+    grids: &'static [&'static str],
+    say: &'a dyn Fn(&Part, &Section) -> Option<Said>,
+}
+
+/// Grids of the paper's tables.
+const TABLES: &[&str] = &["table1_language", "table2_speech", "table3_biomedical"];
+
+/// Every claim, whether anything here is about it or not.
+pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec<Claim> {
+    let all = [
+        Asked {
+            statement: "BIM reaches the quality that the paper publishes",
+            place: "Tables 1 to 3",
+            basis: "mean with its 95 % t interval over seeds, against the published value with its margin",
+            grids: TABLES,
+            say: &|part, _| published(part, paper),
+        },
+        Asked {
+            statement: "BIM stands where the paper's tables put it among the other models",
+            place: "Tables 1 to 3",
+            basis: "BIM minus each of them, paired by seed",
+            grids: TABLES,
+            say: &|part, _| order(part, paper),
+        },
+        Asked {
+            statement: "Learning online takes memory that does not grow with length, as backpropagation through time does",
+            place: "section 4.5",
+            basis: "peak memory of a training step at the shortest and at the longest length",
+            grids: &["memory_vs_length"],
+            say: &|part, _| memory::claim(part),
+        },
+        Asked {
+            statement: "BIM leaves out more operations than networks without spikes",
+            place: "section 4.5",
+            basis: "share of the multiplications of a dense forward pass that zeros leave out, each spike of a burst counted",
+            grids: &["operating_points"],
+            say: &|part, _| sparsity(part),
+        },
+        Asked {
+            statement: "BIM saves energy",
+            place: "section 4.5",
+            basis: "what it takes per step of what the reference or else the best network without spikes takes",
+            grids: &["energy", "operating_points"],
+            say: &|part, _| saved(part),
+        },
+        Asked {
+            statement: "Updates decay with the spike time difference as the STDP window does",
+            place: "section 4.6",
+            basis: "exponentials fitted to the mean update at each difference",
+            grids: &["stdp_window"],
+            say: &|_, section| {
+                let table: Option<&Table> = section.tables.iter().find(|table| time_differences::is_table(table));
+                table.map(time_differences::claim)
+            },
+        },
+    ];
+    let claim = |asked: Asked| {
+        let evidence: Vec<Evidence> = parts
+            .iter()
+            .zip(sections)
+            .filter_map(|(part, section)| {
+                let (verdict, words, number) = (asked.say)(part, section)?;
+                Some(Evidence { section: section.id.clone(), task: short(part, parts), verdict, words, number })
+            })
+            .collect();
+        let (verdict, words) = together(&evidence);
+        Claim {
+            statement: asked.statement.into(),
+            place: asked.place.into(),
+            basis: asked.basis.into(),
+            verdict,
+            words,
+            evidence,
+            grids: asked.grids.iter().map(|grid| (*grid).to_owned()).collect(),
+        }
+    };
+    all.into_iter().map(claim).collect()
+}
+
+/// The task, with the experiment and the scale where there are several.
+fn short(part: &Part, parts: &[Part]) -> String {
+    let mut text = part.task.to_owned();
+    if parts.iter().any(|other| other.experiment != part.experiment) {
+        text = format!("{}, {text}", part.experiment);
+    }
+    if parts.iter().any(|other| other.scale != part.scale) {
+        text = format!("{text}, {}", part.scale);
+    }
+    text
+}
+
+/// What the evidence of all tasks says together: what is decided counts, and the words say of how many tasks.
+fn together(evidence: &[Evidence]) -> (Outcome, String) {
+    let count = |outcome: Outcome| evidence.iter().filter(|e| e.verdict == outcome).count();
+    let (held, not, partly) = (count(Outcome::Held), count(Outcome::DidNotHold), count(Outcome::InPart));
+    let (decided, all) = (held + not + partly, evidence.len());
+    let verdict = match (held, not, partly) {
+        (0, 0, 0) if all == 0 => Outcome::NotMeasured,
+        (0, 0, 0) if count(Outcome::NotComparable) == all => Outcome::NotComparable,
+        (0, 0, 0) => Outcome::Undecided,
+        (_, 0, 0) => Outcome::Held,
+        (0, _, 0) => Outcome::DidNotHold,
+        _ => Outcome::InPart,
+    };
+    // what all tasks say alike is said once
+    if let Some(first) = evidence.first().filter(|first| evidence.iter().all(|e| e.words == first.words)) {
+        return (verdict, first.words.clone());
+    }
+    if decided > 0 && decided < all {
+        return (verdict, format!("{} on {decided} of {all}, the rest undecided", verdict.words()));
+    }
+    (verdict, verdict.words().into())
+}
+
+/// Whether the published value of the paper's model was reproduced.
+fn published(part: &Part, paper: &Paper) -> Option<Said> {
+    let group = part.first_of(BIM)?;
+    let published = paper.published(part.family, BIM);
+    let first = published.first()?;
+    let (outcome, words) = tables::verdict(part, group, &published);
+    let metric = if group.metric(first.name, Some(part.split)).estimate().is_some() {
+        first.name
+    } else {
+        part.main_metrics().first().copied()?
+    };
+    let info = metric_info(part, metric);
+    let e = group.metric(metric, Some(part.split)).estimate()?;
+    let number = format!(
+        "{} {} {}, published {} {}",
+        part.label(group),
+        info.label,
+        info.estimate(&e),
+        first.metric.label,
+        first.metric.text(first.value)
+    );
+    Some((outcome, words, number))
+}
+
+/// Whether the model is better than the paper's others where the paper says so, and worse where it says that.
+fn order(part: &Part, paper: &Paper) -> Option<Said> {
+    let group = part.first_of(BIM)?;
+    let own = *paper.published(part.family, BIM).first()?;
+    let metric = *part.main_metrics().first()?;
+    let info = metric_info(part, metric);
+    let better = info.better?;
+    let values = |group: &Group| group.by_seed(metric, Some(part.split));
+    let of_kind = |kind: &str| {
+        let theirs = *paper.published(part.family, kind).first()?;
+        let other = part.first_of(kind)?;
+        Some((
+            kind.to_owned(),
+            is_better(own.value, theirs.value, own.metric.better),
+            by_seed(&values(group), &values(other))?,
+        ))
+    };
+    let others: Vec<_> = part.kinds_but(BIM).into_iter().filter_map(of_kind).collect();
+    let seeds = others.iter().map(|(_, _, paired)| paired.difference.n).min()?;
+    let adjusted = holm(&others.iter().map(|(_, _, paired)| paired.t.unwrap_or(1.0)).collect::<Vec<f64>>());
+    let (mut as_published, mut otherwise, mut texts) = (0, 0, Vec::new());
+    for ((kind, says_better, paired), p) in others.iter().zip(adjusted) {
+        let d = &paired.difference;
+        let told = p < LEVEL && seeds >= FEWEST_SEEDS;
+        if told && is_better(d.mean, 0.0, better) == *says_better {
+            as_published += 1;
+        } else if told {
+            otherwise += 1;
+        }
+        let mark = if told { "" } else { " (not told apart)" };
+        let mark = if seeds < FEWEST_SEEDS { "" } else { mark };
+        texts.push(format!(
+            "{kind} {}{mark}",
+            info.difference(&Estimate { interval: None, ..*d }).replace(" (1 seed)", "")
+        ));
+    }
+    let better = if better == Better::Lower { "less is better" } else { "more is better" };
+    let number = format!("{}, {} ({better}): {}", part.label(group), info.label, texts.join(", "));
+    let outcome = match (as_published, otherwise) {
+        (0, 0) => Outcome::Undecided,
+        (_, 0) if as_published == others.len() => Outcome::Held,
+        (_, 0) => Outcome::InPart,
+        (0, _) => Outcome::DidNotHold,
+        _ => Outcome::InPart,
+    };
+    let words = match outcome {
+        Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
+        Outcome::InPart | Outcome::DidNotHold if others.len() > 1 => {
+            format!("{}: {as_published} of {} as published, {otherwise} the other way", outcome.words(), others.len())
+        }
+        Outcome::Held | Outcome::InPart | Outcome::DidNotHold | Outcome::NotComparable | Outcome::NotMeasured => {
+            outcome.words().into()
+        }
+    };
+    Some((outcome, words, number))
+}
+
+fn is_better(a: f64, b: f64, better: Better) -> bool {
+    match better {
+        Better::Lower => a < b,
+        Better::Higher => a > b,
+    }
+}
+
+/// Why nothing is concluded, if it is for want of seeds.
+fn too_few(seeds: usize) -> Option<String> {
+    (seeds < FEWEST_SEEDS).then(|| format!("{seeds} {}, no verdict", if seeds == 1 { "seed" } else { "seeds" }))
+}
+
+/// Share of the multiplications of a dense forward pass that zeros leave out, by seed.
+fn left_out(group: &Group) -> BTreeMap<u64, f64> {
+    let of = |name: &str| group.by_seed(name, Some(metrics::TRAIN_SPLIT));
+    let (macs, acs, dense) = (of("macs_forward"), of("acs_forward"), of("macs_dense"));
+    let share = |(seed, dense): (&u64, &f64)| Some((*seed, 1.0 - (macs.get(seed)? + acs.get(seed)?) / dense));
+    dense.iter().filter(|(_, dense)| **dense > 0.0).filter_map(share).collect()
+}
+
+/// Whether spikes leave out more than the zeros of the network that comes closest.
+fn sparsity(part: &Part) -> Option<Said> {
+    let group = part.first_of(BIM)?;
+    let own = left_out(group);
+    let kinds = part.kinds_but(BIM).into_iter().filter(|kind| *kind != "snn");
+    let others = kinds.filter_map(|kind| part.first_of(kind));
+    let mean = |values: &BTreeMap<u64, f64>| values.values().sum::<f64>() / values.len().max(1) as f64;
+    let measured = others.map(|other| (other, left_out(other))).filter(|(_, shares)| !shares.is_empty());
+    let (closest, theirs) = measured.max_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)))?;
+    let difference = paired_difference(&own, &theirs)?;
+    let percent = |share: f64| {
+        if share.abs() < LEAST_SHARE { "none".to_owned() } else { format!("{} %", significant(100.0 * share, 3)) }
+    };
+    let number = format!(
+        "{} {}, of the others {} most with {}",
+        part.label(group),
+        percent(mean(&own)),
+        part.label(closest),
+        percent(mean(&theirs))
+    );
+    let outcome = by_interval(&difference, 0.0, Better::Higher);
+    Some((outcome, too_few(difference.n).unwrap_or_else(|| outcome.words().into()), number))
+}
+
+/// Whether all of an interval is on the better side of a value, none of it, or neither.
+fn by_interval(e: &Estimate, value: f64, better: Better) -> Outcome {
+    match e.interval.filter(|_| e.n >= FEWEST_SEEDS) {
+        Some((low, high)) if is_better(low, value, better) && is_better(high, value, better) => Outcome::Held,
+        Some((low, high)) if !is_better(low, value, better) && !is_better(high, value, better) => Outcome::DidNotHold,
+        Some(_) | None => Outcome::Undecided,
+    }
+}
+
+/// Whether every price of the paper's model is below that of the reference or, without one, of the best network without spikes.
+fn saved(part: &Part) -> Option<Said> {
+    let group = part.first_of(BIM)?;
+    let metric = *part.main_metrics().first()?;
+    let better = metric_info(part, metric).better?;
+    let quality = |group: &Group| group.metric(metric, Some(part.split)).estimate().map(|e| e.mean);
+    let rank = |group: &Group| quality(group).map(|q| if better == Better::Higher { -q } else { q });
+    let best = || {
+        let kinds = part.kinds_but(BIM).into_iter().filter(|kind| *kind != "snn");
+        let firsts = kinds.filter_map(|kind| part.first_of(kind)).filter(|other| rank(other).is_some());
+        firsts.min_by(|a, b| rank(a).unwrap_or(f64::INFINITY).total_cmp(&rank(b).unwrap_or(f64::INFINITY)))
+    };
+    let (other, why) = match part.reference().filter(|other| !std::ptr::eq(*other, group)) {
+        Some(reference) => (reference, "reference"),
+        None => (best()?, "best without spikes"),
+    };
+    let ratios = energy::ratios(group, other);
+    let seeds = ratios.iter().map(|(_, e)| e.n).min()?;
+    let outcomes: Vec<Outcome> = ratios.iter().map(|(_, e)| by_interval(e, 1.0, Better::Lower)).collect();
+    let count = |outcome: Outcome| outcomes.iter().filter(|o| **o == outcome).count();
+    let (held, not) = (count(Outcome::Held), count(Outcome::DidNotHold));
+    let outcome = match (held, not) {
+        (0, 0) => Outcome::Undecided,
+        (_, 0) if held == outcomes.len() => Outcome::Held,
+        (0, _) if not == outcomes.len() => Outcome::DidNotHold,
+        (0, _) => Outcome::Undecided,
+        _ => Outcome::InPart,
+    };
+    let texts: Vec<String> = ratios.iter().map(|(label, e)| format!("{label} {}×", significant(e.mean, 3))).collect();
+    let number = format!("{} against {} ({why}): {}", part.label(group), part.label(other), texts.join(", "));
+    let words = match outcome {
+        Outcome::InPart => format!("less by {held} of {} prices, more by {not}", outcomes.len()),
+        Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
+        Outcome::Held | Outcome::DidNotHold | Outcome::NotComparable | Outcome::NotMeasured => outcome.words().into(),
+    };
+    Some((outcome, words, number))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Tests of the verdicts on claims.
+
+use super::super::group::parts;
+use super::super::{Loaded, ResultRow, compute, fixture};
+use super::*;
+
+/// A cell with metrics of the test part and of training.
+fn rows(model: &str, seed: u64, test: &[(&str, f64)], train: &[(&str, f64)]) -> Vec<ResultRow> {
+    let cell = fixture::config(fixture::cell(model, seed), &[("energy", "prices")]);
+    let row = |split: &str, (name, value): &(&str, f64)| ResultRow {
+        split: Some(split.into()),
+        metric: Some((*name).into()),
+        value: Some(*value),
+        ..cell.clone()
+    };
+    test.iter().map(|m| row("test", m)).chain(train.iter().map(|m| row(metrics::TRAIN_SPLIT, m))).collect()
+}
+
+fn priced(model: &str, seed: u64, bits: f64, synaptic: f64, forward: f64, kept: f64) -> Vec<ResultRow> {
+    let jitter = 1.0 + 0.01 * seed as f64;
+    rows(
+        model,
+        seed,
+        &[("bits_per_byte", bits * jitter)],
+        &[
+            ("energy_synaptic_pj", synaptic * jitter),
+            ("energy_forward_pj", forward),
+            ("op_coverage", 1.0),
+            ("energy_coverage_forward", 1.0),
+            ("macs_forward", kept),
+            ("acs_forward", 0.0),
+            ("macs_dense", 100.0),
+        ],
+    )
+}
+
+fn claims_of(rows: Vec<ResultRow>) -> Vec<Claim> {
+    compute(&Loaded { rows, ..Loaded::default() }, &Paper::embedded().unwrap()).claims
+}
+
+#[test]
+fn three_seeds_decide_and_two_do_not() {
+    let all = |seeds: u64| {
+        let of = |seed| {
+            [
+                priced("bim", seed, 2.0, 10.0, 300.0, 20.0),
+                priced("lstm", seed, 2.5, 100.0, 200.0, 99.0),
+                priced("mamba", seed, 1.9, 90.0, 210.0, 98.0),
+            ]
+        };
+        claims_of((1..=seeds).flat_map(of).flatten().collect())
+    };
+    let verdicts = |claims: &[Claim]| claims.iter().map(|c| c.verdict).collect::<Vec<_>>();
+    let three = all(3);
+    use Outcome::{Held, InPart, NotComparable, NotMeasured, Undecided};
+    // better than the LSTM and worse than Mamba, as in table 1; fewer operations; cheaper by one price, dearer by the other
+    assert_eq!(verdicts(&three), [NotComparable, Held, NotMeasured, Held, InPart, NotMeasured], "{three:#?}");
+    assert_eq!(three[4].evidence[0].words, "less by 1 of 2 prices, more by 1");
+    assert!(three[4].evidence[0].number.contains("bim against mamba (best without spikes): "), "{:?}", three[4]);
+    assert!(three[4].evidence[0].number.contains("products 0.11×, forward 1.43×"), "{:?}", three[4]);
+    assert!(
+        three[3].evidence[0].number.contains("bim 80.0 %")
+            && three[3].evidence[0].number.contains("mamba most with 2.00 %")
+    );
+    let two = all(2);
+    assert_eq!(verdicts(&two), [NotComparable, Undecided, NotMeasured, Undecided, Undecided, NotMeasured]);
+    assert_eq!(two[1].evidence[0].words, "2 seeds, no verdict");
+}
+
+#[test]
+fn the_other_way_round_is_said() {
+    let of = |seed| [priced("bim", seed, 2.6, 10.0, 300.0, 99.5), priced("lstm", seed, 2.5, 1.0, 200.0, 99.0)];
+    let claims = claims_of((1..=3).flat_map(of).flatten().collect());
+    assert_eq!(claims[1].verdict, Outcome::DidNotHold, "worse than the LSTM, which the paper has it beat");
+    assert_eq!(claims[3].verdict, Outcome::DidNotHold);
+    assert_eq!(claims[4].verdict, Outcome::DidNotHold);
+}
+
+#[test]
+fn tasks_count_together() {
+    let evidence = |verdict| Evidence {
+        section: "s".into(),
+        task: "t".into(),
+        verdict,
+        words: String::new(),
+        number: String::new(),
+    };
+    use Outcome::{DidNotHold, Held, InPart, NotComparable, NotMeasured, Undecided};
+    for (all, expected) in [
+        (&[][..], NotMeasured),
+        (&[Held, Held], Held),
+        (&[Held, DidNotHold], InPart),
+        (&[Held, Undecided], Held),
+        (&[NotComparable, NotComparable], NotComparable),
+        (&[NotComparable, Undecided], Undecided),
+        (&[InPart], InPart),
+    ] {
+        let all: Vec<Evidence> = all.iter().copied().map(evidence).collect();
+        assert_eq!(together(&all).0, expected, "{all:?}");
+    }
+    assert_eq!(together(&[evidence(Held), evidence(Undecided)]).1, "held on 1 of 2, the rest undecided");
+}
+
+/// What stands for a kind is the first in the grid, whatever came out of it.
+#[test]
+fn no_result_chooses_what_is_compared() {
+    let mut first = priced("bim", 1, 3.0, 1.0, 1.0, 50.0);
+    let mut second = priced("bim", 1, 1.0, 1.0, 1.0, 50.0);
+    first.iter_mut().for_each(|row| row.model = "a".into());
+    second.iter_mut().for_each(|row| row.model = "b".into());
+    let rows = [first, second].concat();
+    let parts = parts(&rows);
+    assert_eq!(parts[0].first_of("bim").unwrap().model, "a");
+}

@@ -1,0 +1,114 @@
+//! What was run, by which program on which machine, on which data, and how to run it again.
+
+use std::collections::BTreeSet;
+
+use super::group::{Part, Run};
+use super::model::{Fact, Loaded};
+use super::provenance;
+
+/// Characters of a digest that are shown.
+const DIGEST: usize = 12;
+
+/// What the experiments ask.
+pub(super) fn questions(parts: &[Part], loaded: &Loaded) -> Vec<Fact> {
+    let mut all: Vec<Fact> = Vec::new();
+    for part in parts {
+        let text = loaded.questions.get(part.experiment);
+        let new = text.filter(|_| all.iter().all(|question| question.name != part.experiment));
+        all.extend(new.map(|text| Fact { name: part.experiment.into(), value: text.clone() }));
+    }
+    all
+}
+
+/// What was run; facts that nothing recorded are left out.
+pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    let mut add = |name: &str, value: String| {
+        if !value.is_empty() {
+            facts.push(Fact { name: name.into(), value });
+        }
+    };
+    let of = |value: &dyn Fn(&Run) -> Option<String>| distinct(parts.iter().flat_map(Part::runs).filter_map(value));
+    let seeds: BTreeSet<u64> = parts.iter().flat_map(Part::runs).map(|run| run.head.seed).collect();
+    add("scale", distinct(parts.iter().map(|part| part.scale.to_owned())));
+    add("seeds", seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", "));
+    for part in parts {
+        add(&data_name(part, parts), format!("{}{}", provenance::data_in_short(part), digest(part)));
+    }
+    add("program", distinct(parts.iter().map(provenance::programs).filter(|text| !text.is_empty())));
+    let machine = |part: &Part| Some(provenance::machine(part)).filter(|_| part.runs().any(Run::completed));
+    add("machine", distinct(parts.iter().filter_map(machine)));
+    add("processor", of(&|run| run.head.processor.clone()));
+    add("prices", of(&|run| run.head.cost_model.clone()));
+    facts
+}
+
+fn data_name(part: &Part, parts: &[Part]) -> String {
+    if parts.len() == 1 { "data".into() } else { format!("data, {}", part.task) }
+}
+
+/// The digest of the data, or how many there are.
+fn digest(part: &Part) -> String {
+    let all: BTreeSet<&str> = part.runs().filter_map(|run| run.head.data.as_deref()).collect();
+    let short = |text: &str| text.get(..DIGEST).unwrap_or(text).to_owned();
+    match all.iter().collect::<Vec<_>>()[..] {
+        [] => String::new(),
+        [only] => format!("; digest {}…", short(only)),
+        [first, ..] => format!("; {} digests, the first {}…", all.len(), short(first)),
+    }
+}
+
+/// Distinct values, sorted and joined.
+fn distinct(values: impl Iterator<Item = String>) -> String {
+    values.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ")
+}
+
+/// Commands that run the experiments again, each at the commit that ran it where there is one.
+pub(super) fn commands(parts: &[Part]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let commits: BTreeSet<&str> =
+        parts.iter().flat_map(Part::runs).filter_map(|run| run.head.git_commit.as_deref()).collect();
+    if let [commit] = commits.iter().collect::<Vec<_>>()[..] {
+        all.push(format!("git checkout {commit}"));
+    }
+    for part in parts {
+        let command = format!("cargo run --release -- run experiments/{}.yaml --scale {}", part.experiment, part.scale);
+        if !all.contains(&command) {
+            all.push(command);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::super::group::parts;
+    use super::*;
+
+    #[test]
+    fn what_was_run_and_how_to_run_it_again() {
+        let mut loaded = fixture::quickstart();
+        for row in &mut loaded.rows {
+            row.git_commit = Some("0123456789abcdef".into());
+            row.version = Some("0.1.0".into());
+            row.processor = Some("Some CPU".into());
+            row.data = Some("feedfacecafe0123".into());
+        }
+        loaded.questions.insert("quickstart".into(), "Does it work?".into());
+        let parts = parts(&loaded.rows);
+        assert_eq!(
+            commands(&parts),
+            ["git checkout 0123456789abcdef", "cargo run --release -- run experiments/quickstart.yaml --scale mini"]
+        );
+        let facts = facts(&parts);
+        let of = |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
+        assert_eq!(of("program"), Some("0.1.0, commit 0123456789ab"));
+        assert_eq!(of("processor"), Some("Some CPU"));
+        assert_eq!(of("seeds"), Some("1, 2"));
+        assert!(of("data, cardio").is_some_and(|text| text.ends_with("; digest feedfacecafe…")), "{facts:?}");
+        assert_eq!(of("prices"), None, "nothing recorded");
+        let questions = questions(&parts, &loaded);
+        assert_eq!((questions.len(), questions[0].value.as_str()), (1, "Does it work?"));
+    }
+}
