@@ -15,6 +15,7 @@ mod load;
 mod look;
 mod memory;
 mod model;
+mod online;
 mod overview;
 mod paper;
 mod plot;
@@ -128,6 +129,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(detail::classes(part, &id));
     all.extend(detail::differences(part, &id));
     all.extend(time_differences::table(part, loaded, &id));
+    all.extend(online::table(part, &id));
     all.extend(memory::table(part, &id));
     all.extend(memory::crossovers(part, &id));
     all.extend(tables::costs(part, &id));
