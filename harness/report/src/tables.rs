@@ -289,7 +289,7 @@ pub(super) fn verdict(part: &Part, group: &Group, published: &[Published]) -> (O
 }
 
 /// Why no number of a section compares with a published one, as the end of "not comparable"; `None` if they do.
-fn not_comparable(part: &Part) -> Option<String> {
+pub(super) fn not_comparable(part: &Part) -> Option<String> {
     if part.scale != PAPER_SCALE {
         return Some(" at this scale".into());
     }

@@ -18,6 +18,8 @@ use labels::{Area, area, beside, spread};
 const MOST_BANDS: usize = 5;
 /// Points of a line up to which each has its marker.
 const MOST_MARKERS: usize = 16;
+/// Points up to which each has its name; of more, those on the front have.
+pub(super) const MOST_NAMES: usize = 16;
 /// Share of the data's range by which a level may make the axis longer; one further away is named at the edge.
 const LEVEL_ROOM: f64 = 0.15;
 /// Width of most bold letters in parts of the size of the font.
@@ -103,7 +105,8 @@ fn padded((low, high): (f64, f64), log: bool) -> (f64, f64) {
         return (low / factor, high * factor);
     }
     let room = 0.06 * (high - low);
-    (low - room, high + room)
+    let from = if low >= 0.0 { (low - room).max(0.0) } else { low - room };
+    (from, high + room)
 }
 
 fn open(out: &mut String, plot: &Plot, size: &Size, style: &str) {
@@ -310,8 +313,15 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
         taken.push([to.0 - 1.0, from.1.min(to.1), to.0 + 1.0, from.1.max(to.1)]);
     }
     let bounds = [x.from + 2.0, y.to, x.to, y.from - 2.0];
-    for (series, label) in plot.series.iter().zip(labels) {
+    let named = named(plot);
+    for (i, (series, label)) in plot.series.iter().zip(labels).enumerate() {
         let Some((px, py)) = at(series) else { continue };
+        if !named.contains(&i) {
+            let _ = writeln!(out, "<g class=\"{}\">", series.look.class());
+            bars(out, &series.points, x, y);
+            out.push_str("</g>\n");
+            continue;
+        }
         let (width, height) = (text_width(label, size), size.font + 2.0);
         let (lx, ly) = beside((px, py), (width, height), &bounds, &taken);
         taken.push(area(lx, ly, width, height));
@@ -333,6 +343,19 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
             out.push_str("</g>\n");
         }
     }
+}
+
+/// Which points have their names beside them: all of few, of many those on the front, and as many as fit of the rest.
+fn named(plot: &Plot) -> Vec<usize> {
+    let on_front = |series: &Series| {
+        series.points.first().is_some_and(|p| plot.frontier.iter().any(|corner| *corner == [p.x, p.y]))
+    };
+    let (front, rest): (Vec<usize>, Vec<usize>) =
+        (0..plot.series.len()).partition(|i| plot.series.get(*i).is_some_and(on_front));
+    let room = if plot.series.len() > MOST_NAMES { 0 } else { rest.len() };
+    let mut all: Vec<usize> = front.into_iter().take(MOST_NAMES).chain(rest.into_iter().take(room)).collect();
+    all.sort_unstable();
+    all
 }
 
 fn shorten(label: &str, most: usize) -> String {
