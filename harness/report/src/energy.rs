@@ -93,7 +93,9 @@ impl Price {
         let Some(mut sum) = parts.next() else { return BTreeMap::new() };
         for part in parts {
             sum.retain(|seed, _| part.contains_key(seed));
-            sum.iter_mut().for_each(|(seed, pj)| *pj += part.get(seed).copied().unwrap_or_default());
+            for (seed, pj) in &mut sum {
+                *pj += part.get(seed).copied().unwrap_or_default();
+            }
         }
         sum
     }

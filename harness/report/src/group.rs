@@ -283,7 +283,7 @@ impl Part<'_> {
         if swept < ORDERED_VALUES || !one_kind {
             return Look::of(group.kind);
         }
-        Look::ordered(group.kind, all.iter().position(|v| *v == own).unwrap_or(0), all.len())
+        Look::ordered(group.kind, all.iter().position(|v| v.total_cmp(&own).is_eq()).unwrap_or(0), all.len())
     }
 
     /// The label of a configuration: the model, and its settings where it was swept.

@@ -3,6 +3,7 @@
 use super::super::group::parts;
 use super::super::{Loaded, ResultRow, compute, fixture};
 use super::*;
+use Outcome::{DidNotHold, Held, InPart, NotComparable, NotMeasured, Undecided};
 
 /// A cell with metrics of the test part and of training.
 fn rows(model: &str, seed: u64, test: &[(&str, f64)], train: &[(&str, f64)]) -> Vec<ResultRow> {
@@ -53,7 +54,6 @@ fn three_seeds_decide_and_two_do_not() {
     };
     let verdicts = |claims: &[Claim]| claims.iter().map(|c| c.verdict).collect::<Vec<_>>();
     let three = all(3);
-    use Outcome::{Held, InPart, NotMeasured, Undecided};
     // better than the LSTM and worse than Mamba, as in table 1; fewer operations; cheaper by one price, dearer by the other
     assert_eq!(verdicts(&three), [NotMeasured, Held, NotMeasured, Held, InPart, NotMeasured], "{three:#?}");
     assert_eq!(three[4].evidence[0].words, "less by 1 of 2 prices, more by 1");
@@ -106,7 +106,6 @@ fn tasks_count_together() {
         words: format!("{verdict:?}"),
         number: String::new(),
     };
-    use Outcome::{DidNotHold, Held, InPart, NotComparable, NotMeasured, Undecided};
     for (all, expected) in [
         (&[][..], NotMeasured),
         (&[Held, Held], Held),
@@ -127,8 +126,12 @@ fn tasks_count_together() {
 fn no_result_chooses_what_is_compared() {
     let mut first = priced("bim", 1, 3.0, 1.0, 1.0, 50.0);
     let mut second = priced("bim", 1, 1.0, 1.0, 1.0, 50.0);
-    first.iter_mut().for_each(|row| row.model = "a".into());
-    second.iter_mut().for_each(|row| row.model = "b".into());
+    for row in &mut first {
+        row.model = "a".into();
+    }
+    for row in &mut second {
+        row.model = "b".into();
+    }
     let rows = [first, second].concat();
     let parts = parts(&rows);
     assert_eq!(parts[0].first_of("bim").unwrap().model, "a");

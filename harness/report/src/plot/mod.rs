@@ -234,7 +234,11 @@ fn draw_level(out: &mut String, label: &str, value: f64, x: &Axis, y: &Axis, siz
 }
 
 fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
-    points.enumerate().map(|(i, (px, py))| format!("{}{px:.1} {py:.1}", if i == 0 { "M" } else { "L" })).collect()
+    let mut out = String::new();
+    for (px, py) in points {
+        let _ = write!(out, "{}{px:.1} {py:.1}", if out.is_empty() { 'M' } else { 'L' });
+    }
+    out
 }
 
 fn line(out: &mut String, series: &Series, band: bool, repeat: usize, x: &Axis, y: &Axis) {
@@ -297,8 +301,11 @@ fn ends(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, si
 fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, size: &Size) {
     let inside: Vec<(f64, f64)> = plot.frontier.iter().map(|p| (x.at(p[0]), y.at(p[1]))).collect();
     if let [first, rest @ ..] = inside.as_slice() {
-        let stairs: String = rest.iter().map(|(px, py)| format!("H{px:.1}V{py:.1}")).collect();
-        let _ = writeln!(out, "<path class=\"front\" d=\"M{:.1} {:.1}{stairs}H{:.1}\"/>", first.0, first.1, x.to);
+        let _ = write!(out, "<path class=\"front\" d=\"M{:.1} {:.1}", first.0, first.1);
+        for (px, py) in rest {
+            let _ = write!(out, "H{px:.1}V{py:.1}");
+        }
+        let _ = writeln!(out, "H{:.1}\"/>", x.to);
     }
     let mut taken: Vec<Area> = Vec::new();
     let at = |series: &Series| series.points.first().map(|p| (x.at(p.x), y.at(p.y)));
@@ -347,9 +354,7 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
 
 /// Which points have their names beside them: all of few, of many those on the front, and as many as fit of the rest.
 fn named(plot: &Plot) -> Vec<usize> {
-    let on_front = |series: &Series| {
-        series.points.first().is_some_and(|p| plot.frontier.iter().any(|corner| *corner == [p.x, p.y]))
-    };
+    let on_front = |series: &Series| series.points.first().is_some_and(|p| plot.frontier.contains(&[p.x, p.y]));
     let (front, rest): (Vec<usize>, Vec<usize>) =
         (0..plot.series.len()).partition(|i| plot.series.get(*i).is_some_and(on_front));
     let room = if plot.series.len() > MOST_NAMES { 0 } else { rest.len() };
