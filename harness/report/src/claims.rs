@@ -94,7 +94,10 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             .iter()
             .zip(sections)
             .filter_map(|(part, section)| {
-                let (verdict, words, number) = (asked.say)(part, section)?;
+                let (verdict, mut words, number) = (asked.say)(part, section)?;
+                if part.generated() && matches!(verdict, Outcome::Held | Outcome::DidNotHold | Outcome::InPart) {
+                    words += " on generated data";
+                }
                 Some(Evidence { section: section.id.clone(), task: short(part, parts), verdict, words, number })
             })
             .collect();
@@ -130,7 +133,7 @@ fn together(evidence: &[Evidence]) -> (Outcome, String) {
     let (held, not, partly) = (count(Outcome::Held), count(Outcome::DidNotHold), count(Outcome::InPart));
     let (decided, all) = (held + not + partly, evidence.len());
     let verdict = match (held, not, partly) {
-        (0, 0, 0) if all == 0 => Outcome::NotMeasured,
+        (0, 0, 0) if count(Outcome::NotMeasured) == all => Outcome::NotMeasured,
         (0, 0, 0) if count(Outcome::NotComparable) == all => Outcome::NotComparable,
         (0, 0, 0) => Outcome::Undecided,
         (_, 0, 0) => Outcome::Held,
@@ -216,6 +219,10 @@ fn order(part: &Part, paper: &Paper) -> Option<Said> {
         (0, _) => Outcome::DidNotHold,
         _ => Outcome::InPart,
     };
+    // a table is about its data, scale and split
+    if let Some(why) = tables::not_comparable(part) {
+        return Some((Outcome::NotComparable, format!("not comparable{why}"), number));
+    }
     let words = match outcome {
         Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
         Outcome::InPart | Outcome::DidNotHold if others.len() > 1 => {

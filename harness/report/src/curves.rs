@@ -58,7 +58,7 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
         caption,
         x_label: format!("{unit} seen"),
         y_label: info.label,
-        log_x: wide(&series),
+        log_x: wide(&series, LOG_FACTOR),
         log_y: info.better == Some(Better::Lower) && high(&series),
         form,
         series,
@@ -99,7 +99,7 @@ pub(super) fn sweeps(part: &Part, id: &str) -> Vec<Plot> {
             caption: band_caption(part),
             x_label: label.to_owned(),
             y_label: info.label.clone(),
-            log_x: wide(&series),
+            log_x: wide(&series, LOG_FACTOR),
             log_y: info.better == Some(Better::Lower) && high(&series),
             form: Form::Lines,
             series,
@@ -163,10 +163,11 @@ pub(super) fn point(x: f64, values: impl Iterator<Item = f64>) -> Option<Point> 
     Some(Point { x, y: values.iter().sum::<f64>() / values.len() as f64, low, high })
 }
 
-pub(super) fn wide(series: &[Series]) -> bool {
+/// Whether horizontal positions are positive and span more than a factor.
+pub(super) fn wide(series: &[Series], factor: f64) -> bool {
     let xs = || series.iter().flat_map(|s| s.points.iter().map(|p| p.x));
     let (low, high) = (xs().fold(f64::INFINITY, f64::min), xs().fold(0.0, f64::max));
-    low > 0.0 && high / low > LOG_FACTOR
+    low > 0.0 && high / low > factor
 }
 
 /// Whether the values span so much that a linear axis would squeeze most of them.

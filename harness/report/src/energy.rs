@@ -17,6 +17,7 @@ use super::catalogue;
 use super::curves::{point, wide};
 use super::group::{Group, Part};
 use super::model::{Cell, Column, Form, Place, Plot, Series, Table};
+use super::plot::MOST_NAMES;
 use super::provenance;
 use super::tables::{label_columns, metric_info};
 use metrics::TRAIN_SPLIT as SPLIT;
@@ -26,6 +27,10 @@ use statistics::estimate::{Estimate, paired_difference};
 /// Which of the prices the plot shows: the whole forward pass, which every cost model prices.
 const SHOWN: usize = 1;
 
+/// Energies that span more than this factor are drawn on a logarithmic axis.
+const LOG_PRICES: f64 = 10.0;
+/// Models of a front that are named.
+const MOST_NAMED: usize = 5;
 /// Short name of the price that counts everything.
 pub(super) const IN_ALL: &str = "in all";
 
@@ -88,7 +93,9 @@ impl Price {
         let Some(mut sum) = parts.next() else { return BTreeMap::new() };
         for part in parts {
             sum.retain(|seed, _| part.contains_key(seed));
-            sum.iter_mut().for_each(|(seed, pj)| *pj += part.get(seed).copied().unwrap_or_default());
+            for (seed, pj) in &mut sum {
+                *pj += part.get(seed).copied().unwrap_or_default();
+            }
         }
         sum
     }
@@ -222,6 +229,9 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
         cost_models(part),
         fronts(&PRICES.iter().map(|price| (price.label, by(price))).collect::<Vec<_>>(), better)
     );
+    if series.len() > MOST_NAMES {
+        caption.push_str(" Only those on the front are named in the drawing.");
+    }
     if part.groups.iter().any(|group| is_bound(group, FORWARD)) {
         caption.push_str(" Some energies are lower bounds, see the table.");
     }
@@ -231,7 +241,7 @@ pub(super) fn pareto(part: &Part, id: &str) -> Option<Plot> {
         caption,
         x_label: format!("nJ per {one}, forward"),
         y_label: info.label,
-        log_x: wide(&series),
+        log_x: wide(&series, LOG_PRICES),
         log_y: false,
         form: Form::Points,
         frontier: stairs(&series, better),
@@ -259,7 +269,12 @@ fn fronts(all: &[(&str, Vec<Series>)], better: Better) -> String {
             None => found.push((models, vec![price])),
         }
     }
-    let text = |(models, prices): &(Vec<&str>, Vec<&str>)| format!("{} (by {})", models.join(", "), prices.join(", "));
+    let text = |(models, prices): &(Vec<&str>, Vec<&str>)| {
+        let named: Vec<&str> = models.iter().copied().take(MOST_NAMED).collect();
+        let more = models.len() - named.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more} (by {})", named.join(", "), prices.join(", "))
+    };
     found.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 

@@ -278,10 +278,12 @@ impl Part<'_> {
         all.sort_by(f64::total_cmp);
         all.dedup();
         let swept = self.groups.iter().filter(|other| other.model == group.model).count();
-        if swept < ORDERED_VALUES {
+        // where several kinds were swept, their colours tell them apart
+        let one_kind = self.groups.iter().filter(|other| !other.point.is_empty()).all(|other| other.kind == group.kind);
+        if swept < ORDERED_VALUES || !one_kind {
             return Look::of(group.kind);
         }
-        Look::ordered(group.kind, all.iter().position(|v| *v == own).unwrap_or(0), all.len())
+        Look::ordered(group.kind, all.iter().position(|v| v.total_cmp(&own).is_eq()).unwrap_or(0), all.len())
     }
 
     /// The label of a configuration: the model, and its settings where it was swept.

@@ -115,6 +115,9 @@ fn segment(group: &Group) -> Option<String> {
     Some(if whole { "whole recordings".into() } else { text.clone() })
 }
 
+/// A column of numbers: its label, where they stand and how they are written.
+type Measure<'a> = (&'a str, &'a dyn Fn(&ResultRow) -> Option<f64>, &'a dyn Fn(f64) -> String);
+
 /// What training took; `None` if no run completed.
 pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
     part.runs().find(|run| run.completed())?;
@@ -130,7 +133,7 @@ pub(super) fn costs(part: &Part, id: &str) -> Option<Table> {
     let whole = |mean: f64| catalogue::count(mean.round() as u64);
     let seen = format!("{unit} seen");
     let speed = format!("{unit}/s");
-    let columns: [(&str, &dyn Fn(&ResultRow) -> Option<f64>, &dyn Fn(f64) -> String); 6] = [
+    let columns: [Measure; 6] = [
         ("parameters", &|row| row.parameters.map(|n| n as f64), &whole),
         (&seen, &|row| Some(row.seen as f64), &whole),
         ("training time", &|row| Some(row.train_s), &catalogue::duration),
@@ -289,7 +292,7 @@ pub(super) fn verdict(part: &Part, group: &Group, published: &[Published]) -> (O
 }
 
 /// Why no number of a section compares with a published one, as the end of "not comparable"; `None` if they do.
-fn not_comparable(part: &Part) -> Option<String> {
+pub(super) fn not_comparable(part: &Part) -> Option<String> {
     if part.scale != PAPER_SCALE {
         return Some(" at this scale".into());
     }

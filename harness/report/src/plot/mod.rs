@@ -18,6 +18,8 @@ use labels::{Area, area, beside, spread};
 const MOST_BANDS: usize = 5;
 /// Points of a line up to which each has its marker.
 const MOST_MARKERS: usize = 16;
+/// Points up to which each has its name; of more, those on the front have.
+pub(super) const MOST_NAMES: usize = 16;
 /// Share of the data's range by which a level may make the axis longer; one further away is named at the edge.
 const LEVEL_ROOM: f64 = 0.15;
 /// Width of most bold letters in parts of the size of the font.
@@ -103,7 +105,8 @@ fn padded((low, high): (f64, f64), log: bool) -> (f64, f64) {
         return (low / factor, high * factor);
     }
     let room = 0.06 * (high - low);
-    (low - room, high + room)
+    let from = if low >= 0.0 { (low - room).max(0.0) } else { low - room };
+    (from, high + room)
 }
 
 fn open(out: &mut String, plot: &Plot, size: &Size, style: &str) {
@@ -231,7 +234,11 @@ fn draw_level(out: &mut String, label: &str, value: f64, x: &Axis, y: &Axis, siz
 }
 
 fn path(points: impl Iterator<Item = (f64, f64)>) -> String {
-    points.enumerate().map(|(i, (px, py))| format!("{}{px:.1} {py:.1}", if i == 0 { "M" } else { "L" })).collect()
+    let mut out = String::new();
+    for (px, py) in points {
+        let _ = write!(out, "{}{px:.1} {py:.1}", if out.is_empty() { 'M' } else { 'L' });
+    }
+    out
 }
 
 fn line(out: &mut String, series: &Series, band: bool, repeat: usize, x: &Axis, y: &Axis) {
@@ -294,8 +301,11 @@ fn ends(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, si
 fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, size: &Size) {
     let inside: Vec<(f64, f64)> = plot.frontier.iter().map(|p| (x.at(p[0]), y.at(p[1]))).collect();
     if let [first, rest @ ..] = inside.as_slice() {
-        let stairs: String = rest.iter().map(|(px, py)| format!("H{px:.1}V{py:.1}")).collect();
-        let _ = writeln!(out, "<path class=\"front\" d=\"M{:.1} {:.1}{stairs}H{:.1}\"/>", first.0, first.1, x.to);
+        let _ = write!(out, "<path class=\"front\" d=\"M{:.1} {:.1}", first.0, first.1);
+        for (px, py) in rest {
+            let _ = write!(out, "H{px:.1}V{py:.1}");
+        }
+        let _ = writeln!(out, "H{:.1}\"/>", x.to);
     }
     let mut taken: Vec<Area> = Vec::new();
     let at = |series: &Series| series.points.first().map(|p| (x.at(p.x), y.at(p.y)));
@@ -310,8 +320,15 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
         taken.push([to.0 - 1.0, from.1.min(to.1), to.0 + 1.0, from.1.max(to.1)]);
     }
     let bounds = [x.from + 2.0, y.to, x.to, y.from - 2.0];
-    for (series, label) in plot.series.iter().zip(labels) {
+    let named = named(plot);
+    for (i, (series, label)) in plot.series.iter().zip(labels).enumerate() {
         let Some((px, py)) = at(series) else { continue };
+        if !named.contains(&i) {
+            let _ = writeln!(out, "<g class=\"{}\">", series.look.class());
+            bars(out, &series.points, x, y);
+            out.push_str("</g>\n");
+            continue;
+        }
         let (width, height) = (text_width(label, size), size.font + 2.0);
         let (lx, ly) = beside((px, py), (width, height), &bounds, &taken);
         taken.push(area(lx, ly, width, height));
@@ -333,6 +350,17 @@ fn points(out: &mut String, plot: &Plot, labels: &[String], x: &Axis, y: &Axis, 
             out.push_str("</g>\n");
         }
     }
+}
+
+/// Which points have their names beside them: all of few, of many those on the front, and as many as fit of the rest.
+fn named(plot: &Plot) -> Vec<usize> {
+    let on_front = |series: &Series| series.points.first().is_some_and(|p| plot.frontier.contains(&[p.x, p.y]));
+    let (front, rest): (Vec<usize>, Vec<usize>) =
+        (0..plot.series.len()).partition(|i| plot.series.get(*i).is_some_and(on_front));
+    let room = if plot.series.len() > MOST_NAMES { 0 } else { rest.len() };
+    let mut all: Vec<usize> = front.into_iter().take(MOST_NAMES).chain(rest.into_iter().take(room)).collect();
+    all.sort_unstable();
+    all
 }
 
 fn shorten(label: &str, most: usize) -> String {

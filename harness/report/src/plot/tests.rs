@@ -97,6 +97,11 @@ fn points_have_their_names_beside_them_and_a_front() {
     let drawing = svg(&p);
     whole(&drawing);
     assert_eq!((drawing.matches("class=\"name\"").count(), drawing.matches("class=\"front\"").count()), (4, 1));
+    // of many, those on the front have names
+    let mut many = p.clone();
+    many.series.extend((0..20).map(|i| of("rnn", 50.0 + f64::from(i), 5.0)));
+    let drawing = svg(&many);
+    assert_eq!((drawing.matches("class=\"name\"").count(), drawing.matches("class=\"dot\"").count()), (3, 24));
     // one value alone is drawn too
     p.series.truncate(1);
     p.frontier.clear();

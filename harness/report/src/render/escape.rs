@@ -1,5 +1,7 @@
 //! Text that is no markup, whatever is in it, in each form.
 
+use std::fmt::Write as _;
+
 /// Text for Markdown, also within a table: nothing in it is markup, and it stays on one line.
 pub(super) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -82,7 +84,7 @@ pub(super) fn css(text: &str) -> String {
         match c {
             // `<` must not end the element that the rules stand in
             '"' | '\\' | '<' | '>' | '\n' | '\r' => {
-                out.push_str(&format!("\\{:x} ", u32::from(c)));
+                let _ = write!(out, "\\{:x} ", u32::from(c));
             }
             c => out.push(c),
         }

@@ -63,8 +63,9 @@ struct Column {
     numeric: bool,
     head: String,
     cells: Vec<String>,
-    /// Characters of its lines.
+    /// Characters of its lines, and those that it would have with room for all.
     width: usize,
+    whole: usize,
 }
 
 impl Column {
@@ -74,7 +75,7 @@ impl Column {
         let cells: Vec<String> = table.rows.iter().map(|row| row.get(index).map_or_else(String::new, text)).collect();
         let head = column.map_or_else(String::new, |column| ascii(&column.label));
         let width = cells.iter().map(String::len).max().unwrap_or(0).max(head.len());
-        Self { numeric: column.is_some_and(|column| column.numeric), head, cells, width }
+        Self { numeric: column.is_some_and(|column| column.numeric), head, cells, width, whole: width }
     }
 
     /// Characters that it needs with its head broken between words.
@@ -101,29 +102,45 @@ fn lines(table: &Table) -> Vec<String> {
         let Some(widest) = columns.iter_mut().filter(|c| c.width > c.least()).max_by_key(|c| c.width) else { break };
         widest.width -= 1;
     }
-    let labels = table.labels.clamp(1, columns.len().max(1));
-    let (names, values) = columns.split_at(labels.min(columns.len()));
-    let room = WIDTH.saturating_sub(total(names));
-    let mut blocks: Vec<Vec<&Column>> = vec![Vec::new()];
+    let labels = table.labels.clamp(1, columns.len().max(1)).min(columns.len());
+    let room = WIDTH.saturating_sub(columns.iter().take(labels).map(|c| c.width + GAP).sum::<usize>());
+    let mut blocks: Vec<Vec<usize>> = vec![Vec::new()];
     let mut used = 0;
-    for column in values {
-        if used > 0 && used + column.width + GAP > room {
+    for (i, column) in columns.iter().enumerate().skip(labels) {
+        if used > 0 && used + column.width > room {
             blocks.push(Vec::new());
             used = 0;
         }
         used += column.width + GAP;
         if let Some(block) = blocks.last_mut() {
-            block.push(column);
+            block.push(i);
         }
+    }
+    for block in &blocks {
+        widen(&mut columns, block, room);
     }
     let mut out = Vec::new();
     for (i, block) in blocks.iter().enumerate() {
         if i > 0 {
             out.push(String::new());
         }
-        out.extend(self::block(&names.iter().chain(block.iter().copied()).collect::<Vec<&Column>>(), table.rows.len()));
+        let shown: Vec<&Column> = (0..labels).chain(block.iter().copied()).filter_map(|i| columns.get(i)).collect();
+        out.extend(self::block(&shown, table.rows.len()));
     }
     out
+}
+
+/// Gives the columns of a block what is left of its room.
+fn widen(columns: &mut [Column], block: &[usize], room: usize) {
+    let width = |columns: &[Column]| block.iter().filter_map(|i| columns.get(*i)).map(|c| c.width + GAP).sum::<usize>();
+    let mut left = room.saturating_sub(width(columns).saturating_sub(GAP));
+    for i in block {
+        if let Some(column) = columns.get_mut(*i) {
+            let more = (column.whole - column.width).min(left);
+            column.width += more;
+            left -= more;
+        }
+    }
 }
 
 /// Head, rule and rows of the columns that stand beside each other.

@@ -1,0 +1,73 @@
+//! `harness report`: formats, a template of one's own, a choice of columns, and what is wrong with either.
+
+mod common;
+
+use std::process::Output;
+
+use common::{Folder, stderr, stdout};
+
+const GRID: &str = "\
+experiment: small
+description: Does the report say what it should?
+task: {kind: language, generate: {train_bytes: 30_000, valid_bytes: 3_000, test_bytes: 5_000}}
+models:
+  - {kind: lstm, width: 16, layers: 1}
+  - {kind: rnn, width: 16, layers: 1}
+train: {streams: 4, segment: 25, seen: 1_000, curve_points: 0, eval_streams: 4}
+";
+
+fn report(folder: &Folder, arguments: &[&str]) -> Output {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_harness"));
+    command.current_dir(folder.path()).arg("report").args(arguments).output().expect("starts")
+}
+
+#[test]
+fn every_format_is_written_where_it_was_asked_for() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert!(folder.run("runs").status.success());
+    let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).expect(path);
+    let output = report(&folder, &["runs/small", "--format", "md,html,tex,csv,json", "--out", "all"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for file in ["report.md", "report/index.html", "tables.tex", "summary.csv", "report.json"] {
+        assert!(stdout(&output).contains(file), "{}", stdout(&output));
+        assert!(!read(&format!("all/{file}")).is_empty());
+    }
+    let question = "Does the report say what it should?";
+    assert!(read("all/report/index.html").contains(question) && read("all/report.json").contains(question));
+    // the same input gives the same bytes
+    let page = read("all/report/index.html");
+    assert_eq!(report(&folder, &["runs/small", "--format", "html", "--out", "all"]).status.code(), Some(0));
+    assert_eq!(page, read("all/report/index.html"));
+    // columns for a narrow page
+    let chosen = ["runs/small", "--format", "tex", "--columns", "bits per byte,seeds", "--out", "narrow"];
+    assert_eq!(report(&folder, &chosen).status.code(), Some(0));
+    assert!(read("narrow/tables.tex").contains("model & bits per byte & seeds \\\\"), "{}", read("narrow/tables.tex"));
+    // a template of one's own
+    std::fs::write(folder.path().join("own.txt.tera"), "{{ title }} of {{ sections[0].short }}\n").expect("written");
+    let output = report(&folder, &["runs/small", "--template", "own.txt.tera", "--out", "own"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(read("own/own.txt"), "small of language\n");
+    assert!(!folder.path().join("own/report.md").exists(), "nothing else was asked for");
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_written() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert!(folder.run("runs").status.success());
+    std::fs::write(folder.path().join("bad.txt.tera"), "{{ titel }}").expect("written");
+    for (arguments, expected) in [
+        (&["runs/small", "--columns", "bits per bite", "--out", "x"][..], "no table has a column `bits per bite`"),
+        (&["runs/small", "--metrics", "wer", "--out", "x"], "no table has a metric `wer`"),
+        (&["runs/small", "--template", "none.tera", "--out", "x"], "none.tera"),
+        (&["runs/small", "--template", "bad.txt.tera", "--out", "x"], "reports/templates/README.md"),
+        (&["runs/small/results.parquet", "--format", "csv"], "name one with --out"),
+        (&["runs/small", "--format", "docx"], "docx"),
+    ] {
+        let output = report(&folder, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
+    }
+    assert!(!folder.path().join("x").exists());
+}
