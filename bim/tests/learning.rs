@@ -34,7 +34,12 @@ fn config() -> BimConfig {
         lambda: Share(0.7),
         lambda_warmup: 3,
         stdp: unequal(),
-        rates: Rates { decay: NonNegative(0.5), delta: NonNegative(0.25), neurons: NonNegative(2.0) },
+        rates: Rates {
+            decay: NonNegative(0.5),
+            delta: NonNegative(0.25),
+            neurons: NonNegative(2.0),
+            steps: NonNegative(3.0),
+        },
         ..BimConfig::default()
     }
 }
