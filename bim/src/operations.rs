@@ -74,26 +74,29 @@ fn fire(levels: Levels) -> u64 {
 /// spikes pay nothing for neurons they do not have.
 fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
     let once = fire(c.levels);
-    let learned = if c.step == Step::Learned { STEP_REVERSE } else { 0 };
     let sent = if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 };
     if c.fires() {
         // once for the reset and once for the spikes
-        return (NEURON + 2 * once + sent, NEURON_REVERSE + learned, 2);
+        return (NEURON + 2 * once + sent, NEURON_REVERSE, 2);
     }
     // leak and its sum, and the same back
     let (leak, words) = if c.beta.0 > 0.0 { (2, 2) } else { (0, 0) };
     // back the surrogate (4) and its product
     let back = if c.levels == Levels::Analog { 0 } else { 5 };
-    (1 + leak + once, back + leak + learned, words)
+    (1 + leak + once, back + leak, words)
+}
+
+/// Reverse of a neuron's step, where it is learned.
+fn step_reverse(c: &NeuronConfig) -> u64 {
+    if c.step == Step::Learned { STEP_REVERSE } else { 0 }
 }
 
 /// The same for a neuron of the read-out, which has neither membrane nor reset: fired once, and back the surrogate, its product,
 /// and the price.
 fn readout(c: &NeuronConfig) -> (u64, u64) {
-    let learned = if c.step == Step::Learned { STEP_REVERSE } else { 0 };
     let sent = if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 };
     let price = if c.penalty.0 > 0.0 { 2 } else { 0 };
-    (fire(c.levels) + sent, 5 + learned + price)
+    (fire(c.levels) + sent, 5 + step_reverse(c) + price)
 }
 
 fn source(neuron: &NeuronConfig) -> Source {
@@ -305,7 +308,7 @@ impl Counter<'_> {
             self.tally.state(rows * neurons * (c.delays.0 as u64 + 1), 0);
         }
         let (forward, back, membrane) = neuron(&c.pre);
-        let mut each = (forward + GAIN.0, back + GAIN.1);
+        let mut each = (forward + GAIN.0, back + GAIN.1 + step_reverse(&c.pre));
         let extras = [(params.current.is_some(), CURRENT), (c.kernel.0 > 0.0, KERNEL)];
         for (_, (forward, back)) in extras.into_iter().filter(|(there, _)| *there) {
             each = (each.0 + forward, each.1 + back);
@@ -369,7 +372,8 @@ impl Counter<'_> {
         let rows = self.rows();
         let window = self.window(l);
         // what goes down may be another gradient than the block's own
-        let back = window * if rule.own == rule.across { 1 } else { 2 };
+        let passes = if rule.own == rule.across { 1 } else { 2 };
+        let back = window * passes;
         let [d, heads, states] = [dims.channels, dims.heads, dims.states()].map(|n| n as u64);
         let per_state = u64::from(dims.decay == Decay::ChannelState);
         self.tally.activations(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
@@ -381,7 +385,8 @@ impl Counter<'_> {
         let reverse = states * (SCAN_STATE.1 + per_state * SCAN_DECAY.1)
             + d * (SCAN_CHANNEL.1 + neuron_back)
             + heads * SCAN_HEAD.1;
-        self.tally.elementwise(rows * forward, back * reverse);
+        // levels are sent in the chunk alone, not in the history before it
+        self.tally.elementwise(rows * forward, back * reverse + passes * rows * d * step_reverse(&c.post));
         // states and membranes; kept: what the scan read, its steps and decays, the membranes
         let kept = dims.projected() as u64 + 2 * heads + d;
         self.tally.state(rows * (2 * states + membrane_words * d), 2 * rows * kept);
