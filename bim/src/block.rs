@@ -290,6 +290,32 @@ impl<T: Real> Block<T> {
         }
     }
 
+    /// Adds the price of each postsynaptic spike to the gradient of the levels.
+    fn price_levels(&self, weight: T, ds: &mut [T]) {
+        let zero = T::zero();
+        if weight > zero {
+            for (ds, &s) in ds.iter_mut().zip(&self.s) {
+                *ds += if s > zero {
+                    weight
+                } else if s < zero {
+                    -weight
+                } else {
+                    zero
+                };
+            }
+        }
+    }
+
+    /// The price is on spikes, not on what they arrive as: takes it out of what the scan made the steps' gradient of it.
+    fn price_steps(&mut self, weight: T, rows: usize) {
+        let d = self.spec.dims.channels;
+        for row in self.s[..rows * d].chunks_exact(d) {
+            for (d_step, s) in self.dynamics_grads.step.iter_mut().zip(row) {
+                *d_step -= weight * s.abs();
+            }
+        }
+    }
+
     /// Reverse mode over the window: `dx` `[K, streams, width]` enters as the gradient of the block's output and leaves as
     /// that of its input. Unless `chained`, no credit comes from later chunks; unless `priced`, spikes cost nothing.
     pub fn reverse(
@@ -335,17 +361,7 @@ impl<T: Real> Block<T> {
         let dy = (&self.dy[..], View::new(rows, width));
         matmul((&mut shared.ds, View::new(rows, d)), dy, (params.out, View::new(width, d)), zero);
         let [price_in, weight] = if priced { self.spec.prices(steps) } else { [zero; 2] };
-        if weight > zero {
-            for (ds, &s) in shared.ds.iter_mut().zip(&self.s) {
-                *ds += if s > zero {
-                    weight
-                } else if s < zero {
-                    -weight
-                } else {
-                    zero
-                };
-            }
-        }
+        self.price_levels(weight, &mut shared.ds);
         let post = self.spec.post;
         let (own_dp, own_dz);
         if rule.across == rule.own {
@@ -364,13 +380,8 @@ impl<T: Real> Block<T> {
         let mut grads = ScanGrads { p: own_dp, z: own_dz, dynamics: &mut self.dynamics_grads };
         let (tape, scratch, adjoint) = (&self.tape, &mut self.scratch, &mut self.adjoint);
         scan::reverse(&dims, &post, span, tape, &shared.ds, rule.own, adjoint, &mut grads, scratch);
-        if weight > zero && params.post_step.is_some() {
-            // the price is on spikes, not on what they arrive as
-            for row in self.s[..rows * d].chunks_exact(d) {
-                for (d_step, s) in self.dynamics_grads.step.iter_mut().zip(row) {
-                    *d_step -= weight * s.abs();
-                }
-            }
+        if params.post_step.is_some() {
+            self.price_steps(weight, rows);
         }
         let (dp, dz) = if rule.across == rule.own { (&self.dp, &self.dz) } else { (&shared.dp, &shared.dz) };
         let (dp, dz) = (&dp[lag * projected..], &dz[lag * heads..]);

@@ -161,7 +161,7 @@ fn levels_by_hand(network: &Network<f32>) -> Result<([u64; 3], u64)> {
     let (mut sums, mut sent) = ([0; 3], 0);
     let mut meet = |x: &f32, weights: u64| {
         let k = x.abs() as usize;
-        assert_eq!(*x, x.round(), "a level is a whole number");
+        assert!(x.fract() == 0.0, "a level is a whole number, not {x}");
         sent += DIGITS_OF[k];
         [k as u64, DIGITS_OF[k], u64::from(k > 0)].iter().zip(&mut sums).for_each(|(n, sum)| *sum += n * weights);
     };
