@@ -139,7 +139,13 @@ pub struct Shared<T> {
 }
 
 fn dynamics<'a, T>(params: &BlockParams<&'a [T]>) -> Dynamics<'a, T> {
-    Dynamics { bias: params.bias, a_log: params.a_log, skip: params.skip, current: params.post_current }
+    Dynamics {
+        bias: params.bias,
+        a_log: params.a_log,
+        skip: params.skip,
+        current: params.post_current,
+        step: params.post_step,
+    }
 }
 
 impl<T: Real> Block<T> {
@@ -166,6 +172,7 @@ impl<T: Real> Block<T> {
                 h0: zeros(g * dims.states()),
                 rates: zeros((spec.membrane.lag() + 1) * dims.decays()),
                 skips: zeros((spec.membrane.lag() + 1) * dims.channels),
+                steps: Vec::new(),
             },
             s: zeros(rows * dims.channels),
             adjoint: Adjoint { h: zeros(g * dims.states()), v: zeros(g * dims.channels) },
@@ -195,6 +202,7 @@ impl<T: Real> Block<T> {
             conv: params.conv,
             delays: params.delays,
             kernel: self.spec.kernel,
+            step: params.pre_step,
         }
     }
 
@@ -236,7 +244,7 @@ impl<T: Real> Block<T> {
         &self.tape.v[(self.spec.membrane.lag() + steps) * row..][..row]
     }
 
-    /// Runs `steps` steps and adds the block's output to `x` `[K, streams, width]`.
+    /// Runs `steps` steps on folded weights ([`crate::fold`]) and adds the block's output to `x` `[K, streams, width]`.
     pub fn forward(&mut self, params: &BlockParams<&[T]>, steps: usize, x: &mut [T]) {
         let Spec { dims, encode: encoder, .. } = self.spec;
         let span = self.spec.span(steps);
@@ -278,6 +286,32 @@ impl<T: Real> Block<T> {
                 matmul((y, View::new(rows, width)), (s, View::new(rows, dims.channels)), out, zero);
                 matmul((z, View::new(rows, width)), source, (gate, View::new(width, j).t()), zero);
                 row::gate(y, z, &mut x[..rows * width]);
+            }
+        }
+    }
+
+    /// Adds the price of each postsynaptic spike to the gradient of the levels.
+    fn price_levels(&self, weight: T, ds: &mut [T]) {
+        let zero = T::zero();
+        if weight > zero {
+            for (ds, &s) in ds.iter_mut().zip(&self.s) {
+                *ds += if s > zero {
+                    weight
+                } else if s < zero {
+                    -weight
+                } else {
+                    zero
+                };
+            }
+        }
+    }
+
+    /// The price is on spikes, not on what they arrive as: takes it out of what the scan made the steps' gradient of it.
+    fn price_steps(&mut self, weight: T, rows: usize) {
+        let d = self.spec.dims.channels;
+        for row in self.s[..rows * d].chunks_exact(d) {
+            for (d_step, s) in self.dynamics_grads.step.iter_mut().zip(row) {
+                *d_step -= weight * s.abs();
             }
         }
     }
@@ -327,17 +361,7 @@ impl<T: Real> Block<T> {
         let dy = (&self.dy[..], View::new(rows, width));
         matmul((&mut shared.ds, View::new(rows, d)), dy, (params.out, View::new(width, d)), zero);
         let [price_in, weight] = if priced { self.spec.prices(steps) } else { [zero; 2] };
-        if weight > zero {
-            for (ds, &s) in shared.ds.iter_mut().zip(&self.s) {
-                *ds += if s > zero {
-                    weight
-                } else if s < zero {
-                    -weight
-                } else {
-                    zero
-                };
-            }
-        }
+        self.price_levels(weight, &mut shared.ds);
         let post = self.spec.post;
         let (own_dp, own_dz);
         if rule.across == rule.own {
@@ -356,6 +380,9 @@ impl<T: Real> Block<T> {
         let mut grads = ScanGrads { p: own_dp, z: own_dz, dynamics: &mut self.dynamics_grads };
         let (tape, scratch, adjoint) = (&self.tape, &mut self.scratch, &mut self.adjoint);
         scan::reverse(&dims, &post, span, tape, &shared.ds, rule.own, adjoint, &mut grads, scratch);
+        if params.post_step.is_some() {
+            self.price_steps(weight, rows);
+        }
         let (dp, dz) = if rule.across == rule.own { (&self.dp, &self.dz) } else { (&shared.dp, &shared.dz) };
         let (dp, dz) = (&dp[lag * projected..], &dz[lag * heads..]);
         let d_psi = &mut shared.d_psi;
@@ -418,6 +445,7 @@ impl<T: Real> Block<T> {
             (&mut grads.dynamics.a_log, &self.dynamics_grads.a_log),
             (&mut grads.dynamics.skip, &self.dynamics_grads.skip),
             (&mut grads.dynamics.current, &self.dynamics_grads.current),
+            (&mut grads.dynamics.step, &self.dynamics_grads.step),
         ] {
             crate::kernels::add(from, to);
         }

@@ -123,6 +123,31 @@ pub enum Surrogate {
     FastSigmoid,
 }
 
+/// What the distance between a neuron's levels is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// `threshold`, the same for all neurons. A level of `k` arrives at the synapses as `k`.
+    #[default]
+    Fixed,
+    /// A parameter of each neuron, learned as its logarithm (learned step size quantisation, Esser et al. 2020), which begins as
+    /// `threshold`. A level of `k` arrives as `k` steps: the step is folded into the weights behind it, which are still added
+    /// for each spike. [`crate::fold`] says which credit it gets.
+    Learned,
+}
+
+/// How a level of several spikes is sent, and so how it is paid. It changes counts and prices, no number of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpikeCode {
+    /// As so many spikes: an accumulate each.
+    #[default]
+    Burst,
+    /// As weighted spikes (phase code, Kim et al. 2018): one for each signed digit of the level that is not zero, in canonical form
+    /// (7 = 8 − 1 is two), an accumulate of a shifted weight each.
+    Weighted,
+}
+
 /// A population of leaky integrate-and-fire neurons.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -137,8 +162,12 @@ pub struct NeuronConfig {
     pub beta: Share,
     /// Membrane resistance `R_m`.
     pub resistance: Positive,
-    /// Threshold `ϑ`; for several levels also the distance between them.
+    /// Threshold `ϑ`; for several levels also the distance between them. Where `step` is learned, what it begins as.
     pub threshold: Positive,
+    /// Distance between levels.
+    pub step: Step,
+    /// How a level of several spikes is sent, for `integer` and `unsigned`.
+    pub spikes: SpikeCode,
     /// Reset.
     pub reset: Reset,
     /// Whether gradients go through the reset.
@@ -177,12 +206,64 @@ impl Default for NeuronConfig {
             beta: Share(0.1),
             resistance: Positive(1.0),
             threshold: Positive(1.0),
+            step: Step::Fixed,
+            spikes: SpikeCode::Burst,
             reset: Reset::Leaky,
             attached_reset: false,
             surrogate: Surrogate::Rectangular,
             surrogate_slope: Positive(2.0),
             penalty: NonNegative(0.0),
         }
+    }
+}
+
+/// What the read-out sees of the residual stream: as it is, or through neurons of its own, one per channel. They have no
+/// membrane, so that their credit is exact within the step. Keys mean what they mean for [`NeuronConfig`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReadoutConfig {
+    /// Spikes per step; `analog` is none: the read-out sees numbers and multiplies.
+    pub levels: Levels,
+    /// Most spikes per step, for `integer` and `unsigned`.
+    pub burst: Count,
+    /// Bits of a code, for `quantised`.
+    pub bits: Bits,
+    /// Threshold, distance between levels, or what the step begins as.
+    pub threshold: Positive,
+    /// Distance between levels.
+    pub step: Step,
+    /// How a level of several spikes is sent, for `integer` and `unsigned`.
+    pub spikes: SpikeCode,
+    /// Surrogate derivative.
+    pub surrogate: Surrogate,
+    /// Slope of the fast sigmoid.
+    pub surrogate_slope: Positive,
+    /// Weight in the loss of the mean number of spikes per neuron and step.
+    pub penalty: NonNegative,
+}
+
+impl Default for ReadoutConfig {
+    fn default() -> Self {
+        let NeuronConfig { bits, threshold, step, spikes, surrogate, surrogate_slope, penalty, .. } =
+            NeuronConfig::default();
+        let (levels, burst) = (Levels::Analog, Count(16));
+        Self { levels, burst, bits, threshold, step, spikes, surrogate, surrogate_slope, penalty }
+    }
+}
+
+impl ReadoutConfig {
+    /// Whether the read-out has neurons.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.levels != Levels::Analog
+    }
+
+    /// Its neurons.
+    #[must_use]
+    pub fn neuron(&self) -> NeuronConfig {
+        let &Self { levels, burst, bits, threshold, step, spikes, surrogate, surrogate_slope, penalty } = self;
+        let rest = NeuronConfig { beta: Share(0.0), reset: Reset::None, ..NeuronConfig::default() };
+        NeuronConfig { levels, burst, bits, threshold, step, spikes, surrogate, surrogate_slope, penalty, ..rest }
     }
 }
 
@@ -362,11 +443,14 @@ pub struct Rates {
     pub delta: NonNegative,
     /// Gains and currents of the neurons, convolution and delays.
     pub neurons: NonNegative,
+    /// Learned steps.
+    pub steps: NonNegative,
 }
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { decay: NonNegative(1.0), delta: NonNegative(1.0), neurons: NonNegative(1.0) }
+        let one = NonNegative(1.0);
+        Self { decay: one, delta: one, neurons: one, steps: one }
     }
 }
 
@@ -430,6 +514,8 @@ pub struct BimConfig {
     pub pre: NeuronConfig,
     /// Postsynaptic neurons (`LIF_out`).
     pub post: NeuronConfig,
+    /// Neurons in front of the output layer.
+    pub readout: ReadoutConfig,
     /// Credit assignment.
     pub credit: Credit,
     /// Steps that `tbptt` backpropagates through at every update, rounded up to whole chunks; 0 is the chunk alone. With more,
@@ -470,6 +556,7 @@ impl Default for BimConfig {
             delta_input: DeltaInput::Group,
             pre: NeuronConfig::default(),
             post: NeuronConfig::default(),
+            readout: ReadoutConfig::default(),
             credit: Credit::Hybrid,
             reach: 0,
             rates: Rates::default(),
@@ -509,6 +596,7 @@ impl BimConfig {
             );
             return err("width", problem);
         }
+        self.check_spikes()?;
         if self.reach > 0 && self.credit != Credit::Tbptt {
             return err(
                 "reach",
@@ -525,6 +613,40 @@ impl BimConfig {
                 self.layers.0
             );
             return err("credit", problem);
+        }
+        Ok(())
+    }
+
+    /// Checks steps and codes of all populations of neurons.
+    fn check_spikes(&self) -> Result<()> {
+        let populations = [
+            (self.pre, ["pre.step", "pre.spikes", "pre.attached_reset"]),
+            (self.post, ["post.step", "post.spikes", "post.attached_reset"]),
+            (self.readout.neuron(), ["readout.step", "readout.spikes", "readout"]),
+        ];
+        for (neuron, [step, spikes, reset]) in populations {
+            let err = |key, problem: &str| Err(Error::Config { key, problem: problem.to_owned() });
+            let learned = neuron.step == Step::Learned;
+            if learned && neuron.levels == Levels::Analog {
+                return err(step, "analog has no levels and so no step between them; expected fixed, or other levels");
+            }
+            if learned && neuron.attached_reset && neuron.fires() {
+                let problem = "with a learned step the reset depends on that step, whose credit would need a trace of its own; \
+                               expected false, or step: fixed";
+                return err(reset, problem);
+            }
+            let several = matches!(neuron.levels, Levels::Integer | Levels::Unsigned);
+            if neuron.spikes == SpikeCode::Weighted && !several {
+                return err(
+                    spikes,
+                    "weighted spikes need levels of several spikes: expected integer or unsigned, or burst",
+                );
+            }
+        }
+        if self.pre.step == Step::Learned && (self.delays.0 > 1 || self.kernel.0 > 0.0) {
+            let problem = "a learned step is folded into the weights that read the spikes; with delays or a kernel these are not \
+                           the projections: leave delays and kernel out, or expected fixed";
+            return Err(Error::Config { key: "pre.step", problem: problem.to_owned() });
         }
         Ok(())
     }

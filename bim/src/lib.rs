@@ -22,6 +22,7 @@ pub mod block;
 pub mod config;
 mod cost;
 pub mod diagnose;
+pub mod fold;
 pub mod kernels;
 pub mod network;
 pub mod online;

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Storage, Tensor};
-use learner::{Error, Init, InputKind, Io, ParamSource, Result, Snapshot, performed};
+use learner::{Error, Init, InputKind, Io, LayerValue, ParamSource, Result, Snapshot, performed};
 use rayon::prelude::*;
 
 use crate::block::{Block, Shared, Spec};
-use crate::config::{BimConfig, DecayForm, DeltaInput};
+use crate::config::{BimConfig, DecayForm, DeltaInput, NeuronConfig, Step};
+use crate::fold::Folded;
+use crate::kernels::encode::{sign, step_gradient};
+use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::DynamicsGrads;
 use crate::kernels::trace::CreditGrads;
 use crate::kernels::{Real, add, row};
@@ -32,6 +35,7 @@ pub struct Group<T> {
     pub streams: usize,
     /// The blocks' state and activations.
     pub blocks: Vec<Block<T>>,
+    readout: Option<Readout<T>>,
     tokens: Vec<u32>,
     frames: Vec<T>,
     x: Vec<T>,
@@ -41,8 +45,20 @@ pub struct Group<T> {
     d_logits: Vec<T>,
     dx: Vec<T>,
     d_gain: Vec<T>,
+    /// Of the logarithms of the read-out's steps.
+    d_step: Vec<T>,
     d_scaled: Vec<T>,
     shared: Shared<T>,
+}
+
+/// Neurons in front of the output layer.
+#[derive(Clone, Copy, Debug)]
+struct Readout<T> {
+    neuron: Neuron<T>,
+    /// What a spike adds to the loss, times steps.
+    penalty: f64,
+    /// Streams of all groups.
+    all_streams: usize,
 }
 
 /// The whole network over all streams.
@@ -54,6 +70,7 @@ pub struct Network<T> {
     pub params: NetworkParams<Tensor>,
     /// The streams, in groups.
     pub groups: Vec<Group<T>>,
+    folded: Folded<T>,
     steps: usize,
     /// Multiplications carried out since they were last taken.
     pub(crate) performed: AtomicU64,
@@ -100,6 +117,7 @@ fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Resul
     // ON and OFF cells, each pair with a higher threshold than the one before
     let sign = |c: usize| if c.is_multiple_of(2) { 1.0 } else { -1.0 };
     let gains = (0..j).map(|i| sign(i / width)).collect();
+    let first_step = |neuron: &NeuronConfig| Init::Constant(neuron.threshold.0.ln());
     let currents = (0..j).map(|i| -((i / width / 2) as f64) * c.pre.threshold.0).collect();
     // as in Mamba-2: rates 1…16, step sizes log-uniform on [0.001, 0.1], spread over the heads
     let spread = |i: usize| (i as f64 + 0.5) / h as f64;
@@ -121,12 +139,20 @@ fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Resul
         current: if c.currents { Some(get("pre.current", &[j], Init::Values(currents))?) } else { None },
         conv: if c.conv.0 > 1 { Some(get("conv", &[c.conv.0, width], first_tap(c.conv.0, width))?) } else { None },
         delays: if c.delays.0 > 1 { Some(get("delays", &[c.delays.0, j], first_tap(c.delays.0, j))?) } else { None },
+        pre_step: match c.pre.step {
+            Step::Learned => Some(get("pre.step", &[j], first_step(&c.pre))?),
+            Step::Fixed => None,
+        },
         projection: get("projection", &[d + 2 * n, j], Init::fan_in(j))?,
         delta: get("delta.weight", &[h, jd], Init::Normal(0.5 / (jd as f64).sqrt()))?,
         bias: get("delta.bias", &[h], Init::Values(bias))?,
         a_log: get("a_log", a_log_shape, Init::Values(a_log))?,
         skip: get("skip", &[d], Init::Constant(1.0))?,
         post_current: if c.currents { Some(get("post.current", &[d], Init::Constant(0.0))?) } else { None },
+        post_step: match c.post.step {
+            Step::Learned => Some(get("post.step", &[d], first_step(&c.post))?),
+            Step::Fixed => None,
+        },
         gate: if c.gate { Some(get("gate", &[width, j], Init::fan_in(j))?) } else { None },
         out: get("out", &[width, d], Init::Normal(out_std))?,
     })
@@ -145,11 +171,17 @@ impl<T: Real> Network<T> {
             .map(|first| {
                 let streams = streams_per_group(io).min(io.streams - first);
                 let spec = Spec { all_streams: io.streams, ..Spec::new(c, membrane, streams) };
-                Group::new(spec, c.layers.0, io, first)
+                let readout = c.readout.is_there().then(|| Readout {
+                    neuron: Neuron::new(&c.readout.neuron()),
+                    penalty: c.readout.penalty.0,
+                    all_streams: io.streams,
+                });
+                Group { readout, ..Group::new(spec, c.layers.0, io, first) }
             })
             .collect();
         let (names, params) = (named.map(|(n, _)| n.clone()), named.map(|(_, t)| t.clone()));
-        Ok(Self { io: *io, names, params, groups, steps: 0, performed: AtomicU64::new(0) })
+        let folded = Folded::new(c, &params);
+        Ok(Self { io: *io, names, params, groups, folded, steps: 0, performed: AtomicU64::new(0) })
     }
 
     /// Creates all parameters, or finds them, with their names.
@@ -169,6 +201,13 @@ impl<T: Real> Network<T> {
             gain: get("norm.gain", &[width], Init::Constant(1.0), src)?,
             head: get("head.weight", &[io.outputs, width], Init::fan_in(width), src)?,
             head_bias: get("head.bias", &[io.outputs], Init::Constant(0.0), src)?,
+            readout_step: match c.readout.step {
+                Step::Learned => {
+                    let first = Init::Constant(c.readout.threshold.0.ln());
+                    Some(get("readout.step", &[width], first, src)?)
+                }
+                Step::Fixed => None,
+            },
         })
     }
 
@@ -248,8 +287,9 @@ impl<T: Real> Network<T> {
                 }
             }
         }
-        let (groups, noted) = (&mut self.groups, &self.performed);
+        let (groups, folded, noted) = (&mut self.groups, &mut self.folded, &self.performed);
         with_params(&self.params, |params| {
+            let params = &folded.fold(params);
             groups.par_iter_mut().for_each(|g| performed::during(noted, || g.forward(params, io.input, steps)));
         })?;
         let mut logits = vec![T::zero(); io.streams * steps * io.outputs];
@@ -298,15 +338,30 @@ impl<T: Real> Network<T> {
                 }
             }
         }
-        let (groups, noted, priced) = (&mut self.groups, &self.performed, d_logits.is_some());
+        let (groups, folded, noted) = (&mut self.groups, &mut self.folded, &self.performed);
+        let priced = d_logits.is_some();
         with_params(&self.params, |params| {
+            let params = &folded.fold(params);
             groups.par_iter_mut().for_each(|g| performed::during(noted, || g.reverse(params, steps, chained, priced)));
         })
     }
 
     /// Adds the gradients of all parameters that the last reverse pass and the traces give.
     pub fn add_grads(&self, grads: &mut NetworkParams<Vec<T>>) {
-        self.add_grads_but(true, grads);
+        self.unfolded(grads, |grads| self.add_grads_but(true, grads));
+    }
+
+    /// Adds gradients that `of_folded` adds up for the folded weights.
+    fn unfolded(&self, grads: &mut NetworkParams<Vec<T>>, of_folded: impl FnOnce(&mut NetworkParams<Vec<T>>)) {
+        if !self.folded.any() {
+            return of_folded(grads);
+        }
+        let mut own = self.zero_grads();
+        of_folded(&mut own);
+        self.folded.unfold(&mut own);
+        for (to, from) in grads.iter_mut().zip(own.iter()) {
+            add(from, to);
+        }
     }
 
     /// [`Network::add_grads`] and [`Network::finish`] in one: the largest traces are read once for both.
@@ -314,28 +369,42 @@ impl<T: Real> Network<T> {
     /// # Errors
     /// None at present, as for [`Network::finish`].
     pub fn add_grads_and_finish(&mut self, grads: &mut NetworkParams<Vec<T>>) -> Result<()> {
-        self.add_grads_but(false, grads);
+        let mut own = if self.folded.any() { self.zero_grads() } else { std::mem::take(grads) };
+        self.add_grads_but(false, &mut own);
         self.end_chunk(true);
-        for (l, grads) in grads.blocks.iter_mut().enumerate() {
+        for (l, own) in own.blocks.iter_mut().enumerate() {
             for group in &self.groups {
-                add(&group.blocks[l].step_credit, &mut grads.delta);
+                add(&group.blocks[l].step_credit, &mut own.delta);
             }
+        }
+        if self.folded.any() {
+            self.folded.unfold(&mut own);
+            for (to, from) in grads.iter_mut().zip(own.iter()) {
+                add(from, to);
+            }
+        } else {
+            *grads = own;
         }
         Ok(())
     }
 
     fn add_grads_but(&self, with_steps: bool, grads: &mut NetworkParams<Vec<T>>) {
         let (groups, steps, io, noted) = (&self.groups, self.steps, self.io, &self.performed);
-        let NetworkParams { embedding, blocks, gain, head, head_bias } = grads;
+        let NetworkParams { embedding, blocks, gain, head, head_bias, readout_step } = grads;
         let ends = || {
             for group in groups {
                 performed::during(noted, || group.end_grads(io, steps, embedding, gain, head, head_bias));
+                if let Some(step) = &mut *readout_step {
+                    add(&group.d_step, step);
+                }
             }
         };
         let inner = || {
             blocks.par_iter_mut().enumerate().for_each(|(l, grads)| {
-                let BlockParams { gain, current, conv, delays, projection, delta, bias, a_log, skip, .. } = grads;
-                let (post_current, gate, out) = (&mut grads.post_current, &mut grads.gate, &mut grads.out);
+                let BlockParams { gain, current, conv, delays, pre_step, projection, delta, bias, a_log, skip, .. } =
+                    grads;
+                let (post_current, post_step) = (&mut grads.post_current, &mut grads.post_step);
+                let (gate, out) = (&mut grads.gate, &mut grads.out);
                 rayon::join(
                     || {
                         let Some(first) = groups.first() else { return };
@@ -350,6 +419,9 @@ impl<T: Real> Network<T> {
                         if let Some(current) = post_current {
                             add(&dynamics.current, current);
                         }
+                        if let Some(step) = post_step {
+                            add(&dynamics.step, step);
+                        }
                     },
                     || {
                         for group in groups {
@@ -357,9 +429,12 @@ impl<T: Real> Network<T> {
                             performed::during(noted, || block.output_grads(steps, out, gate.as_deref_mut()));
                             let from = &block.encode_grads;
                             add(&from.gain, gain);
-                            for (to, from) in
-                                [(&mut *current, &from.current), (&mut *conv, &from.conv), (&mut *delays, &from.delays)]
-                            {
+                            for (to, from) in [
+                                (&mut *current, &from.current),
+                                (&mut *conv, &from.conv),
+                                (&mut *delays, &from.delays),
+                                (&mut *pre_step, &from.step),
+                            ] {
                                 if let Some(to) = to {
                                     add(from, to);
                                 }
@@ -370,6 +445,21 @@ impl<T: Real> Network<T> {
             });
         };
         rayon::join(ends, inner);
+    }
+
+    /// Mean learned step of each population of neurons when the chunk last run began.
+    pub(crate) fn mean_steps(&self) -> Vec<LayerValue> {
+        let mean = |layer: String, steps: &Option<Vec<T>>| {
+            let steps = steps.as_ref().filter(|steps| !steps.is_empty())?;
+            let value = steps.iter().map(|s| s.wide()).sum::<f64>() / steps.len() as f64;
+            Some(LayerValue { layer, quantity: "step", value })
+        };
+        let steps = self.folded.steps();
+        let blocks = steps.blocks.iter().enumerate().flat_map(|(l, block)| {
+            let [pre, post] = ["pre", "post"].map(|end| format!("layers.{l}.{end}"));
+            [mean(pre, &block.pre_step), mean(post, &block.post_step)]
+        });
+        blocks.chain([mean("readout".to_owned(), &steps.readout_step)]).flatten().collect()
     }
 
     /// Zeros for every parameter.
@@ -521,6 +611,7 @@ impl<T: Real> Group<T> {
             first,
             streams,
             blocks: (0..layers).map(|_| Block::new(spec, io.segment)).collect(),
+            readout: None,
             tokens: Vec::new(),
             frames: Vec::new(),
             x: zeros(rows * width),
@@ -530,6 +621,7 @@ impl<T: Real> Group<T> {
             d_logits: Vec::new(),
             dx: Vec::new(),
             d_gain: Vec::new(),
+            d_step: Vec::new(),
             d_scaled: Vec::new(),
             shared: Shared::default(),
         }
@@ -559,6 +651,11 @@ impl<T: Real> Group<T> {
             for i in 0..width {
                 x[i] = normed[i] * params.gain[i];
             }
+            if let Some(Readout { neuron, .. }) = &self.readout {
+                for (i, x) in x.iter_mut().enumerate() {
+                    *x = params.readout_step.map_or(*neuron, |step| neuron.with_step(step[i])).fire(*x);
+                }
+            }
         }
         let outputs = params.head_bias.len();
         let logits = &mut self.logits[..rows * outputs];
@@ -580,6 +677,20 @@ impl<T: Real> Group<T> {
         let d_logits = (&self.d_logits[..], View::new(rows, outputs));
         let head = (params.head, View::new(outputs, width));
         matmul((&mut self.d_scaled, View::new(rows, width)), d_logits, head, T::zero());
+        if let Some(Readout { neuron, penalty, all_streams }) = self.readout {
+            let weight = if priced { penalty / ((steps * all_streams) as f64 * width as f64) } else { 0.0 };
+            let weight = T::of(weight);
+            self.d_step.clear();
+            self.d_step.resize(width, T::zero());
+            for (d, normed) in self.d_scaled.chunks_exact_mut(width).zip(self.normed.chunks_exact(width)) {
+                for i in 0..width {
+                    let v = normed[i] * params.gain[i];
+                    let neuron = params.readout_step.map_or(neuron, |step| neuron.with_step(step[i]));
+                    self.d_step[i] += step_gradient(&neuron, v, d[i], weight);
+                    d[i] = neuron.surrogate(v) * (d[i] + weight * sign(neuron.fire(v)));
+                }
+            }
+        }
         for (d, normed) in self.d_scaled.chunks_exact_mut(width).zip(self.normed.chunks_exact(width)) {
             for i in 0..width {
                 self.d_gain[i] += d[i] * normed[i];

@@ -9,7 +9,7 @@ use learner::{
     Schedule, Snapshot, Targets, Update, norm_of,
 };
 
-use crate::config::BimConfig;
+use crate::config::{BimConfig, NeuronConfig, SpikeCode};
 use crate::diagnose::Diagnoser;
 use crate::network::Network;
 use crate::operations;
@@ -70,9 +70,11 @@ pub struct Bim {
 fn group(config: &BimConfig, name: &str, rank: usize) -> Group {
     let rates = &config.rates;
     let part = name.split_once('.').and_then(|(_, rest)| rest.split_once('.')).map(|(_, part)| part);
+    let part = if name == "readout.step" { Some(name) } else { part };
     let (rate, matrix) = match part {
         Some("a_log") => (rates.decay.0, false),
         Some("delta.weight" | "delta.bias") => (rates.delta.0, rank >= 2),
+        Some("pre.step" | "post.step" | "readout.step") => (rates.steps.0, false),
         Some("norm.gain" | "pre.current" | "post.current" | "conv" | "delays") => (rates.neurons.0, false),
         _ => (1.0, rank >= 2),
     };
@@ -119,16 +121,21 @@ impl Bim {
         })
     }
 
-    /// Spikes per neuron and step of the chunk last run, for each layer and end.
+    /// Spikes per neuron and step of the chunk last run, for each layer and end, and the mean step where it is learned.
     fn firing(&self) -> Vec<LayerValue> {
         let steps = self.network.steps();
-        let mut values = Vec::new();
+        let mut values = self.network.mean_steps();
+        let code = |neuron: &NeuronConfig| match neuron.spikes {
+            SpikeCode::Burst => |s: f32| f64::from(s.abs()),
+            SpikeCode::Weighted => |s: f32| f64::from(learner::operations::digits(s.abs() as u32)),
+        };
+        let codes = [code(&self.config.pre), code(&self.config.post)];
         for l in 0..self.config.layers.0 {
             for (end, name) in ["pre", "post"].into_iter().enumerate() {
                 let blocks = self.network.groups.iter().map(|g| &g.blocks[l]);
                 let spikes = blocks.map(|b| if end == 0 { b.spikes_in(steps) } else { b.spikes_out(steps) });
                 let sum = |(count, all): (f64, usize), s: &[f32]| {
-                    (count + s.iter().map(|s| f64::from(s.abs())).sum::<f64>(), all + s.len())
+                    (count + s.iter().map(|s| codes[end](*s)).sum::<f64>(), all + s.len())
                 };
                 let (count, all) = spikes.fold((0.0, 0), sum);
                 let (layer, quantity) = (format!("layers.{l}.{name}"), "spikes_per_step");

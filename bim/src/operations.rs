@@ -14,7 +14,7 @@ use learner::operations::{
 use learner::{InputKind, Result};
 
 use crate::block::{Block, Spec};
-use crate::config::{BimConfig, DeltaInput, Levels, NeuronConfig};
+use crate::config::{BimConfig, DeltaInput, Levels, NeuronConfig, SpikeCode, Step};
 use crate::kernels::{Decay, Dims};
 use crate::network::{Group, Network, with_params};
 use crate::params::{BlockParams, NetworkParams};
@@ -26,6 +26,10 @@ const NEURON: u64 = 5;
 const NEURON_REVERSE: u64 = 7;
 /// Gain of a presynaptic neuron's input; back the gain's gradient and the input's, a product and a sum each.
 const GAIN: (u64, u64) = (1, 4);
+/// Gradient of a learned step: level less slope times potential (2), its product and sum.
+const STEP_REVERSE: u64 = 4;
+/// The signed digits of a level: its triple, a shift and a sum, and where that differs.
+const DIGITS: u64 = 3;
 /// Input currents.
 const CURRENT: (u64, u64) = (1, 1);
 /// `κ ψ` added.
@@ -70,9 +74,10 @@ fn fire(levels: Levels) -> u64 {
 /// spikes pay nothing for neurons they do not have.
 fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
     let once = fire(c.levels);
+    let sent = if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 };
     if c.fires() {
         // once for the reset and once for the spikes
-        return (NEURON + 2 * once, NEURON_REVERSE, 2);
+        return (NEURON + 2 * once + sent, NEURON_REVERSE, 2);
     }
     // leak and its sum, and the same back
     let (leak, words) = if c.beta.0 > 0.0 { (2, 2) } else { (0, 0) };
@@ -81,11 +86,34 @@ fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
     (1 + leak + once, back + leak, words)
 }
 
+/// Reverse of a neuron's step, where it is learned.
+fn step_reverse(c: &NeuronConfig) -> u64 {
+    if c.step == Step::Learned { STEP_REVERSE } else { 0 }
+}
+
+/// The same for a neuron of the read-out, which has neither membrane nor reset: fired once, and back the surrogate, its product,
+/// and the price.
+fn readout(c: &NeuronConfig) -> (u64, u64) {
+    let sent = if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 };
+    let price = if c.penalty.0 > 0.0 { 2 } else { 0 };
+    (fire(c.levels) + sent, 5 + step_reverse(c) + price)
+}
+
 fn source(neuron: &NeuronConfig) -> Source {
     match neuron.levels {
-        Levels::Binary | Levels::Signed | Levels::Integer | Levels::Unsigned => Source::Spikes,
+        Levels::Binary | Levels::Signed | Levels::Integer | Levels::Unsigned => match neuron.spikes {
+            SpikeCode::Burst => Source::Spikes,
+            SpikeCode::Weighted => Source::WeightedSpikes,
+        },
         Levels::Quantised => Source::Codes { bits: neuron.bits.0 as u8 },
         Levels::Analog => Source::Values,
+    }
+}
+
+fn spiking(source: Source) -> bool {
+    match source {
+        Source::Spikes | Source::WeightedSpikes => true,
+        Source::Values | Source::Codes { .. } => false,
     }
 }
 
@@ -139,6 +167,7 @@ pub(crate) fn count(
             counter.traces(l);
         }
         counter.pairs(paired);
+        counter.folding(params);
         if !learns {
             counter.tally.counts.reverse = Work::default();
         }
@@ -211,14 +240,37 @@ impl Counter<'_> {
         }
         self.tally.layer("output");
         let fan = Fan::of_columns(params.head, width);
-        let see = |seen: Seen, x: &[f32]| seen.and(fan.see(x, Source::Values));
+        let neurons = self.config.readout.neuron();
+        let from = source(&neurons);
+        let see = |seen: Seen, x: &[f32]| seen.and(fan.see(x, from));
         let seen = self.network.groups.iter().map(|g| g.head_inputs(steps)).fold(Seen::NOTHING, see);
-        self.tally.product(Product::new(Source::Values, &fan, seen).biased(rows, outputs));
+        self.tally.product(Product::new(from, &fan, seen).biased(rows, outputs));
+        if self.config.readout.is_there() {
+            let (forward, back) = readout(&neurons);
+            self.tally.elementwise(rows * width as u64 * forward, rows * width as u64 * back);
+        }
+        if spiking(from) {
+            self.tally.layer("readout");
+            self.tally.neurons(seen.values, seen.nonzero, seen.events);
+            self.tally.layer("output");
+        }
         let dense = rows * width as u64 * outputs;
         self.declare(dense, 2 * dense);
         self.tally.norm(rows, width as u64, false);
         let gain = rows * width as u64;
         self.tally.elementwise(gain, 3 * gain + LOSS_ELEMENTWISE * rows * outputs);
+    }
+
+    /// Weights change at every update, so learning folds the steps into them and out of their gradients each time: a product, a
+    /// word read and one written for each weight, both times. A network in use has folded them once.
+    fn folding(&mut self, params: &NetworkParams<&[f32]>) {
+        let len = |x: &[f32]| x.len() as u64;
+        let block = |b: &BlockParams<&[f32]>| {
+            let pre = b.pre_step.map_or(0, |_| len(b.projection) + len(b.delta) + b.gate.map_or(0, len));
+            pre + b.post_step.map_or(0, |_| len(b.out))
+        };
+        let folded = params.blocks.iter().map(block).sum::<u64>() + params.readout_step.map_or(0, |_| len(params.head));
+        self.tally.counts.reverse += Work { elementwise: 2 * folded, weight_words: 4 * folded, ..Work::default() };
     }
 
     /// From the residual stream to `ψ`.
@@ -256,7 +308,7 @@ impl Counter<'_> {
             self.tally.state(rows * neurons * (c.delays.0 as u64 + 1), 0);
         }
         let (forward, back, membrane) = neuron(&c.pre);
-        let mut each = (forward + GAIN.0, back + GAIN.1);
+        let mut each = (forward + GAIN.0, back + GAIN.1 + step_reverse(&c.pre));
         let extras = [(params.current.is_some(), CURRENT), (c.kernel.0 > 0.0, KERNEL)];
         for (_, (forward, back)) in extras.into_iter().filter(|(there, _)| *there) {
             each = (each.0 + forward, each.1 + back);
@@ -265,7 +317,7 @@ impl Counter<'_> {
         // membranes read and written, and kept
         let kernel = if c.kernel.0 > 0.0 { 2 } else { 0 };
         self.tally.state(rows * neurons * (membrane + kernel), 2 * rows * neurons);
-        if source(&c.pre) == Source::Spikes {
+        if spiking(source(&c.pre)) {
             let [fired, _] = self.fired[l];
             self.tally.layer(&format!("layers.{l}.pre"));
             self.tally.neurons(fired.values, fired.nonzero, fired.events);
@@ -306,7 +358,7 @@ impl Counter<'_> {
         self.declare(dense, 2 * dense);
         let gate = if params.gate.is_some() { GATE } else { (1, 0) };
         self.tally.elementwise(rows * width as u64 * gate.0, rows * width as u64 * gate.1);
-        if post == Source::Spikes {
+        if spiking(post) {
             self.tally.layer(&format!("layers.{l}.post"));
             self.tally.neurons(seen.values, seen.nonzero, seen.events);
             self.tally.layer(&format!("layers.{l}"));
@@ -320,7 +372,8 @@ impl Counter<'_> {
         let rows = self.rows();
         let window = self.window(l);
         // what goes down may be another gradient than the block's own
-        let back = window * if rule.own == rule.across { 1 } else { 2 };
+        let passes = if rule.own == rule.across { 1 } else { 2 };
+        let back = window * passes;
         let [d, heads, states] = [dims.channels, dims.heads, dims.states()].map(|n| n as u64);
         let per_state = u64::from(dims.decay == Decay::ChannelState);
         self.tally.activations(rows * states * SCAN_MACS.0, back * states * SCAN_MACS.1);
@@ -332,7 +385,8 @@ impl Counter<'_> {
         let reverse = states * (SCAN_STATE.1 + per_state * SCAN_DECAY.1)
             + d * (SCAN_CHANNEL.1 + neuron_back)
             + heads * SCAN_HEAD.1;
-        self.tally.elementwise(rows * forward, back * reverse);
+        // levels are sent in the chunk alone, not in the history before it
+        self.tally.elementwise(rows * forward, back * reverse + passes * rows * d * step_reverse(&c.post));
         // states and membranes; kept: what the scan read, its steps and decays, the membranes
         let kept = dims.projected() as u64 + 2 * heads + d;
         self.tally.state(rows * (2 * states + membrane_words * d), 2 * rows * kept);

@@ -57,7 +57,7 @@ pub fn error(got: &[f64], want: &[f64]) -> f64 {
 
 /// Parameters in front of `ψ`: their credit through the state space is that of a lower layer, so it stays in the chunk.
 pub fn upstream(name: &str) -> bool {
-    let front = [".norm.gain", ".conv", ".delays", ".pre.current"];
+    let front = [".norm.gain", ".conv", ".delays", ".pre.current", ".pre.step"];
     name == "embedding" || name.starts_with("layers.") && front.iter().any(|f| name.ends_with(f))
 }
 

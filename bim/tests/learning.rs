@@ -2,8 +2,8 @@
 //! gradient, weight decay and rates by kind of parameter, and the masks of pruning.
 
 use bim::config::{
-    Bounds, Count, DecayForm, Mixing, NeuronConfig, NonNegative, Positive, PruneConfig, PruneRule, Rates, Share,
-    StdpConfig,
+    Bounds, Count, DecayForm, Levels, Mixing, NeuronConfig, NonNegative, Positive, PruneConfig, PruneRule, Rates,
+    ReadoutConfig, Share, StdpConfig, Step,
 };
 use bim::kernels::prune;
 use bim::{Bim, BimConfig, Optimizer};
@@ -34,7 +34,12 @@ fn config() -> BimConfig {
         lambda: Share(0.7),
         lambda_warmup: 3,
         stdp: unequal(),
-        rates: Rates { decay: NonNegative(0.5), delta: NonNegative(0.25), neurons: NonNegative(2.0) },
+        rates: Rates {
+            decay: NonNegative(0.5),
+            delta: NonNegative(0.25),
+            neurons: NonNegative(2.0),
+            steps: NonNegative(3.0),
+        },
         ..BimConfig::default()
     }
 }
@@ -96,6 +101,7 @@ fn group(c: &BimConfig, name: &str) -> (f64, bool) {
         (true, "delta.weight") => (c.rates.delta.0, true),
         (true, "delta.bias") => (c.rates.delta.0, false),
         (true, "a_log") => (c.rates.decay.0, false),
+        (true, "pre.step" | "post.step") | (false, "readout.step") => (c.rates.steps.0, false),
         (true, "norm.gain" | "conv" | "delays" | "pre.current" | "post.current") => (c.rates.neurons.0, false),
         _ => panic!("{name} is new: say how it learns"),
     }
@@ -103,7 +109,12 @@ fn group(c: &BimConfig, name: &str) -> (f64, bool) {
 
 /// Follows a learner through some updates and predicts every weight after each.
 fn follow(c: &BimConfig) -> Result<()> {
-    let mut bim = learner(c, 1.0)?;
+    follow_clipped(c, 1.0)
+}
+
+/// The same with gradients clipped at `clip`, which some of them must exceed.
+fn follow_clipped(c: &BimConfig, clip: f64) -> Result<()> {
+    let mut bim = learner(c, clip)?;
     let mut twin = twin_of(c, STREAMS, &bim.save()?)?;
     let (mut spikes, mut mean_square) = (Vec::new(), std::collections::BTreeMap::new());
     let (mut cut, mut clipped) = (0, 0);
@@ -117,8 +128,8 @@ fn follow(c: &BimConfig) -> Result<()> {
         let from = spikes.len();
         spikes.extend(twin.run(&chunk(t)?)?.1);
         let paired = pathways(c, &spikes)?;
-        let scale = if norm > 1.0 { norm } else { 1.0 };
-        clipped += usize::from(norm > 1.0);
+        let scale = if norm > clip { norm / clip } else { 1.0 };
+        clipped += usize::from(norm > clip);
         let mut squares = 0.0;
         for ((name, w), got) in weights(&before)?.iter().zip(weights(&after)?.values()) {
             let [mut direction, gradient] = directions(&before, &after, name, t as i32 + 1)?;
@@ -158,7 +169,7 @@ fn follow(c: &BimConfig) -> Result<()> {
             let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             assert!(worst < 1e-5, "update {t}: {name} differs by {worst:.1e}"); // steps are about 0.05
         }
-        assert!((squares.sqrt() - norm.min(1.0)).abs() < 1e-4, "{} of {norm}", squares.sqrt());
+        assert!((squares.sqrt() - norm.min(clip)).abs() < 1e-4, "{} of {norm}", squares.sqrt());
     }
     assert!(twin.margin > 1e-6, "a spike hangs on {:.1e}, rounding could turn it; change the data", twin.margin);
     assert!(clipped > 0, "no gradient was clipped");
@@ -174,6 +185,11 @@ fn every_weight_moves_by_equation_4() -> Result<()> {
     }
     follow(&BimConfig { lambda_warmup: 0, ..config() })?;
     follow(&BimConfig { mixing: Mixing::AsPrinted, ..config() })?;
+    let learned = |n: NeuronConfig| NeuronConfig { step: Step::Learned, ..n };
+    let (pre, post) = (learned(config().pre), learned(config().post));
+    let readout = ReadoutConfig { levels: Levels::Integer, step: Step::Learned, ..ReadoutConfig::default() };
+    let readout = ReadoutConfig { threshold: Positive(0.3), burst: Count(2), ..readout };
+    follow_clipped(&BimConfig { pre, post, readout, delays: Count(1), ..config() }, 0.5)?;
     follow(&BimConfig { decay: DecayForm::ChannelState, ..config() })
 }
 

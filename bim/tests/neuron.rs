@@ -135,7 +135,7 @@ fn delays_learn_from_the_past_with_or_without_credit_through_time() -> learner::
     let draw = |name: &str, n: usize| numbers(&random(name, &[n], DType::F64));
     let fused = Neuron::<f64>::new(&neuron(Levels::Signed, Surrogate::Rectangular));
     let (gain, taps) = (draw("gain", m)?, draw("taps", 4 * m)?);
-    let params = EncodeParams { gain: &gain, current: None, conv: None, delays: Some(&taps), kernel: 0.0 };
+    let params = EncodeParams { gain: &gain, current: None, conv: None, delays: Some(&taps), kernel: 0.0, step: None };
     let mut tape = EncodeTape::new(&dims, STEPS, false);
     tape.x = draw("x", STEPS * 6)?;
     let history: Vec<f64> = draw("history", 3 * wide)?.into_iter().map(f64::round).collect();

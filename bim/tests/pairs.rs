@@ -62,7 +62,7 @@ pub fn pair_sum(c: &StdpConfig, pre: &Train, post: &Train, from: usize, starts: 
 /// The two ends of every pathway whose spikes are paired, by the parameter that holds its weights: `W_u` from the neurons in
 /// front of a block to those behind it, `W_out` from there to the next block's, counted by channel (OFF cells negative).
 pub fn pathways(c: &BimConfig, spikes: &[Spikes]) -> Result<Vec<(String, Train, Train)>> {
-    let train = |l: usize, end: usize| -> Train { spikes.iter().map(|step| step[l][end].detach()).collect() };
+    let train = |l: usize, end: usize| -> Train { spikes.iter().map(|step| step.blocks[l][end].detach()).collect() };
     let on_channels = |t: &Tensor| -> Result<Tensor> {
         let (width, b) = (c.width.0, t.dim(0)?);
         let mut sum = Tensor::zeros((b, width), DType::F64, &Device::Cpu)?;

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use bim::config::{
-    Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, NonNegative, Positive, PruneConfig, Reset, Share,
-    Surrogate,
+    Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, NonNegative, Positive, PruneConfig, ReadoutConfig,
+    Reset, Share, SpikeCode, Step, Surrogate,
 };
 use bim::network::Network;
 use bim::rule::Membrane;
@@ -69,6 +69,17 @@ fn slow(levels: Levels) -> [NeuronConfig; 2] {
     })
 }
 
+/// The same with learned steps and weighted spikes, in front of a read-out of their kind that has a price of its own.
+fn stepped(config: &BimConfig) -> BimConfig {
+    let (step, spikes) = (Step::Learned, SpikeCode::Weighted);
+    let reset = Reset::Leaky;
+    let of = |n: NeuronConfig| NeuronConfig { step, spikes, reset, attached_reset: false, burst: Count(8), ..n };
+    let (levels, threshold) = (Levels::Integer, Positive(0.3));
+    let readout = ReadoutConfig { levels, step, spikes, threshold, burst: Count(3), ..ReadoutConfig::default() };
+    let readout = ReadoutConfig { penalty: NonNegative(0.2), ..readout };
+    BimConfig { pre: of(config.pre), post: of(config.post), readout, ..config.clone() }
+}
+
 fn priced(neuron: NeuronConfig) -> [NeuronConfig; 2] {
     [0.3, 0.7].map(|weight| NeuronConfig { penalty: NonNegative(weight), ..neuron })
 }
@@ -104,6 +115,15 @@ fn cases() -> Vec<Case> {
                 currents: true,
                 ..c
             }
+        }),
+        case("learned steps", 7, 3, stepped(&sized(128, 2, 32, 16, fast(Levels::Integer)))),
+        case("learned steps, step by step, odd heads", 1, 3, stepped(&sized(160, 2, 19, 9, integer))),
+        case("learned steps, two groups of streams, heads of five, full Δ", 32, 6, {
+            BimConfig { delta_input: Full, ..stepped(&sized(160, 4, 5, 1, unsigned)) }
+        }),
+        case("learned steps, ON and OFF cells, currents", 7, 3, {
+            let c = stepped(&sized(64, 2, 19, 9, fast(Levels::Unsigned)));
+            BimConfig { population: Count(2), currents: true, gate: false, ..c }
         }),
         case("decay per state", 7, 3, {
             BimConfig { decay: DecayForm::ChannelState, silu: true, ..sized(128, 2, 19, 9, unsigned) }

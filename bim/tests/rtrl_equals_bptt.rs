@@ -3,7 +3,8 @@
 
 use bim::BimConfig;
 use bim::config::{
-    Bits, Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, Reset, Share, Surrogate,
+    Bits, Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, ReadoutConfig, Reset, Share, SpikeCode,
+    Step, Surrogate,
 };
 use bim::diagnose::through_time;
 use bim::kernels::Real;
@@ -64,13 +65,39 @@ fn neurons() -> Vec<(&'static str, NeuronConfig)> {
             NeuronConfig { threshold: Positive(0.6), attached_reset: true, ..levels }
         }),
         ("none", NeuronConfig::none()),
+        ("learned step, weighted", NeuronConfig { step: Step::Learned, spikes: SpikeCode::Weighted, ..base }),
+        ("learned step, subtracting reset, fast sigmoid", {
+            let surrogate = NeuronConfig { surrogate: Surrogate::FastSigmoid, surrogate_slope: Positive(5.0), ..base };
+            NeuronConfig { step: Step::Learned, reset: Reset::Subtract, levels: Levels::Unsigned, ..surrogate }
+        }),
+        ("learned step, quantised", {
+            let levels = NeuronConfig { levels: Levels::Quantised, bits: Bits(3), ..base };
+            NeuronConfig { threshold: Positive(0.6), step: Step::Learned, ..levels }
+        }),
     ]
+}
+
+/// A read-out with neurons like these, without their membrane.
+fn readout(neuron: &NeuronConfig) -> ReadoutConfig {
+    let &NeuronConfig { levels, bits, threshold, step, spikes, surrogate, surrogate_slope, .. } = neuron;
+    let burst = Count(2);
+    ReadoutConfig {
+        levels,
+        burst,
+        bits,
+        threshold,
+        step,
+        spikes,
+        surrogate,
+        surrogate_slope,
+        ..ReadoutConfig::default()
+    }
 }
 
 /// Blocks that differ in everything in front of `ψ` and in the form of the state space.
 fn blocks(c: &BimConfig) -> Vec<(&'static str, BimConfig)> {
     let full = DeltaInput::Full;
-    vec![
+    let mut blocks = vec![
         ("convolution", c.clone()),
         ("SiLU, full Δ", BimConfig { silu: true, delta_input: full, ..c.clone() }),
         ("delays, kernel", BimConfig { conv: Count(1), delays: Count(3), kernel: Share(0.4), ..c.clone() }),
@@ -79,7 +106,11 @@ fn blocks(c: &BimConfig) -> Vec<(&'static str, BimConfig)> {
         ("decay per state, full Δ, no gate", {
             BimConfig { decay: DecayForm::ChannelState, delta_input: full, gate: false, ..c.clone() }
         }),
-    ]
+        ("read-out through neurons", BimConfig { readout: readout(&c.pre), ..c.clone() }),
+    ];
+    // a step in front of a delay line is refused
+    blocks.retain(|(_, c)| c.pre.step == Step::Fixed || c.delays.0 == 1);
+    blocks
 }
 
 /// A network whose parameters are all off their symmetric starting points.

@@ -1,11 +1,13 @@
 //! What a network starts from, what it refuses, and what it says about itself.
 
-use bim::config::{Count, Credit, DecayForm, DeltaInput, NeuronConfig, Positive, Share};
+use bim::config::{
+    Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, ReadoutConfig, Share, SpikeCode, Step,
+};
 use bim::network::Network;
 use bim::rule::Membrane;
 use bim::{Bim, BimConfig, Optimizer};
 use candle_core::{DType, Device, Tensor};
-use learner::{InputKind, Io, Learner, Params, Result, Snapshot};
+use learner::{InputKind, Io, Learner, Params, Predictor, Result, Snapshot, Targets};
 
 use crate::common::{numbers, random};
 
@@ -221,4 +223,83 @@ fn a_snapshot_of_another_shape_is_refused() -> Result<()> {
     saved.state.remove(name);
     assert!(network.load(&saved).is_err());
     Ok(())
+}
+
+/// Steps begin as the threshold says, one for each neuron, and are there only where they are learned.
+#[test]
+fn learned_steps_begin_as_the_threshold() -> Result<()> {
+    let of =
+        |threshold| NeuronConfig { step: Step::Learned, threshold: Positive(threshold), ..NeuronConfig::default() };
+    let readout = ReadoutConfig { levels: Levels::Integer, step: Step::Learned, ..ReadoutConfig::default() };
+    let readout = ReadoutConfig { threshold: Positive(0.125), ..readout };
+    let c = BimConfig { delays: Count(1), kernel: Share(0.0), pre: of(0.5), post: of(0.25), readout, ..config() };
+    let (params, _) = network(&c, InputKind::Tokens { vocabulary: 7 })?;
+    for (name, len, begins) in [
+        ("layers.1.pre.step", c.neurons(), 0.5),
+        ("layers.2.post.step", c.channels.0, 0.25),
+        ("readout.step", c.width.0, 0.125),
+    ] {
+        let (_, step) = params.vars().iter().find(|(n, _)| n == name).expect(name);
+        assert_eq!(step.dims(), [len], "{name}");
+        assert!(numbers(step.as_tensor())?.iter().all(|x| (x.exp() - begins).abs() < 1e-7), "{name}");
+    }
+    let (params, _) = network(&config(), InputKind::Tokens { vocabulary: 7 })?;
+    assert!(params.vars().iter().all(|(name, _)| !name.ends_with("step")));
+    Ok(())
+}
+
+/// How a level is sent changes what is counted and no number of the network.
+#[test]
+fn the_code_of_spikes_changes_no_number() -> Result<()> {
+    let learn = |spikes| -> Result<Snapshot> {
+        let neuron = NeuronConfig { spikes, threshold: Positive(0.3), ..NeuronConfig::default() };
+        let c = BimConfig { pre: neuron, post: neuron, delays: Count(1), ..config() };
+        let mut bim = Bim::new(&c, io(InputKind::Tokens { vocabulary: 7 }), Optimizer::constant(0.1), 1, &Device::Cpu)?;
+        for i in 0..3_u32 {
+            let class = Tensor::full(i, (STREAMS, SEGMENT), &Device::Cpu)?;
+            bim.predict(&class)?;
+            let weight = Tensor::ones((STREAMS, SEGMENT), DType::F32, &Device::Cpu)?;
+            bim.learn(&Targets::Classes { class, weight })?;
+        }
+        bim.save()
+    };
+    let (burst, weighted) = (learn(SpikeCode::Burst)?, learn(SpikeCode::Weighted)?);
+    for (name, values) in &burst.weights {
+        assert_eq!(numbers(values)?, numbers(&weighted.weights[name])?, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn steps_and_codes_that_make_no_sense_are_refused_with_their_key() {
+    let of = |change: fn(&mut BimConfig)| {
+        let mut c = BimConfig { delays: Count(1), kernel: Share(0.0), ..config() };
+        change(&mut c);
+        c.check()
+    };
+    let refused = |key: &str, change: fn(&mut BimConfig)| {
+        let message = of(change).expect_err(key).to_string();
+        assert!(message.contains(key) && message.contains("expected"), "{key}: {message}");
+    };
+    refused("pre.step", |c| (c.pre.levels, c.pre.step) = (Levels::Analog, Step::Learned));
+    refused("post.step", |c| (c.post.levels, c.post.step) = (Levels::Analog, Step::Learned));
+    refused("readout.step", |c| c.readout.step = Step::Learned);
+    refused("pre.attached_reset", |c| (c.pre.attached_reset, c.pre.step) = (true, Step::Learned));
+    refused("post.attached_reset", |c| (c.post.attached_reset, c.post.step) = (true, Step::Learned));
+    refused("pre.step", |c| (c.delays, c.pre.step) = (Count(2), Step::Learned));
+    refused("pre.step", |c| (c.kernel, c.pre.step) = (Share(0.5), Step::Learned));
+    refused("pre.spikes", |c| (c.pre.levels, c.pre.spikes) = (Levels::Binary, SpikeCode::Weighted));
+    refused("post.spikes", |c| (c.post.levels, c.post.spikes) = (Levels::Signed, SpikeCode::Weighted));
+    refused("readout.spikes", |c| c.readout.spikes = SpikeCode::Weighted);
+    for fine in [
+        |c: &mut BimConfig| (c.pre.step, c.pre.spikes) = (Step::Learned, SpikeCode::Weighted),
+        |c: &mut BimConfig| (c.post.step, c.delays) = (Step::Learned, Count(3)),
+        |c: &mut BimConfig| (c.pre.levels, c.pre.step) = (Levels::Quantised, Step::Learned),
+        |c: &mut BimConfig| (c.readout.levels, c.readout.step) = (Levels::Signed, Step::Learned),
+    ] {
+        of(|_| ()).expect("the base");
+        let mut c = BimConfig { delays: Count(1), kernel: Share(0.0), ..config() };
+        fine(&mut c);
+        c.check().expect("it fits together");
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bim::BimConfig;
-use bim::config::{DecayForm, DeltaInput, Levels, NeuronConfig, Reset, Surrogate};
+use bim::config::{DecayForm, DeltaInput, Levels, NeuronConfig, Reset, Step, Surrogate};
 use candle_core::{D, DType, Device, Tensor, Var};
 use learner::Result;
 
@@ -75,6 +75,52 @@ impl Cell {
         edges.iter().chain(&ends).map(|edge| (v - edge).abs()).fold(f64::INFINITY, f64::min)
     }
 
+    /// [`Cell::margin`] over all potentials, in thresholds where steps are learned.
+    fn nearest(&self, v: &Tensor, logarithms: Option<&Tensor>) -> Result<f64> {
+        let v = match logarithms {
+            Some(logarithms) => (v.broadcast_div(&logarithms.exp()?)? * self.c.threshold.0)?,
+            None => v.clone(),
+        };
+        let all = v.flatten_all()?.to_vec1::<f64>()?.into_iter().map(|v| self.margin(v));
+        Ok(all.fold(f64::INFINITY, f64::min))
+    }
+
+    /// What a population with steps of its own (logarithms `[J]`) does: its levels, and what arrives, `[B, J]` each. Potentials
+    /// and the surrogate are measured in steps, so that the step has its share in where a level begins and in what is sent.
+    fn stepped(&self, v: &Tensor, logarithms: &Tensor) -> Result<(Tensor, Tensor)> {
+        let theta = self.c.threshold.0;
+        let step = logarithms.exp()?;
+        let in_steps = v.broadcast_div(&step)?;
+        let numbers = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.flatten_all()?.to_vec1::<f64>()?) };
+        let (x, each) = (numbers(&in_steps)?, numbers(&step.broadcast_as(v.dims())?.contiguous()?)?);
+        let of = |f: &dyn Fn(f64, f64) -> f64| {
+            let values: Vec<f64> = x.iter().zip(&each).map(|(&x, &step)| f(x, step)).collect();
+            Tensor::from_vec(values, v.dims(), &Device::Cpu)
+        };
+        let levels = of(&|x, _| self.fire(x * theta))?;
+        // ∂k/∂(V/step)
+        let slope = of(&|x, step| match self.surrogate() {
+            Surrogate::Rectangular => self.slope(x * theta) * theta,
+            Surrogate::FastSigmoid => {
+                let Some((_, edges)) = &self.staircase else { return 1.0 };
+                let nearest = edges.iter().map(|edge| (x - edge / theta).abs() * step).fold(f64::INFINITY, f64::min);
+                step * (1.0 + self.c.surrogate_slope.0 * nearest).powi(-2)
+            }
+        })?;
+        let k = (levels + ((&in_steps - in_steps.detach())? * slope)?)?;
+        let arrives = k.broadcast_mul(&step)?;
+        Ok((k, arrives))
+    }
+
+    /// Levels, and what arrives of them.
+    fn send(&self, v: &Tensor, logarithms: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        assert_eq!(self.c.step == Step::Learned, logarithms.is_some(), "a parameter where the step is learned");
+        match logarithms {
+            Some(logarithms) => self.stepped(v, logarithms),
+            None => self.spikes(v).map(|s| (s.clone(), s)),
+        }
+    }
+
     /// `s = fire(V)` whose derivative is the surrogate.
     fn spikes(&self, v: &Tensor) -> Result<Tensor> {
         let values = v.flatten_all()?.to_vec1::<f64>()?;
@@ -86,7 +132,7 @@ impl Cell {
     }
 
     /// `V ← β V + (1 − β) R I − ρ s`.
-    fn step(&self, v: &Tensor, current: &Tensor) -> Result<Tensor> {
+    fn step(&self, v: &Tensor, current: &Tensor, logarithms: Option<&Tensor>) -> Result<Tensor> {
         let (beta, theta) = (self.c.beta.0, self.c.threshold.0);
         let taken = match (self.c.levels, self.c.reset) {
             (Levels::Analog | Levels::Quantised, _) | (_, Reset::None) => 0.0,
@@ -96,6 +142,11 @@ impl Cell {
         let next = ((v * beta)? + (current * ((1.0 - beta) * self.c.resistance.0))?)?;
         if taken == 0.0 {
             return Ok(next);
+        }
+        if logarithms.is_some() {
+            // as much as what was sent, detached
+            let (_, sent) = self.send(v, logarithms)?;
+            return Ok((next - (sent.detach() * (taken / theta))?)?);
         }
         let spikes = self.spikes(v)?;
         let spikes = if self.c.attached_reset { spikes } else { spikes.detach() };
@@ -123,8 +174,13 @@ impl State {
     }
 }
 
-/// Spikes of one step, layer by layer: at the input `[B, J]` and at the output `[B, D]` of the block.
-pub type Spikes = Vec<[Tensor; 2]>;
+/// Levels of one step.
+pub struct Spikes {
+    /// Layer by layer: at the input `[B, J]` and at the output `[B, D]` of the block.
+    pub blocks: Vec<[Tensor; 2]>,
+    /// Of the neurons in front of the output layer, where there are any `[B, width]`.
+    pub read: Option<Tensor>,
+}
 
 /// A running network on the graph of its parameters.
 pub struct Twin {
@@ -185,15 +241,22 @@ impl Twin {
             DType::U32 => embedding.index_select(x, 0)?,
             _ => x.matmul(&embedding.t()?)?,
         };
-        let mut spikes = Vec::new();
+        let mut blocks = Vec::new();
         for l in 0..self.layers.len() {
             let out;
             (r, out) = self.block(l, &r)?;
-            spikes.push(out);
+            blocks.push(out);
         }
-        let normed = normalize(&r)?.broadcast_mul(&self.params["norm.gain"])?;
+        let mut normed = normalize(&r)?.broadcast_mul(&self.params["norm.gain"])?;
+        let mut read = None;
+        if self.c.readout.is_there() {
+            let (cell, step) = (Cell::new(&self.c.readout.neuron()), self.params.get("readout.step"));
+            self.margin = self.margin.min(cell.nearest(&normed, step)?);
+            let (k, sent) = cell.send(&normed, step)?;
+            (read, normed) = (Some(k), sent);
+        }
         let logits = normed.matmul(&self.params["head.weight"].t()?)?.broadcast_add(&self.params["head.bias"])?;
-        Ok((logits, spikes))
+        Ok((logits, Spikes { blocks, read }))
     }
 
     /// Several steps: `[B, K, ..]` → logits `[B, K, O]`, and each step's spikes.
@@ -224,9 +287,9 @@ impl Twin {
         if let Some(external) = p("pre.current") {
             current = current.broadcast_add(external)?;
         }
-        s.v_in = pre.step(&s.v_in, &current)?;
-        let s_in = pre.spikes(&s.v_in)?;
-        let psi = (line(p("delays"), &s_in, &mut s.s)? + (&s.psi * c.kernel.0)?)?;
+        s.v_in = pre.step(&s.v_in, &current, p("pre.step"))?;
+        let (s_in, sent) = pre.send(&s.v_in, p("pre.step"))?;
+        let psi = (line(p("delays"), &sent, &mut s.s)? + (&s.psi * c.kernel.0)?)?;
         s.psi = psi.clone();
 
         let projected = psi.matmul(&get("projection").t()?)?;
@@ -249,16 +312,15 @@ impl Twin {
         if let Some(external) = p("post.current") {
             y = y.broadcast_add(external)?;
         }
-        s.v = post.step(&s.v, &y)?;
-        let s_out = post.spikes(&s.v)?;
-        let mut out = s_out.matmul(&get("out").t()?)?;
+        s.v = post.step(&s.v, &y, p("post.step"))?;
+        let (s_out, sent) = post.send(&s.v, p("post.step"))?;
+        let mut out = sent.matmul(&get("out").t()?)?;
         if let Some(gate) = p("gate") {
             out = (out * psi.matmul(&gate.t()?)?.silu()?)?;
         }
         assert_eq!(s.h.dims(), [b, n, d]);
-        for (cell, v) in [(&pre, &s.v_in), (&post, &s.v)] {
-            let nearest = v.flatten_all()?.to_vec1::<f64>()?.into_iter().map(|v| cell.margin(v));
-            self.margin = nearest.fold(self.margin, f64::min);
+        for (cell, v, step) in [(&pre, &s.v_in, "pre.step"), (&post, &s.v, "post.step")] {
+            self.margin = self.margin.min(cell.nearest(v, p(step))?);
         }
         Ok(((x + out)?, [s_in, s_out]))
     }
@@ -298,11 +360,10 @@ pub fn cross_entropy(logits: &Tensor, class: &Tensor, weight: &Tensor) -> Result
 pub fn price(c: &BimConfig, spikes: &[Spikes]) -> Result<Tensor> {
     let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;
     for step in spikes {
-        for ends in step {
-            for (s, weight) in ends.iter().zip([c.pre.penalty.0, c.post.penalty.0]) {
-                let magnitude = (s * s.detach().sign()?)?;
-                sum = (sum + (magnitude.mean_all()? * (weight / spikes.len() as f64))?)?;
-            }
+        let blocks = step.blocks.iter().flat_map(|ends| ends.iter().zip([c.pre.penalty.0, c.post.penalty.0]));
+        for (s, weight) in blocks.chain(step.read.iter().map(|s| (s, c.readout.penalty.0))) {
+            let magnitude = (s * s.detach().sign()?)?;
+            sum = (sum + (magnitude.mean_all()? * (weight / spikes.len() as f64))?)?;
         }
     }
     Ok(sum)

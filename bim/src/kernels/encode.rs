@@ -58,6 +58,8 @@ pub struct EncodeParams<'a, T> {
     pub delays: Option<&'a [T]>,
     /// `κ` of the post-synaptic kernel.
     pub kernel: T,
+    /// Step of each neuron `[J]`, where it is learned.
+    pub step: Option<&'a [T]>,
 }
 
 /// Gradients of [`EncodeParams`], summed over streams and steps.
@@ -71,6 +73,8 @@ pub struct EncodeGrads<T> {
     pub conv: Vec<T>,
     /// Of the delays.
     pub delays: Vec<T>,
+    /// Of the logarithms of the steps.
+    pub step: Vec<T>,
 }
 
 impl<T: Real> EncodeGrads<T> {
@@ -84,12 +88,13 @@ impl<T: Real> EncodeGrads<T> {
             current: zeros(m),
             conv: zeros(dims.conv * dims.channels),
             delays: zeros(dims.delays * m),
+            step: zeros(m),
         }
     }
 
     /// Back to zero.
     pub fn clear(&mut self) {
-        for v in [&mut self.gain, &mut self.current, &mut self.conv, &mut self.delays] {
+        for v in [&mut self.gain, &mut self.current, &mut self.conv, &mut self.delays, &mut self.step] {
             v.fill(T::zero());
         }
     }
@@ -237,9 +242,21 @@ pub fn forward<T: Real>(
                         v[j] += current[j];
                     }
                 }
-                for j in 0..channels {
-                    v[j] = neuron.step(past[j], v[j]);
-                    s[j] = neuron.fire(v[j]);
+                match params.step {
+                    None => {
+                        for j in 0..channels {
+                            v[j] = neuron.step(past[j], v[j]);
+                            s[j] = neuron.fire(v[j]);
+                        }
+                    }
+                    Some(step) => {
+                        let step = &step[c * channels..][..channels];
+                        for j in 0..channels {
+                            let neuron = neuron.with_step(step[j]);
+                            v[j] = neuron.step(past[j], v[j]);
+                            s[j] = neuron.fire(v[j]);
+                        }
+                    }
                 }
             }
         }
@@ -365,7 +382,7 @@ pub fn reverse<T: Real>(
                 let (ds, lv) = (&ds[at..][..channels], &mut adjoint.v[at..][..channels]);
                 let gain = &params.gain[from..][..channels];
                 let (d_gain, d_current) = (&mut grads.gain[from..][..channels], &mut grads.current[from..][..channels]);
-                for j in 0..channels {
+                let mut back = |j: usize, neuron: &Neuron<T>| {
                     let x = if dims.silu { drive[j] / (T::one() + (-drive[j]).exp_fast()) } else { drive[j] };
                     let fired = ds[j] + penalty * sign(spikes[j]);
                     let adjoint = neuron.surrogate(now[j]).mul_add(fired, lv[j]);
@@ -374,6 +391,21 @@ pub fn reverse<T: Real>(
                     d_gain[j] = d_input.mul_add(x, d_gain[j]);
                     d_current[j] += d_input;
                     out[j] = d_input.mul_add(gain[j], out[j]);
+                };
+                match params.step {
+                    None => {
+                        for j in 0..channels {
+                            back(j, neuron);
+                        }
+                    }
+                    Some(step) => {
+                        let (step, d_step) = (&step[from..][..channels], &mut grads.step[from..][..channels]);
+                        for j in 0..channels {
+                            let neuron = neuron.with_step(step[j]);
+                            back(j, &neuron);
+                            d_step[j] += step_gradient(&neuron, now[j], ds[j], penalty);
+                        }
+                    }
                 }
             }
             if dims.silu {
@@ -407,7 +439,14 @@ pub fn reverse<T: Real>(
     dx[..steps * wide_x].copy_from_slice(&d_drive[before * wide_x..][..steps * wide_x]);
 }
 
-fn sign<T: Real>(x: T) -> T {
+/// Gradient of the logarithm of a neuron's step at potential `v`: what arrives is `k` steps, so with `∂L/∂k = wanted` through that
+/// alone, and a price on `|k|`, it is `wanted · k − (wanted + price · sign k) · φ(V) V`. See [`crate::fold`].
+pub(crate) fn step_gradient<T: Real>(neuron: &Neuron<T>, v: T, wanted: T, price: T) -> T {
+    let k = neuron.fire(v);
+    wanted * k - (wanted + price * sign(k)) * (neuron.surrogate(v) * v)
+}
+
+pub(crate) fn sign<T: Real>(x: T) -> T {
     if x > T::zero() {
         T::one()
     } else if x < T::zero() {

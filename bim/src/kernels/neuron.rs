@@ -15,6 +15,8 @@ pub struct Neuron<T> {
     pub threshold: T,
     /// What one spike takes off the membrane at the next step, `ρ`.
     pub reset: T,
+    /// The same in thresholds.
+    reset_share: T,
     inverse: T,
     lowest: T,
     highest: T,
@@ -44,10 +46,10 @@ impl<T: Real> Neuron<T> {
             Levels::Analog => (f64::NEG_INFINITY, f64::INFINITY, 0.5),
         };
         let analog = c.levels == Levels::Analog;
-        let reset = match c.reset {
+        let reset_share = match c.reset {
             _ if !fires => 0.0,
-            Reset::Subtract => c.threshold.0,
-            Reset::Leaky => c.beta.0 * c.threshold.0,
+            Reset::Subtract => 1.0,
+            Reset::Leaky => c.beta.0,
             Reset::None => 0.0,
         };
         Self {
@@ -55,7 +57,8 @@ impl<T: Real> Neuron<T> {
             gain: T::of((1.0 - c.beta.0) * c.resistance.0),
             threshold: T::of(c.threshold.0),
             inverse: T::of(1.0 / c.threshold.0),
-            reset: T::of(reset),
+            reset: T::of(reset_share * c.threshold.0),
+            reset_share: T::of(reset_share),
             lowest: T::of(lowest),
             highest: T::of(highest),
             offset: T::of(offset),
@@ -64,6 +67,14 @@ impl<T: Real> Neuron<T> {
             attached: c.attached_reset && fires,
             analog,
         }
+    }
+
+    /// This neuron with a step of its own in place of the threshold.
+    #[must_use]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as for fire")]
+    pub fn with_step(&self, step: T) -> Self {
+        Self { threshold: step, inverse: step.recip(), reset: self.reset_share * step, ..*self }
     }
 
     /// Spikes fired at membrane potential `v`: a count within the neuron's levels.

@@ -8,6 +8,7 @@
 
 use learner::performed;
 
+use super::encode::step_gradient;
 use super::lanes::{LANES, Lane, blocks, load, store, sum};
 use super::neuron::Neuron;
 use super::{Decay, Dims, Real, softplus};
@@ -23,6 +24,8 @@ pub struct Dynamics<'a, T> {
     pub skip: &'a [T],
     /// Input current of the postsynaptic neurons, `I_ext` `[D]`.
     pub current: Option<&'a [T]>,
+    /// Steps of the postsynaptic neurons, where they are learned `[D]`.
+    pub step: Option<&'a [T]>,
 }
 
 /// Gradients of [`Dynamics`], summed over streams and steps.
@@ -36,6 +39,8 @@ pub struct DynamicsGrads<T> {
     pub skip: Vec<T>,
     /// Of the input current.
     pub current: Vec<T>,
+    /// Of the logarithms of the neurons' steps, without what a price on spikes adds.
+    pub step: Vec<T>,
 }
 
 impl<T: Real> DynamicsGrads<T> {
@@ -48,12 +53,13 @@ impl<T: Real> DynamicsGrads<T> {
             a_log: zeros(dims.decays()),
             skip: zeros(dims.channels),
             current: zeros(dims.channels),
+            step: zeros(dims.channels),
         }
     }
 
     /// Back to zero.
     pub fn clear(&mut self) {
-        for v in [&mut self.bias, &mut self.a_log, &mut self.skip, &mut self.current] {
+        for v in [&mut self.bias, &mut self.a_log, &mut self.skip, &mut self.current, &mut self.step] {
             v.fill(T::zero());
         }
     }
@@ -96,6 +102,8 @@ pub struct ScanTape<T> {
     pub rates: Vec<T>,
     /// Skips `D`, likewise: `[lag + 1, D]`.
     pub skips: Vec<T>,
+    /// Learned steps of the neurons in the chunk `[D]`; empty where they are not learned.
+    pub steps: Vec<T>,
 }
 
 /// The row of a [`ScanTape`]'s rates or skips, each of `len`, that was in force at step `t` of the window.
@@ -193,6 +201,8 @@ pub fn step_sizes<T: Real>(dims: &Dims, dynamics: &Dynamics<T>, span: Span, z: &
         *delta = softplus(*z + dynamics.bias[i % heads]);
     }
     tape.skips[span.lag * dims.channels..].copy_from_slice(dynamics.skip);
+    tape.steps.clear();
+    tape.steps.extend_from_slice(dynamics.step.unwrap_or_default());
     let rates = &mut tape.rates[span.lag * dims.decays()..];
     match dims.decay {
         Decay::Head => {
@@ -247,6 +257,12 @@ fn decay<T: Real, const PER_STATE: bool>(
     a
 }
 
+/// The neurons of a block of channels, each with its own step; those beyond the last channel have a step of one.
+fn stepped<T: Real>(neuron: &Neuron<T>, steps: &[T], at: usize, len: usize) -> Option<[Neuron<T>; LANES]> {
+    (!steps.is_empty())
+        .then(|| std::array::from_fn(|i| neuron.with_step(if i < len { steps[at + i] } else { T::one() })))
+}
+
 /// Runs the chunk: the rows of `tape.p` behind the lag and what [`step_sizes`] left there → spikes `s` `[K, streams, D]`; advances
 /// `h` `[streams, N, D]` and writes `V` behind row `lag` of the tape.
 pub fn forward<T: Real>(
@@ -289,6 +305,7 @@ fn forward_with<T: Real, const PER_STATE: bool>(
             let mut v = load(&tape.v, (lag * streams + b) * d + at, len);
             let skip = load(dynamics.skip, at, len);
             let current = dynamics.current.map_or([T::zero(); LANES], |c| load(c, at, len));
+            let stepped = stepped(neuron, &tape.steps, at, len);
             for t in 0..steps {
                 let row = (lag + t) * streams + b;
                 let u = load(&tape.p, row * width + at, len);
@@ -310,9 +327,16 @@ fn forward_with<T: Real, const PER_STATE: bool>(
                     }
                 }
                 let mut spikes = [T::zero(); LANES];
-                for i in 0..LANES {
-                    v[i] = neuron.step(v[i], y[i]);
-                    spikes[i] = neuron.fire(v[i]);
+                if let Some(neurons) = &stepped {
+                    for i in 0..LANES {
+                        v[i] = neurons[i].step(v[i], y[i]);
+                        spikes[i] = neurons[i].fire(v[i]);
+                    }
+                } else {
+                    for i in 0..LANES {
+                        v[i] = neuron.step(v[i], y[i]);
+                        spikes[i] = neuron.fire(v[i]);
+                    }
                 }
                 store(&mut tape.v, (row + streams) * d + at, len, &v);
                 store(s, (t * streams + b) * d + at, len, &spikes);
@@ -416,7 +440,8 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 }
             }
             let mut lv = load(&adjoint.v, b * d + at, len);
-            let (mut d_skip, mut d_current) = (zero, zero);
+            let (mut d_skip, mut d_current, mut d_step) = (zero, zero, zero);
+            let stepped = stepped(neuron, &tape.steps, at, len);
             for t in (0..window).rev() {
                 let row = t * streams + b;
                 let u = load(&tape.p, row * width + at, len);
@@ -427,8 +452,15 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 if t >= lag {
                     let v = load(&tape.v, (row + streams) * d + at, len);
                     let ds = load(ds, ((t - lag) * streams + b) * d + at, len);
-                    for i in 0..LANES {
-                        lv[i] = neuron.surrogate(v[i]).mul_add(ds[i], lv[i]);
+                    if let Some(neurons) = &stepped {
+                        for i in 0..LANES {
+                            lv[i] = neurons[i].surrogate(v[i]).mul_add(ds[i], lv[i]);
+                            d_step[i] += step_gradient(&neurons[i], v[i], ds[i], T::zero());
+                        }
+                    } else {
+                        for i in 0..LANES {
+                            lv[i] = neuron.surrogate(v[i]).mul_add(ds[i], lv[i]);
+                        }
                     }
                 }
                 if t < first {
@@ -531,6 +563,7 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
             for i in 0..len {
                 grads.dynamics.skip[at + i] += d_skip[i];
                 grads.dynamics.current[at + i] += d_current[i];
+                grads.dynamics.step[at + i] += d_step[i];
             }
         }
         for t in 0..window {

@@ -3,7 +3,7 @@ use learner::operations::{ADAMW_ELEMENTWISE, CodeMacs, OpCounts};
 use learner::{Io, Learner, Predictor, Targets};
 
 use super::*;
-use crate::config::{Bits, Count, Credit, DecayForm, DeltaInput, Positive, PruneConfig, Share};
+use crate::config::{Bits, Count, Credit, DecayForm, DeltaInput, Positive, PruneConfig, ReadoutConfig, Share};
 use crate::rule::Membrane;
 use crate::{Bim, Optimizer};
 
@@ -137,6 +137,95 @@ fn forward_accumulates_equal_the_quadruple_loop() -> Result<()> {
     Ok(())
 }
 
+/// Non-zero digits of 0 to 16 in canonical signed digit form, by hand: 3 = 4 − 1, 11 = 8 + 4 − 1, 13 = 16 − 4 + 1.
+const DIGITS_OF: [u64; 17] = [0, 1, 1, 2, 1, 2, 2, 2, 1, 2, 2, 3, 2, 3, 2, 2, 1];
+
+/// Learned steps, weighted spikes and a read-out that sees spikes: nothing but a convolution is multiplied.
+fn cheap(spikes: SpikeCode) -> BimConfig {
+    let of = |burst, threshold| NeuronConfig {
+        burst: Count(burst),
+        threshold: Positive(threshold),
+        step: Step::Learned,
+        spikes,
+        ..NeuronConfig::default()
+    };
+    let NeuronConfig { levels, step, .. } = of(1, 1.0);
+    let readout =
+        ReadoutConfig { levels, step, spikes, threshold: Positive(0.15), burst: Count(16), ..ReadoutConfig::default() };
+    BimConfig { pre: of(8, 0.25), post: of(4, 0.1), readout, ..config() }
+}
+
+/// By hand through the public state: of every level in front of every weight that is not zero its magnitude, its digits, 1; of
+/// the read-out too. Then the spikes of all neurons, in digits.
+fn levels_by_hand(network: &Network<f32>) -> Result<([u64; 3], u64)> {
+    let (mut sums, mut sent) = ([0; 3], 0);
+    let mut meet = |x: &f32, weights: u64| {
+        let k = x.abs() as usize;
+        assert!(x.fract() == 0.0, "a level is a whole number, not {x}");
+        sent += DIGITS_OF[k];
+        [k as u64, DIGITS_OF[k], u64::from(k > 0)].iter().zip(&mut sums).for_each(|(n, sum)| *sum += n * weights);
+    };
+    for group in &network.groups {
+        for (block, params) in group.blocks.iter().zip(&network.params.blocks) {
+            let out = learner::read_f32(&params.out)?;
+            for (i, s) in block.spikes_out(STEPS).iter().enumerate() {
+                meet(s, (0..WIDTH).filter(|o| out[o * D + i % D] != 0.0).count() as u64);
+            }
+            block.spikes_in(STEPS).iter().for_each(|s| meet(s, (D + 2 * N + 1 + WIDTH) as u64));
+        }
+        group.head_inputs(STEPS).iter().for_each(|s| meet(s, 5));
+    }
+    Ok((sums, sent))
+}
+
+#[test]
+fn weighted_spikes_are_paid_by_their_digits_everywhere() -> Result<()> {
+    let counts = |spikes| -> Result<OpCounts> {
+        let config = cheap(spikes);
+        let network = ran(&config)?;
+        let plasticity = Plasticity::new(&config, &network, 1);
+        Ok(count(&config, &network, &plasticity.paired_sites(), true)?.counts)
+    };
+    let (burst, weighted) = (counts(SpikeCode::Burst)?, counts(SpikeCode::Weighted)?);
+    let ([magnitudes, digits, events], sent) = levels_by_hand(&ran(&cheap(SpikeCode::Weighted))?)?;
+    assert!(magnitudes > digits && digits > events && events > 0, "no high levels: the test would be empty");
+    assert_eq!((burst.forward.acs, burst.forward.events, burst.forward.weighted), (magnitudes, events, 0));
+    assert_eq!((weighted.forward.acs, weighted.forward.events, weighted.forward.weighted), (digits, events, digits));
+    assert_eq!(weighted.spikes, sent, "of all neurons, those of the read-out too");
+    let rows = (STREAMS * STEPS) as u64;
+    let neurons = rows * (2 * (WIDTH + D) + WIDTH) as u64;
+    assert_eq!(weighted.neuron_updates, neurons);
+    // what is multiplied with weights is the convolution alone
+    let conv = BimConfig { conv: Count(1), ..cheap(SpikeCode::Weighted) };
+    let network = ran(&conv)?;
+    assert_eq!(count(&conv, &network, &[], true)?.counts.forward.weight_macs(), 0);
+    // a level's digits take their own work; a burst is what it is
+    assert_eq!(weighted.forward.elementwise - burst.forward.elementwise, 3 * neurons);
+    assert_eq!(weighted.forward.weight_words, burst.forward.weight_words, "a weight is read once for either");
+    // learning: traces, pairs and gradients of weights see the same digits, and nothing else differs
+    let (learned, paid) = (burst.learning(), weighted.learning());
+    assert!(paid.acs < learned.acs && paid.weighted == paid.acs && paid.events == learned.events);
+    assert_eq!((paid.macs, paid.elementwise), (learned.macs, learned.elementwise));
+    Ok(())
+}
+
+/// Weights and gradients are folded once at every update, never for a prediction; back, each neuron's step has its gradient.
+#[test]
+fn folding_is_paid_by_learning() -> Result<()> {
+    let with = |step| {
+        let mut c = cheap(SpikeCode::Burst);
+        (c.pre.step, c.post.step, c.readout.step) = (step, step, step);
+        let network = ran(&c)?;
+        Ok::<_, learner::Error>(count(&c, &network, &[], true)?.counts)
+    };
+    let (fixed, learned) = (with(Step::Fixed)?, with(Step::Learned)?);
+    let weights = (2 * (WIDTH * (D + 2 * N) + WIDTH + WIDTH * WIDTH + D * WIDTH) + 5 * WIDTH) as u64;
+    let neurons = (STREAMS * STEPS * (2 * (WIDTH + D) + WIDTH)) as u64;
+    assert_eq!(learned.reverse.elementwise - fixed.reverse.elementwise, 2 * weights + 4 * neurons);
+    assert_eq!(learned.forward.elementwise, fixed.forward.elementwise, "a network in use has folded them already");
+    Ok(())
+}
+
 /// The twin's activations are multiplied, zeros skipped, apart from other products and by their bits; it has no spikes.
 #[test]
 fn products_of_codes_are_counted_by_their_bits() -> Result<()> {
@@ -232,6 +321,8 @@ fn forms() -> Vec<BimConfig> {
         with(|c| (c.credit, c.conv, c.delays) = (Credit::Eprop, Count(3), Count(2))),
         with(|c| (c.credit, c.conv, c.delays) = (Credit::Spatial, Count(3), Count(2))),
         with(|c| c.credit = Credit::Tbptt),
+        cheap(SpikeCode::Weighted),
+        BimConfig { delta_input: DeltaInput::Full, ..cheap(SpikeCode::Burst) },
     ]
 }
 

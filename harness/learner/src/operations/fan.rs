@@ -8,6 +8,9 @@ pub enum Source {
     Values,
     /// Spikes: −1, 0, 1, or bursts of them as whole numbers, each spike of which is an accumulate of its own.
     Spikes,
+    /// Weighted spikes: a whole number is sent as its signed digits that are not zero ([`digits`]), each an accumulate of a
+    /// shifted weight.
+    WeightedSpikes,
     /// Whole numbers of so many bits, from 1 to [`super::MOST_BITS`]: multiplied, but at that precision.
     Codes {
         /// Bits of a number, its sign included.
@@ -20,6 +23,15 @@ const BLOCK: usize = 4096;
 
 /// What passes for spikes where only values are looked at.
 const UNITS: [f32; 3] = [0.0, 1.0, -1.0];
+
+/// Digits other than zero of `k` in canonical signed digit form, the fewest powers of two that add up to it with signs:
+/// 7 = 8 − 1 has two. `3k` and `k` differ in exactly these places.
+#[must_use]
+#[inline]
+pub const fn digits(k: u32) -> u32 {
+    let k = k as u64;
+    (k ^ (3 * k)).count_ones()
+}
 
 /// How many values are not exactly zero. A NaN is not zero.
 #[must_use]
@@ -167,6 +179,7 @@ impl Fan {
             let synaptic = match source {
                 Source::Values | Source::Codes { .. } => pairs,
                 Source::Spikes => rows.map(|row| row.iter().zip(&fan).map(spikes_of).sum::<u64>()).sum(),
+                Source::WeightedSpikes => rows.map(|row| row.iter().zip(&fan).map(digits_of).sum::<u64>()).sum(),
             };
             Seen { pairs, synaptic, ..seen }
         })
@@ -202,6 +215,10 @@ fn spikes_of((v, fan): (&f32, &u32)) -> u64 {
     u64::from(magnitude(*v)) * u64::from(*fan)
 }
 
+fn digits_of((v, fan): (&f32, &u32)) -> u64 {
+    u64::from(digits(magnitude(*v))) * u64::from(*fan)
+}
+
 /// What inputs made of weights. Sums over parts of the inputs are the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -209,7 +226,7 @@ pub struct Seen {
     pub values: u64,
     /// Inputs that are not zero.
     pub nonzero: u64,
-    /// Spikes, each of a burst counted; of other inputs those that are not zero.
+    /// Spikes, each of a burst or of several digits counted; of other inputs those that are not zero.
     pub events: u64,
     /// Pairs of an input and a weight neither of which is zero.
     pub pairs: u64,
@@ -246,6 +263,15 @@ impl Seen {
                 (seen.nonzero, seen.events) = (fired, events);
                 seen.unit = seen.events == seen.nonzero;
                 seen.binary = seen.unit && negative == 0;
+            }
+            Source::WeightedSpikes => {
+                let [fired, events] = sums(x, |block| {
+                    block.iter().fold([0; 2], |[fired, events], v| {
+                        [fired + u32::from(*v != 0.0), events + digits(magnitude(*v))]
+                    })
+                });
+                (seen.nonzero, seen.events) = (fired, events);
+                (seen.unit, seen.binary) = units(x);
             }
         }
         seen
@@ -305,6 +331,46 @@ mod tests {
             let seen = Fan::of_blocks(&w, 4, 3).see(&x, Source::Spikes);
             let blocked = |i: usize, o: usize| w[(i / 4 * outputs + o) * 4 + i % 4];
             assert_eq!((seen.pairs, seen.synaptic), slow(&x, blocked, inputs, outputs));
+        }
+    }
+
+    /// The fewest signed powers of two that add up to a number, by trying all of up to three; more are needed from 43 on.
+    #[test]
+    fn digits_are_the_fewest_signed_powers_of_two() {
+        let powers: Vec<i64> = (0..8).flat_map(|i| [1 << i, -(1 << i)]).collect();
+        let mut sums = vec![std::collections::BTreeSet::from([0_i64])];
+        for _ in 0..3 {
+            let last = sums.last().unwrap();
+            let next = last.iter().flat_map(|s| powers.iter().map(move |p| s + p)).collect();
+            sums.push(next);
+        }
+        for k in 0..=42_u32 {
+            let fewest = sums.iter().position(|all| all.contains(&i64::from(k))).unwrap();
+            assert_eq!(digits(k) as usize, fewest, "{k}");
+        }
+        assert_eq!([43, 85, u32::from(u16::MAX)].map(digits), [4, 4, 2]);
+    }
+
+    #[test]
+    fn weighted_spikes_are_counted_by_their_digits() {
+        let mut rng = crate::seeded_rng(2, "digits");
+        let (inputs, outputs) = (12, 7);
+        for share in [0.0, 0.3] {
+            let w: Vec<f32> =
+                (0..inputs * outputs).map(|_| if rng.random_bool(share) { 0.0 } else { rng.random() }).collect();
+            let x: Vec<f32> = (0..23 * inputs).map(|_| rng.random_range(-16..=16i8).into()).collect();
+            // of 0 to 16, from a table made by hand
+            let table = [0, 1, 1, 2, 1, 2, 2, 2, 1, 2, 2, 3, 2, 3, 2, 2, 1];
+            let (mut pairs, mut synaptic) = (0, 0);
+            for (i, v) in x.iter().enumerate() {
+                let living = (0..outputs).filter(|o| w[i % inputs * outputs + o] != 0.0).count() as u64;
+                pairs += if *v == 0.0 { 0 } else { living };
+                synaptic += table[v.abs() as usize] * living;
+            }
+            let seen = Fan::of_rows(&w, outputs).see(&x, Source::WeightedSpikes);
+            assert_eq!((seen.pairs, seen.synaptic), (pairs, synaptic));
+            assert_eq!(seen.events, x.iter().map(|v| table[v.abs() as usize]).sum::<u64>());
+            assert!(!seen.unit && !seen.binary);
         }
     }
 

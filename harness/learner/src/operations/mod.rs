@@ -3,13 +3,14 @@
 //! | count | definition |
 //! |---|---|
 //! | effective operations of a weight product | `Σ [w ≠ 0]·[x ≠ 0]` over its multiplications |
-//! | accumulates (AC) | of these, where the input is a spike by the type of what produced it ([`Source`]); a burst of n spikes is n accumulates |
+//! | accumulates (AC) | of these, where the input is a spike by the type of what produced it ([`Source`]); a burst of n spikes is n accumulates, a weighted spike one for each of its signed digits that is not zero |
+//! | weighted | of the accumulates, those of weighted spikes: the weight is shifted by the digit's place before it is added |
 //! | multiply–accumulates (MAC) | of these, where it is anything else; and all products of activations with activations (attention, scans), in full |
 //! | code MACs | of the multiply–accumulates, those of an activation of n bits ([`Source::Codes`]), by n; MACs contain them |
-//! | events | the accumulates, a burst counted once: what a machine pays that sends the burst as one graded spike |
+//! | events | the accumulates, a burst or a weighted spike counted once: what a machine pays that sends the burst as one graded spike |
 //! | spike synapses | (step, weight) pairs of the forward weight products that spikes enter, the weights that are not zero: accumulates over these are the spikes that a synapse sees per step |
 //! | element-wise | every addition, multiplication, comparison, division or function evaluation (exp, tanh, root) on one value: neurons, gates, norms, biases, losses |
-//! | weight words | weights read, without reuse between steps or streams: one for each effective operation (one for a burst); gradients read and written; the optimiser's reads and writes |
+//! | weight words | weights read, without reuse between steps or streams: one for each effective operation (one for a burst or a weighted spike); gradients read and written; the optimiser's reads and writes |
 //! | state words | recurrent state, remembered keys and values, and traces read and written; in learning what the reverse pass keeps, written once and read once |
 //! | dense | the multiplications of the forward pass if nothing were zero |
 //!
@@ -25,7 +26,7 @@
 mod fan;
 mod tally;
 
-pub use fan::{Fan, Seen, Source, nonzero, units};
+pub use fan::{Fan, Seen, Source, digits, nonzero, units};
 pub use tally::{LayerTally, Product, Tally};
 
 use serde::{Deserialize, Serialize};
@@ -108,9 +109,12 @@ pub struct Work {
     pub code_macs: CodeMacs,
     /// Accumulates.
     pub acs: u64,
-    /// The accumulates, a burst of spikes counted once.
+    /// The accumulates, a burst of spikes or a weighted spike counted once.
     #[serde(default)]
     pub events: u64,
+    /// Of the accumulates, those of the digits of weighted spikes: of a weight that is shifted first.
+    #[serde(default)]
+    pub weighted: u64,
     /// Element-wise operations.
     pub elementwise: u64,
     /// Words of weights, gradients and moments read or written.
@@ -132,13 +136,18 @@ impl Work {
         self.macs - self.activation_macs
     }
 
-    /// Adds products of inputs from `source`: so many with each spike of a burst counted, `once` with a burst counted once.
+    /// Adds products of inputs from `source`: so many with each spike of a burst, or digit, counted, `once` with a burst counted once.
     pub fn multiply(&mut self, source: Source, products: u64, once: u64) {
         match source {
             Source::Values => self.macs += products,
             Source::Spikes => {
                 self.acs += products;
                 self.events += once;
+            }
+            Source::WeightedSpikes => {
+                self.acs += products;
+                self.events += once;
+                self.weighted += products;
             }
             Source::Codes { bits } => {
                 self.macs += products;
@@ -155,6 +164,7 @@ impl AddAssign for Work {
         self.code_macs += other.code_macs;
         self.acs += other.acs;
         self.events += other.events;
+        self.weighted += other.weighted;
         self.elementwise += other.elementwise;
         self.weight_words += other.weight_words;
         self.state_words += other.state_words;

@@ -155,7 +155,7 @@ impl Tally {
         self.counts.forward += forward;
         self.counts.reverse += reverse;
         self.counts.macs_dense += product.dense;
-        if product.source == Source::Spikes {
+        if matches!(product.source, Source::Spikes | Source::WeightedSpikes) {
             self.counts.spike_synapses += product.living;
         }
         self.counts.conventions += product.conventions();

@@ -67,6 +67,9 @@ pub struct CostModel {
     /// In place of `ac_pj`: per accumulate with a burst paid once, on a machine that sends it as one graded spike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_pj: Option<Picojoules>,
+    /// On top of `ac_pj`, per accumulate of a digit of a weighted spike: the weight's shift. Absent, the accumulate's price has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift_pj: Option<Picojoules>,
     /// Per product of a weight with an activation of so many bits, from 1 to 8. What is not listed is paid bit by bit, an
     /// accumulate for each of the `n − 1` bits of its magnitude (for one bit one), but no more than `mac_pj`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -150,6 +153,7 @@ impl Default for CostModel {
             mac_pj: None,
             ac_pj: None,
             event_pj: None,
+            shift_pj: None,
             mac_by_bits: BTreeMap::new(),
             elementwise_pj: None,
             neuron_update_pj: None,
@@ -221,6 +225,11 @@ impl CostModel {
             let what = "a burst is paid by its spikes or once";
             return Err(wrong(format!("expected one of `ac_pj` and `event_pj`, got both: {what}")));
         }
+        if model.shift_pj.is_some() && model.ac_pj.is_none() {
+            return Err(wrong(
+                "`shift_pj`: expected `ac_pj` beside it, got none: a shift comes on top of an accumulate".into(),
+            ));
+        }
         let prices = [model.mac_pj, model.ac_pj, model.event_pj, model.elementwise_pj, model.neuron_update_pj];
         if prices.iter().all(Option::is_none) {
             return Err(wrong("expected at least one price, got none".into()));
@@ -257,7 +266,8 @@ impl CostModel {
         let codes: Vec<_> = work.code_macs.each().map(|(bits, count)| (count, self.code_pj(bits))).collect();
         let full = work.weight_macs() - work.code_macs.sum();
         let by_bits: f64 = codes.iter().map(|&(count, each)| price(count, each)).sum();
-        let spikes = price(work.acs, self.ac_pj) + price(work.events, self.event_pj);
+        let spikes =
+            price(work.acs, self.ac_pj) + price(work.weighted, self.shift_pj) + price(work.events, self.event_pj);
         let synaptic_pj = price(full, self.mac_pj) + by_bits + spikes;
         let others = price(work.activation_macs, self.mac_pj) + price(work.elementwise, self.elementwise_pj);
         let arithmetic_pj = synaptic_pj + others + price(neuron_updates, self.neuron_update_pj);
@@ -376,6 +386,25 @@ mod tests {
         assert!((e.coverage - 1030.0 / 1110.0).abs() < 1e-12);
     }
 
+    /// A digit is an accumulate and a shift; a graded spike is one event however many digits it has.
+    #[test]
+    fn digits_of_weighted_spikes_are_paid_with_their_shift() {
+        let weighted = Work { weighted: 250, ..work() };
+        let synaptic = |name| {
+            let model = CostModel::find(name, Path::new("")).unwrap();
+            [work(), weighted].map(|w| model.energy(&w, 0, Sizes::default()).synaptic_pj)
+        };
+        for (name, shift) in [("horowitz-2014-fp32", 0.03), ("horowitz-2014-fp16", 0.03), ("horowitz-2014-int8", 0.03)]
+        {
+            let [without, with] = synaptic(name);
+            assert!((with - without - 250.0 * shift).abs() < 1e-9, "{name}: {without} {with}");
+        }
+        for name in ["loihi-2018", "loihi-2-graded"] {
+            let [without, with] = synaptic(name);
+            assert_eq!(without.to_bits(), with.to_bits(), "{name}: the operation's price has it");
+        }
+    }
+
     #[test]
     fn a_price_list_survives_its_own_files() {
         for name in CostModel::names() {
@@ -427,6 +456,7 @@ mod tests {
             (good.replace("up_to_bytes: 8192", "up_to_bytes: 99999"), "ascending sizes, got 99999 before 32768"),
             (good.replace("{1: 0.9,", "{9: 0.9,"), "`mac_by_bits`: expected 1 to 8 bits, got 9"),
             (good.replace("word_bits: 32", "event_pj: 1\nword_bits: 32"), "one of `ac_pj` and `event_pj`, got both"),
+            (good.replace("ac_pj: 0.9\n", ""), "`shift_pj`: expected `ac_pj` beside it"),
             (good.replace("word_bits: 32", "word_bits: 0"), "`word_bits`: expected 1 to 4096, got 0"),
             ("name: x\nsource: y\ntechnology: z\nword_bits: 8\n".to_owned(), "at least one price"),
             ("name: [".to_owned(), "x.yaml"),
