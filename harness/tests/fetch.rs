@@ -79,7 +79,7 @@ fn exit_codes_and_messages() {
     assert_eq!(program.run(&["fetch", "--form", "g"]).0, 2);
     assert_eq!(program.run(&["fetch", "--only", "z"]).0, 2);
     assert_eq!(program.run(&["verify", "d"]).0, 4);
-    assert_eq!(program.run(&["verify"]).0, 0);
+    assert_eq!(program.run(&["verify"]).0, 4, "nothing there belongs to a known dataset");
     let (code, out, _) = program.run(&["fetch", "--dry-run"]);
     assert!(code == 0 && out.contains(&url) && server.ranges("/a").is_empty(), "{out}");
     let (code, out, err) = program.run(&["fetch", "d"]);

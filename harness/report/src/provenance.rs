@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::catalogue;
 use super::group::Part;
 use super::model::Fact;
+use data::identity::Identity;
 use metrics::catalogue::Amount;
 
 /// Items of a list that are looked for.
@@ -22,7 +23,18 @@ pub(super) fn unit(part: &Part) -> &'static str {
 
 /// Whether it trained on another split than the published one.
 pub(super) fn trains_elsewhere(part: &Part) -> bool {
+    let other_splits = |list: String| list.split(", ").any(|split| !split.trim_matches('"').starts_with("train-"));
     part.config("task.train_split").into_iter().any(|split| split != "train")
+        || list(part, "task.train_splits").is_some_and(other_splits)
+        || list(part, "task.train_folds").is_some_and(|folds| span(&folds) != "1 to 8")
+}
+
+/// Whether it was scored on another part than the published results are of.
+pub(super) fn evaluates_elsewhere(part: &Part) -> bool {
+    part.split != super::group::TEST
+        || part.config("task.test_split").into_iter().any(|split| split != "test")
+        || list(part, "task.test_splits").is_some_and(|splits| splits.trim_matches('"') != "test-clean")
+        || list(part, "task.test_folds").is_some_and(|folds| folds != "10")
 }
 
 /// Device, threads and instruction set of the completed runs, such as `cpu with 2 threads (avx512)`.
@@ -58,8 +70,10 @@ pub(super) fn caption(part: &Part) -> String {
 /// On which data a section trains and evaluates, in whole sentences.
 pub(super) fn data(part: &Part) -> String {
     let dataset = part.info.map_or(part.family, |info| info.data());
-    let elsewhere = other_folder(part);
-    let own = part.generated() || elsewhere.is_some();
+    let identity = part.identity();
+    // what the files hold counts, not what their folder is called
+    let elsewhere = other_folder(part).filter(|_| !identity.has_name());
+    let own = !matches!(identity, Identity::Published | Identity::Subset) || elsewhere.is_some();
     let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
     let origin = if part.generated() {
         format!(
@@ -70,7 +84,15 @@ pub(super) fn data(part: &Part) -> String {
             "Data in the folder `{folder}`, not {dataset} as published: no number here compares with a published one. "
         )
     } else {
-        String::new()
+        let reason = part.identity_reason();
+        let reason = if reason.is_empty() { reason.to_owned() } else { format!(" ({reason})") };
+        match identity {
+            Identity::Unverified => {
+                format!("Unverified data, as given{reason}: no number here compares with a published one. ")
+            }
+            Identity::Subset => format!("A subset of {dataset}, files verified{reason}. "),
+            Identity::Published | Identity::Generated => String::new(),
+        }
     };
     let (train, test) = (place(part, "train"), place(part, part.split));
     let mut text = format!("{origin}Trains on {owner} {train} and evaluates on its {test}.");
@@ -81,8 +103,11 @@ pub(super) fn data(part: &Part) -> String {
             _ => "",
         };
     }
-    if trains_elsewhere(part) && !part.generated() {
-        text += " Published results train on the train split.";
+    if trains_elsewhere(part) && !own {
+        text += match part.has_config("task.train_split") {
+            true => " Published results train on the train split.",
+            false => " Published results train on the parts for training.",
+        };
     }
     text
 }
@@ -97,7 +122,10 @@ pub(super) fn place(part: &Part, role: &str) -> String {
         return patients(part, role);
     }
     if let Some(splits) = list(part, &format!("task.{role}_splits")).map(|list| list.replace('"', "")) {
-        return format!("{} {splits}", if splits.contains([',', ' ']) { "splits" } else { "split" });
+        let of = if splits.contains([',', ' ']) { "splits" } else { "split" };
+        let first = join(part.config(&format!("task.utterances.{role}")).into_iter().map(str::to_owned));
+        let first = if first.is_empty() { first } else { format!(" (the first {first} utterances)") };
+        return format!("{of} {splits}{first}");
     }
     let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(stretch));
     if chosen.is_empty() { format!("{role} split") } else { chosen }
@@ -118,7 +146,7 @@ fn stretch(text: &str) -> String {
 }
 
 /// The folder, where the task reads another than the dataset's.
-pub(super) fn other_folder(part: &Part) -> Option<String> {
+fn other_folder(part: &Part) -> Option<String> {
     let root = join(part.config("task.root").into_iter().map(str::to_owned));
     part.info.filter(|info| !root.is_empty() && root != info.root).map(|_| root)
 }

@@ -10,6 +10,7 @@ use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
 use super::paper::{Paper, Published};
 use super::provenance;
+use data::identity::Identity;
 use statistics::Better;
 use statistics::verdict::{Verdict, judge};
 
@@ -64,7 +65,7 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     if part.runs().any(|run| !run.completed()) {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
     }
-    add(Column::text("published (paper)"), &|group| published_cell(&paper.published(part.family, group.kind)));
+    add(Column::text("published (paper)"), &|group| published_cell(part, &paper.published(part.family, group.kind)));
     add(Column::text("verdict"), &|group| verdict(part, group, &paper.published(part.family, group.kind)));
     table.place = Place::Everywhere;
     table.notes = notes(part, paper, &estimates);
@@ -247,7 +248,11 @@ fn outcomes(group: &Group) -> String {
     counts.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-fn published_cell(published: &[Published]) -> Cell {
+/// The published values, beside results on the published data or a part of them.
+fn published_cell(part: &Part, published: &[Published]) -> Cell {
+    if !part.identity().has_name() {
+        return Cell::absent("not the published data");
+    }
     let each: Vec<String> =
         published.iter().map(|p| format!("{} {}", p.metric.label, p.metric.text(p.value))).collect();
     if each.is_empty() { Cell::absent("no published value") } else { Cell::new(each.join(", ")) }
@@ -259,14 +264,17 @@ fn verdict(part: &Part, group: &Group, published: &[Published]) -> Cell {
     if part.scale != PAPER_SCALE {
         return Cell::new("not comparable at this scale");
     }
-    if part.generated() {
-        return Cell::new("not comparable: generated data");
-    }
-    if let Some(folder) = provenance::other_folder(part) {
-        return Cell::new(format!("not comparable: data in `{folder}`"));
+    match part.identity() {
+        Identity::Published => {}
+        Identity::Subset => return Cell::new("not comparable: a subset of the data"),
+        Identity::Generated => return Cell::new("not comparable: generated data"),
+        Identity::Unverified => return Cell::new("not comparable: unverified data"),
     }
     if provenance::trains_elsewhere(part) {
         return Cell::new("not comparable: other training split");
+    }
+    if provenance::evaluates_elsewhere(part) {
+        return Cell::new("not comparable: other test part");
     }
     let Found::Value(e) = group.metric(p.name, Some(part.split)) else { return Cell::absent(NOT_MEASURED) };
     if e.n < VERDICT_SEEDS {
@@ -345,6 +353,30 @@ mod tests {
         let parts = parts(&rows);
         let paper = Paper::embedded().unwrap();
         verdict(&parts[0], &parts[0].groups[0], &paper.published("language", "bim")).text
+    }
+
+    #[test]
+    fn verdicts_are_for_the_published_data_alone() {
+        let with = |identity: Option<&str>| {
+            let identity = identity.map(str::to_owned);
+            verdict_of(&[19.8, 20.3, 20.4], |row| row.data_identity.clone_from(&identity))
+        };
+        assert_eq!(with(Some("published: x")), "reproduced");
+        assert_eq!(with(Some("subset: x")), "not comparable: a subset of the data");
+        assert_eq!(with(Some("generated: x")), "not comparable: generated data");
+        assert_eq!(with(Some("unverified: x")), "not comparable: unverified data");
+        assert_eq!(with(None), "not comparable: unverified data", "a file of a version before");
+        let mut row = fixture::cell("bim", 1);
+        (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(2.0));
+        row.data_identity = Some("unverified: the train split is not the published one".into());
+        let rows = [row];
+        let parts = parts(&rows);
+        let table = results(&parts[0], &Paper::embedded().unwrap(), "x");
+        let at = table.columns.iter().position(|column| column.label == "published (paper)").unwrap();
+        assert!(!table.rows[0][at].text.contains("20.1"), "{:?}", table.rows[0][at]);
+        let text = &table.caption;
+        assert!(text.starts_with("Unverified data, as given (the train split is not the published one)"), "{text}");
+        assert!(!text.contains("WikiText"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{At, DataError, DataResult};
+use crate::identity::{MARKER, mark};
 
 /// Fills `root` by `write`, all at once: a scratch folder beside it is filled and renamed. Nothing is done where `is_this`
 /// finds the dataset in place; a folder with anything else in it is an error, which says that `this` was expected. An empty
@@ -27,10 +28,15 @@ pub(crate) fn fill(
         Err(DataError::corrupt(root, At::File, expected, got))
     };
     if in_place()? {
+        if !root.join(MARKER).is_file() {
+            // of a version that did not mark; where that cannot be written, the configuration still says what it is
+            let _ = mark(root);
+        }
         return Ok(());
     }
     let scratch = Scratch::beside(root)?;
     write(&scratch.0)?;
+    mark(&scratch.0)?;
     match std::fs::rename(&scratch.0, root) {
         // Another process may have been faster.
         Err(_) if in_place()? => Ok(()),

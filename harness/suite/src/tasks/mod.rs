@@ -19,6 +19,8 @@ use crate::protocol::{Overlap, Selection};
 use crate::registry::registry;
 use data::account::{Account, Kind};
 use data::error::{At, DataError, DataResult};
+use data::identity::sums::Sums;
+use data::identity::{Found, Identity};
 use grid::{ConfigResult, Node, Sources};
 use metrics::catalogue::{self, TaskInfo};
 use rows::PredictionRow;
@@ -128,7 +130,7 @@ impl TaskConfig {
         // a plan need not come from a grid
         self.check_root()
             .map_err(|problem| DataError::corrupt(Path::new("root"), At::File, "a folder of data", problem))?;
-        self.settings().open(&self.root(data), &data.join("cache"))
+        self.settings().open(&self.root(data), &data::cache::folder())
     }
 }
 
@@ -145,6 +147,11 @@ pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResu
         let origin = written.get(key).map_or(written.origin, |node| node.origin);
         sources.error(origin, format!("`{key}`: {got}")).note(format!("expected {expected}"))
     })
+}
+
+/// The identity of data that the configuration has generated.
+fn made() -> Found {
+    Found::new(Identity::Generated, "the configuration generates them")
 }
 
 /// The fact that data were repaired, if any were. What is missing or skipped each task tells by names of its own.
@@ -323,6 +330,11 @@ pub trait Task: Send + Sync {
     }
     /// Digest of the data that is used: part of every cell's id.
     fn fingerprint(&self) -> &str;
+    /// Whether the data that are used are the published dataset, by what their files hold. `sums` remembers the checksums of files.
+    ///
+    /// # Errors
+    /// If a file that is there cannot be read.
+    fn identity(&self, sums: &mut Sums) -> DataResult<Found>;
     /// What the readers did not take as they found it: missing, skipped, repaired, not of the dataset.
     fn account(&self) -> &Account {
         static NOTHING: Account = Account::new();
