@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bim::time_differences::Quantity;
 
+use data::account::inert;
 use data::error::DataResult;
 use rows::LayerRow;
 use rows::parquet::read_rows;
@@ -47,6 +48,7 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
             Stored::Table(path) => (None, read_results(path)?),
             Stored::Run { dir, rows } => (Some(dir), rows.clone()),
         };
+        let rows: Vec<ResultRow> = rows.into_iter().map(quiet).collect();
         // two experiments may plan the same cell: each then shows it
         let key = |row: &ResultRow| (row.experiment.clone(), row.cell.clone());
         let new: Vec<ResultRow> = rows.into_iter().filter(|row| !known.contains(&key(row))).collect();
@@ -56,7 +58,7 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
             let cells: BTreeMap<&String, bool> =
                 new.iter().filter(|row| row.metric.is_some()).map(|row| (&row.cell, measures(row))).collect();
             // one after another: Polars has threads of its own, and waiting for them from ours would nest without end
-            for (cell, measures) in cells {
+            for (cell, measures) in cells.into_iter().filter(|(cell, _)| is_id(cell)) {
                 let folder = dir.join("cells").join(cell);
                 let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
                 if evals.exists() {
@@ -70,6 +72,53 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
         loaded.rows.extend(new);
     }
     Ok(loaded)
+}
+
+/// Whether a cell's id is one: results of others may say anything, and this is the name of a folder.
+fn is_id(cell: &str) -> bool {
+    !cell.is_empty() && cell.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// A row without characters that act on a terminal or turn text around: results may come from anybody.
+fn quiet(mut row: ResultRow) -> ResultRow {
+    let mut mend = |text: &mut String| {
+        if text.chars().any(|c| !c.is_ascii_graphic() && c != ' ') {
+            *text = text.lines().map(inert).collect::<Vec<_>>().join("\n");
+        }
+    };
+    let texts = [
+        &mut row.experiment,
+        &mut row.scale,
+        &mut row.cell,
+        &mut row.task,
+        &mut row.model,
+        &mut row.kind,
+        &mut row.outcome,
+        &mut row.device,
+    ];
+    texts.into_iter().for_each(&mut mend);
+    let optional = [
+        &mut row.reason,
+        &mut row.cause,
+        &mut row.notes,
+        &mut row.split,
+        &mut row.metric,
+        &mut row.instruction_set,
+        &mut row.version,
+        &mut row.git_commit,
+        &mut row.processor,
+        &mut row.data,
+        &mut row.data_identity,
+        &mut row.cost_model,
+    ];
+    optional.into_iter().flatten().for_each(&mut mend);
+    let config = std::mem::take(&mut row.config).into_iter().map(|(mut key, mut value)| {
+        mend(&mut key);
+        mend(&mut value);
+        (key, value)
+    });
+    row.config = config.collect();
+    row
 }
 
 /// The rows that were measured by spike time difference.
@@ -131,6 +180,24 @@ mod tests {
         assert_eq!((file.rows, file.evals.len()), (loaded.rows.clone(), 0), "a results file alone has no curves");
         let twice = load(&[run(dir.path()), run(dir.path())]).unwrap();
         assert_eq!(twice, loaded, "a cell that two directories hold must count once");
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_or_leads_out_of_the_folder_is_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut row = fixture::cell("bim\u{1b}[2J", 1);
+        row.notes = Some("one\ntwo\u{202E}".into());
+        row.config.insert("model.x\u{7}".into(), "y\r".into());
+        (row.cell, row.metric) = ("../../outside".into(), Some("loss".into()));
+        let outside = dir.path().join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("evals.parquet"), "no Parquet file").unwrap();
+        let run = Stored::Run { dir: dir.path().join("a/b"), rows: vec![row] };
+        let found = load(&[run]).unwrap();
+        let row = &found.rows[0];
+        assert_eq!((row.model.as_str(), row.notes.as_deref()), ("bim\\u{1b}[2J", Some("one\ntwo\\u{202e}")));
+        assert_eq!(row.config.get("model.x\\u{7}").map(String::as_str), Some("y\\r"));
+        assert!(found.evals.is_empty());
     }
 
     #[test]

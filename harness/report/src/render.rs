@@ -97,6 +97,17 @@ fn fill(name: &'static str, text: &str, context: &Context) -> Result<String, Rep
 fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
+        // what would make a link: a target behind brackets, and addresses that readers of Markdown link by themselves
+        let links = match c {
+            '(' | ':' | '[' if out.ends_with(']') => true,
+            ':' => ["http", "https", "ftp", "mailto", "xmpp"].iter().any(|scheme| ends_with(&out, scheme)),
+            '.' => ends_with(&out, "www"),
+            '@' => true,
+            _ => false,
+        };
+        if links {
+            out.push('\\');
+        }
         match c {
             '\\' | '`' | '*' | '_' | '|' | '#' => out.extend(['\\', c]),
             '<' => out.push_str("&lt;"),
@@ -106,6 +117,12 @@ fn markdown(text: &str) -> String {
         }
     }
     out
+}
+
+/// Whether a text ends with these small letters, whatever their case.
+fn ends_with(text: &str, letters: &str) -> bool {
+    let end = text.len().checked_sub(letters.len()).and_then(|at| text.get(at..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(letters))
 }
 
 /// Text for LaTeX, also as the first of a table's row.
@@ -327,6 +344,19 @@ lambda              target 0.5            target 0.9
             "lstm   does not apply  does not apply    2.200 [2.200, 2.200]  280.0 [280.0, 280.0] *      3  ",
         );
         assert!(text.lines().all(|line| line == line.trim_end()));
+    }
+
+    #[test]
+    fn links_in_foreign_text_are_text() {
+        for (text, expected) in [
+            ("[here](javascript:x)", "[here]\\(javascript:x)"),
+            ("see HTTPS://h/x or www.h.x", "see HTTPS\\://h/x or www\\.h.x"),
+            ("[a]: //h", "[a]\\: //h"),
+            ("[a][b]", "[a]\\[b]"),
+            ("2.01 [1.98, 2.04] (3 seeds)", "2.01 [1.98, 2.04] (3 seeds)"),
+        ] {
+            assert_eq!(markdown(text), expected);
+        }
     }
 
     #[test]

@@ -112,14 +112,15 @@ impl TaskConfig {
         Err(format!("{expected}, got {}", data::account::inert(settings.root())))
     }
 
-    /// Folder of the dataset; where generated data live if it is generated.
+    /// Folder of the dataset; where generated data live if it is generated: in the data directory, or in the cache folder where that
+    /// cannot be written.
     #[must_use]
     pub fn root(&self, data: &Path) -> PathBuf {
         let settings = self.settings();
-        match settings.generated() {
-            Some(folder) => data.join("generated").join(folder).join(settings.root()),
-            None => data.join(settings.root()),
-        }
+        let Some(folder) = settings.generated() else { return data.join(settings.root()) };
+        let place = Path::new("generated").join(folder).join(settings.root());
+        let own = data.join(&place);
+        if own.exists() || is_writable(&own) { own } else { data::cache::folder().join(place) }
     }
 
     /// Opens the dataset, generating it first if it is to be generated and absent.
@@ -132,6 +133,12 @@ impl TaskConfig {
             .map_err(|problem| DataError::corrupt(Path::new("root"), At::File, "a folder of data", problem))?;
         self.settings().open(&self.root(data), &data::cache::folder())
     }
+}
+
+/// Whether something could be made at a path, by the nearest folder above it that there is.
+fn is_writable(path: &Path) -> bool {
+    let above = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+    rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// Refuses settings that do not fit together; `written` is the task as the grid has it.
@@ -345,5 +352,29 @@ pub trait Task: Send + Sync {
     /// Names of the outputs, where they have names: the order of scores in `predictions.parquet`.
     fn outputs(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn generated_data_go_to_the_cache_where_the_data_directory_is_read_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let task = TaskConfig::Cardio(cardio::CardioConfig { generate: Some(60), ..cardio::CardioConfig::default() });
+        let root = || task.root(&dir.path().join("data"));
+        assert!(root().starts_with(dir.path()));
+        let published = TaskConfig::Cardio(cardio::CardioConfig::default());
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(published.root(dir.path()).starts_with(dir.path()));
+        if rustix::process::geteuid().is_root() {
+            println!("skipped: nothing is read-only to root");
+        } else {
+            assert!(root().starts_with(data::cache::folder()));
+        }
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
