@@ -159,3 +159,28 @@ fn two_commands_do_not_write_at_once() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// `verify` without names says nothing good of what it knows nothing about.
+#[test]
+fn verifying_nothing_is_no_success() {
+    let program = Program::new(&file("https://h/a", "d/a", "bytes = 2000"));
+    type Make = fn(&Path);
+    let inputs: [(Make, &str); 4] = [
+        (|_| (), "check --data"),
+        (|data| std::fs::write(data, "a file").unwrap(), "check --data"),
+        (|data| std::fs::create_dir(data).unwrap(), "nothing there can be verified"),
+        (
+            |data| {
+                std::fs::create_dir_all(data.join("other")).unwrap();
+                std::fs::write(data.join("other/x.edf"), "x").unwrap();
+            },
+            "nothing there can be verified",
+        ),
+    ];
+    for (make, told) in inputs {
+        let _ = std::fs::remove_file(program.data()).or_else(|_| std::fs::remove_dir_all(program.data()));
+        make(&program.data());
+        let (code, _, err) = program.run(&["verify"]);
+        assert!(code == 4 && err.contains(told) && err.contains("expected"), "{told}: {code} {err}");
+    }
+}

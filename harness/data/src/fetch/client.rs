@@ -176,6 +176,11 @@ impl Client {
 /// Whether asking again cannot help: what is wrong is the address, the proxy's address or the server's certificate.
 fn is_permanent(error: &ureq::Error) -> bool {
     use ureq::Error as E;
+    if let E::Io(refused) = error {
+        // the resolver's answer comes as text: there is no such name, or it could not be asked just now
+        let text = refused.to_string();
+        return text.contains("failed to lookup address") && !text.to_ascii_lowercase().contains("temporary");
+    }
     matches!(
         error,
         E::BadUri(_) | E::Http(_) | E::HostNotFound | E::InvalidProxyUrl | E::Tls(_) | E::Rustls(_) | E::TlsRequired

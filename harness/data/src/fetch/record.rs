@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::{Basis, Md5Sum, Measured, Sha256Sum};
 use super::error::{FetchError, FetchResult};
-use super::paths::SafePath;
+use super::paths::{SafePath, refuse_links};
 use crate::files::Held;
 
 /// Folder in the data directory for records and for archives that are being downloaded.

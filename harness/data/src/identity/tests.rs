@@ -185,3 +185,39 @@ fn known_utterances_are_a_subset_and_must_be_as_they_are_known() {
     assert_eq!(known("dev-clean", &md5.replace('8', "9"), text), Identity::Unverified);
     assert_eq!(known("dev-clean", md5, "OTHER WORDS"), Identity::Unverified);
 }
+
+/// The samples of real files below the folder that `HARNESS_REAL_DATA` names are parts of the datasets; the clips, which are cut from
+/// recordings, are not.
+#[test]
+fn real_samples_are_parts_of_the_datasets() {
+    let Some(root) = std::env::var_os("HARNESS_REAL_DATA").map(PathBuf::from) else {
+        println!("skipped: HARNESS_REAL_DATA is not set");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut sums = sums(dir.path());
+    for folder in ["wikitext-103", "wikitext-103-parquet"] {
+        let folder = root.join(folder);
+        let facts = [wikitext::Split::Valid, wikitext::Split::Test]
+            .map(|split| TextFacts::of(split, &wikitext::read_split(&folder, split).unwrap()));
+        assert_eq!(language(&folder, &facts, false).identity, Identity::Subset);
+        let swapped = [TextFacts { split: wikitext::Split::Test, ..facts[0].clone() }];
+        assert_eq!(language(&folder, &swapped, false).identity, Identity::Unverified);
+    }
+    let folder = root.join("ptb-xl");
+    let data = crate::datasets::ptbxl::PtbXl::open(&folder).unwrap();
+    let records: Vec<&str> = data.entries().iter().map(|entry| entry.filename_lr.as_str()).collect();
+    let found = ptbxl(&folder, &Used { records, whole: true }, &mut sums).unwrap();
+    assert_eq!(found.identity, Identity::Subset, "{found}");
+    let folder = root.join("LibriSpeech");
+    let splits =
+        ["train-clean-100", "dev-clean", "test-clean", "test-other"].map(|name| Split::open(&folder, name).unwrap());
+    let wanted: Vec<Wanted> = splits.iter().map(|split| Wanted { split, used: split.utterances.len() }).collect();
+    let found = librispeech(&folder, &wanted);
+    assert_eq!(found.identity, Identity::Subset, "{found}");
+    let mut other = splits[3].clone();
+    other.name = "train-clean-360".into();
+    assert_eq!(librispeech(&folder, &[Wanted { split: &other, used: 9 }]).identity, Identity::Unverified);
+    let found = chbmit(&root.join("chb-mit-clips"), &["chb01/chb01_03.edf"], 0, &mut sums).unwrap();
+    assert_eq!(found.identity, Identity::Unverified, "{found}");
+}

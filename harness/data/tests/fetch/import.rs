@@ -194,7 +194,8 @@ fn what_a_link_leads_to_is_copied_not_shared() {
     put(&theirs, "a", b"of somebody else");
     put(&from, "d/b", b"mine");
     symlink(theirs.join("a"), from.join("d/a")).unwrap();
-    let outcome = import(&bench, &lock(""), &from, &[], Manner::HardLinkOrCopy).unwrap();
+    let form = lock(&file("https://h/a", "d/a", ""));
+    let outcome = import(&bench, &form, &from, &[], Manner::HardLinkOrCopy).unwrap();
     assert!(outcome.failed.is_empty(), "{outcome:?}");
     let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
     assert_eq!(bench.read("d/a"), b"of somebody else");

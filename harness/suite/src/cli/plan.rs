@@ -1,14 +1,16 @@
 //! `harness plan`: what would run.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::Args;
 
 use super::{Select, tell_of_data, unwritable};
 use crate::error::{Result, exit};
-use crate::plan::{OpenTasks, Plan, memory_floor};
+use crate::plan::{OpenTasks, Plan, PlannedCell, memory_floor};
 use crate::schedule::device_name;
 use crate::store::{CellDir, Outcome};
+use data::account::inert;
 
 #[derive(Args)]
 pub(super) struct PlanArgs {
@@ -49,7 +51,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
                         "id": c.id, "task": c.config.task_name, "model": c.config.model_name, "seed": c.config.seed,
                         "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
                         "outcome": status.map(Outcome::name), "memory_bytes_at_least": memory_floor(c),
-                        "config": c.config,
+                        "data_identity": c.data_identity, "config": c.config,
                     })
                 })
                 .collect();
@@ -66,6 +68,12 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
             "memory",
             "state"
         );
+        let data_of = |(c, ..): &(&PlannedCell, &String, Option<Outcome>)| {
+            let root = c.config.task.root(&select.data);
+            let identity = c.data_identity.as_deref().unwrap_or("not looked at");
+            format!("data of {}: {identity} (in {})", c.config.task_name, inert(&root.display().to_string()))
+        };
+        let of_data: BTreeSet<String> = rows.iter().map(data_of).collect();
         for (c, settings, status) in rows {
             let name = format!("{} {} {}", c.config.task_name, c.config.model_name, c.config.seed);
             let memory = format!(">= {:.0} MiB", memory_floor(c) as f64 / f64::from(1 << 20));
@@ -76,6 +84,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
                 c.parameters,
                 c.seen
             );
+        }
+        for line in of_data {
+            crate::say!("{line}");
         }
     }
     Ok(exit::DONE)
