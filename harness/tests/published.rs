@@ -318,6 +318,7 @@ fn chb_mit_and_ptb_xl() {
     // the older version beside it
     let older = dir.path().join("older");
     ptb_xl(&older.join("ptb-xl"), &(1..=21_837).collect::<Vec<u32>>());
+    std::os::unix::fs::symlink(data.join("chb-mit"), older.join("chb-mit")).expect("links");
     completes(&run(&older, "table3_biomedical.yaml", "paper", &["--only", "task=cardio,model=lstm"]));
     let (cardio, _) = rows(&older, "table3_biomedical.paper", "cardio");
     assert_eq!(metric(&cardio, "auc_roc_macro").n, Some(2183));
