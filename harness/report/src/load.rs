@@ -1,7 +1,7 @@
 //! Reads stored results.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use bim::time_differences::Quantity;
 
@@ -76,7 +76,8 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
 
 /// Whether a cell's id is one: results of others may say anything, and this is the name of a folder.
 fn is_id(cell: &str) -> bool {
-    !cell.is_empty() && cell.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    let mut parts = Path::new(cell).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == cell)
 }
 
 /// A row without characters that act on a terminal or turn text around: results may come from anybody.
@@ -132,8 +133,6 @@ fn differences(rows: Vec<LayerRow>) -> Vec<Difference> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::fixture;
     use super::*;
     use data::error::DataError;

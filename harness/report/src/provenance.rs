@@ -331,6 +331,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_trained_on_is_what_the_task_did() {
+        let of = |pairs: &[(&str, &str)], task: &str| {
+            let mut row = config(cell("bim", 1), pairs);
+            (row.task, row.split) = (task.into(), Some("test".into()));
+            row.metric = Some("loss".into());
+            let rows = [config(row, &[("task.kind", task)])];
+            let parts = parts(&rows);
+            (data(&parts[0]), trains_elsewhere(&parts[0]), evaluates_elsewhere(&parts[0]))
+        };
+        let splits = [("task.train_splits", "[\"test-other\"]"), ("task.test_splits", "[\"test-clean\"]")];
+        let (text, trains, evaluates) = of(&[&splits[..], &[("task.utterances.train", "128")]].concat(), "speech");
+        assert!(text.starts_with("Trains on LibriSpeech's split test-other (the first 128 utterances)"), "{text}");
+        assert!(text.ends_with("Published results train on the parts for training."), "{text}");
+        assert!(trains && !evaluates);
+        let (text, trains, evaluates) =
+            of(&[("task.train_splits", "[\"train-clean-100\"]"), ("task.test_splits", "[\"dev-clean\"]")], "speech");
+        assert!(
+            text == "Trains on LibriSpeech's split train-clean-100 and evaluates on its split dev-clean.",
+            "{text}"
+        );
+        assert!(!trains && evaluates);
+        let folds = [("task.train_folds", "[1,2,3,4,5,6,7,8]"), ("task.test_folds", "[10]")];
+        assert_eq!((of(&folds, "cardio").1, of(&folds, "cardio").2), (false, false));
+        let folds = [("task.train_folds", "[1,2]"), ("task.test_folds", "[9]")];
+        assert_eq!((of(&folds, "cardio").1, of(&folds, "cardio").2), (true, true));
+    }
+
+    #[test]
     fn cases_are_named_by_their_split() {
         let place_of = |pairs: &[(&str, &str)], role: &str| {
             let mut row = config(cell("bim", 1), pairs);

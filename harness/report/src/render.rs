@@ -280,7 +280,7 @@ mod tests {
 
 8 cells were planned, 7 completed.
 
-## Language modelling (WikiText-103)
+## Language modelling (generated data)
 
 ### Results
 
@@ -288,13 +288,11 @@ Generated data in the file format of WikiText-103, not WikiText-103: no number h
 Trains on its train split and evaluates on its test split. Scale mini. \
 The text's source has an entropy of 1.900 bits per byte: no model can go below it.
 
-| model | bits per byte | above the floor | seeds | outcome | published (paper) | verdict |
-|:---|---:|---:|---:|:---|:---|:---|
-| bim | 2.340 [2.213, 2.467] | 0.440 | 2 | completed | perplexity 20.1, bits per char 1.23 | \
-not comparable at this scale |
-| lstm | 2.280 [2.153, 2.407] | 0.380 | 2 | completed | perplexity 24.0, bits per char 1.42 | \
-not comparable at this scale |
-| rnn | 2.820 (1 seed) | 0.920 | 1 | 1 completed, 1 diverged | no published value | no published value |
+| model | bits per byte | above the floor | seeds | outcome | verdict |
+|:---|---:|---:|---:|:---|:---|
+| bim | 2.340 [2.213, 2.467] | 0.440 | 2 | completed | not comparable at this scale |
+| lstm | 2.280 [2.153, 2.407] | 0.380 | 2 | completed | not comparable at this scale |
+| rnn | 2.820 (1 seed) | 0.920 | 1 | 1 completed, 1 diverged | no published value |
 
 - Lower is better: bits per byte.
 ",
