@@ -79,7 +79,7 @@ fn exit_codes_and_messages() {
     assert_eq!(program.run(&["fetch", "--form", "g"]).0, 2);
     assert_eq!(program.run(&["fetch", "--only", "z"]).0, 2);
     assert_eq!(program.run(&["verify", "d"]).0, 4);
-    assert_eq!(program.run(&["verify"]).0, 0);
+    assert_eq!(program.run(&["verify"]).0, 4, "nothing there belongs to a known dataset");
     let (code, out, _) = program.run(&["fetch", "--dry-run"]);
     assert!(code == 0 && out.contains(&url) && server.ranges("/a").is_empty(), "{out}");
     let (code, out, err) = program.run(&["fetch", "d"]);
@@ -158,4 +158,29 @@ fn two_commands_do_not_write_at_once() {
     assert!(code == 2 && err.contains("another `harness data` command"), "{err}");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// `verify` without names says nothing good of what it knows nothing about.
+#[test]
+fn verifying_nothing_is_no_success() {
+    let program = Program::new(&file("https://h/a", "d/a", "bytes = 2000"));
+    type Make = fn(&Path);
+    let inputs: [(Make, &str); 4] = [
+        (|_| (), "check --data"),
+        (|data| std::fs::write(data, "a file").unwrap(), "check --data"),
+        (|data| std::fs::create_dir(data).unwrap(), "nothing there can be verified"),
+        (
+            |data| {
+                std::fs::create_dir_all(data.join("other")).unwrap();
+                std::fs::write(data.join("other/x.edf"), "x").unwrap();
+            },
+            "nothing there can be verified",
+        ),
+    ];
+    for (make, told) in inputs {
+        let _ = std::fs::remove_file(program.data()).or_else(|_| std::fs::remove_dir_all(program.data()));
+        make(&program.data());
+        let (code, _, err) = program.run(&["verify"]);
+        assert!(code == 4 && err.contains(told) && err.contains("expected"), "{told}: {code} {err}");
+    }
 }

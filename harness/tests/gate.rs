@@ -22,7 +22,12 @@ seeds: [1, 2, 3]
 
 fn harness(folder: &Folder, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
-    command.current_dir(folder.path()).args(arguments).env_remove("GITHUB_ACTIONS").env_remove("HARNESS_DATA");
+    command
+        .current_dir(folder.path())
+        .args(arguments)
+        .env_remove("GITHUB_ACTIONS")
+        .env_remove("HARNESS_DATA")
+        .env("HARNESS_CACHE", std::env::temp_dir().join("harness-tests-cache"));
     command.output().expect("starts")
 }
 

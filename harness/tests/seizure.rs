@@ -27,8 +27,8 @@ fn from_edf_files_to_the_report() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("AUC-ROC"), "{}", stdout(&output));
     let report = std::fs::read_to_string(folder.path().join("out/small/report.md")).unwrap();
-    // the paper's values for BIM stand beside the measured ones
-    assert!(report.contains("AUC-ROC 0.95, AUC-PR 0.90") && report.contains("Generated data"), "{report}");
+    // the paper's values are of other data
+    assert!(!report.contains("AUC-ROC 0.95, AUC-PR 0.90") && report.contains("Generated data"), "{report}");
     assert!(report.contains("cases chb01, chb02 and evaluates on its case chb04"), "{report}");
     let rows = folder.results("out");
     for model in ["bim", "cnn"] {

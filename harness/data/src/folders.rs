@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::account::{Account, Kind};
 use crate::error::{DataError, DataResult};
 use crate::files::PARTIAL;
+use crate::identity::MARKER;
 
 /// Names that systems give to files and folders of their own, in small letters.
 const OF_SYSTEMS: [&str; 12] = [
@@ -42,6 +43,9 @@ pub(crate) fn entries(folder: &Path, root: &Path, account: &mut Account) -> Data
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(DataError::io(folder))? {
         let entry = entry.map_err(DataError::io(folder))?;
+        if entry.file_name() == MARKER {
+            continue;
+        }
         let path = entry.path();
         let kind = entry.file_type().map_err(DataError::io(&path))?;
         let (mut is_folder, mut odd) = (kind.is_dir(), foreign(&entry.file_name()));

@@ -3,10 +3,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`account`] | what was not taken as it was found: skipped, repaired, missing |
+//! | [`cache`] | where computed things are kept |
 //! | [`files`] | hashes and locks |
 //! | [`formats`] | FLAC, EDF(+) and WFDB |
 //! | [`datasets`] | WikiText-103, LibriSpeech, CHB-MIT and PTB-XL, each with its layout, its reader and its generator |
 //! | [`features`] | log-mel spectrograms, kept on disk |
+//! | [`identity`] | whether data are the published dataset |
 //! | [`fetch`] | downloads and imports by `datasets.lock`, and their verification |
 //! | [`inspect`](mod@inspect) | what is in a file or folder |
 
@@ -20,6 +22,7 @@ macro_rules! tell {
 }
 
 pub mod account;
+pub mod cache;
 pub mod datasets;
 pub mod error;
 pub mod features;
@@ -27,5 +30,6 @@ pub mod fetch;
 pub mod files;
 mod folders;
 pub mod formats;
+pub mod identity;
 pub mod inspect;
 mod plain;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use data::identity::Identity;
 use metrics::catalogue::{self, TaskInfo};
 use rows::results::ResultRow;
 use statistics::estimate::{Estimate, estimate};
@@ -15,7 +16,7 @@ const COMPLETED: &str = "completed";
 /// Outcome of a cell that ran out of time.
 const TIMED_OUT: &str = "timed_out";
 /// The split that results are about, where there is one.
-const TEST: &str = "test";
+pub(super) const TEST: &str = "test";
 
 /// Everything about one experiment, task and scale.
 pub(super) struct Part<'a> {
@@ -219,7 +220,25 @@ impl Part<'_> {
 
     /// Whether the data was generated and not a published dataset.
     pub(super) fn generated(&self) -> bool {
-        self.has_config("task.generate") || self.floor().is_some()
+        let recorded = || self.runs().any(|run| run.identity() == Identity::Generated);
+        self.has_config("task.generate") || self.floor().is_some() || recorded()
+    }
+
+    /// What the data of all runs are: the least of what they are by themselves.
+    pub(super) fn identity(&self) -> Identity {
+        if self.generated() {
+            return Identity::Generated;
+        }
+        let of_runs: Vec<Identity> = self.runs().map(Run::identity).collect();
+        let least = [Identity::Unverified, Identity::Generated, Identity::Subset];
+        least.into_iter().find(|identity| of_runs.contains(identity)).unwrap_or(Identity::Published)
+    }
+
+    /// How that was found out; empty in files of versions before it was recorded.
+    pub(super) fn identity_reason(&self) -> &str {
+        let mut reasons = self.runs().filter(|run| run.identity() == self.identity());
+        let recorded = reasons.find_map(|run| run.head.data_identity.as_deref());
+        recorded.and_then(|text| text.split_once(": ")).map_or("", |(_, reason)| reason)
     }
 
     /// Entropy floor of generated text in bits per byte.
@@ -334,6 +353,11 @@ impl Group<'_> {
 }
 
 impl<'a> Run<'a> {
+    /// What its data are.
+    pub(super) fn identity(&self) -> Identity {
+        Identity::recorded(self.head.data_identity.as_deref())
+    }
+
     /// Whether its numbers count.
     pub(super) fn completed(&self) -> bool {
         self.head.outcome == COMPLETED

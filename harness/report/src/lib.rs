@@ -29,6 +29,7 @@ mod time_differences;
 use std::path::{Path, PathBuf};
 
 use data::error::DataError;
+use data::identity::Identity;
 use rows::results::ResultRow;
 
 pub use self::load::{Stored, load};
@@ -113,7 +114,13 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
 
 fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Section {
     let id = catalogue::slug(&format!("{} {} {}", part.experiment, part.task, part.scale));
-    let mut heading = part.info.map_or_else(|| part.family.to_owned(), metrics::catalogue::TaskInfo::heading);
+    let identity = part.identity();
+    let mut heading = match (part.info, identity) {
+        (None, _) => part.family.to_owned(),
+        (Some(info), Identity::Unverified) => format!("{} (unverified data)", info.title),
+        (Some(info), Identity::Generated) if info.dataset.is_some() => format!("{} (generated data)", info.title),
+        (Some(info), Identity::Published | Identity::Subset | Identity::Generated) => info.heading(),
+    };
     if part.task != part.family {
         heading = format!("{heading}, {}", part.task);
     }
@@ -136,7 +143,9 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(energy::energies(part, &id));
     all.extend(spikes::table(part, &paper.spikes, &id));
     all.extend(conventions::table(part, &id));
-    all.extend(paper.table(part.family, format!("{id}-published")));
+    if identity.has_name() {
+        all.extend(paper.table(part.family, format!("{id}-published")));
+    }
     all.push(detail::runs(part, &id));
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
     plots.extend(curves::sweeps(part, &id));

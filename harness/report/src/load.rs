@@ -1,10 +1,11 @@
 //! Reads stored results.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bim::time_differences::Quantity;
 
+use data::account::inert;
 use data::error::DataResult;
 use rows::LayerRow;
 use rows::parquet::read_rows;
@@ -47,6 +48,7 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
             Stored::Table(path) => (None, read_results(path)?),
             Stored::Run { dir, rows } => (Some(dir), rows.clone()),
         };
+        let rows: Vec<ResultRow> = rows.into_iter().map(quiet).collect();
         // two experiments may plan the same cell: each then shows it
         let key = |row: &ResultRow| (row.experiment.clone(), row.cell.clone());
         let new: Vec<ResultRow> = rows.into_iter().filter(|row| !known.contains(&key(row))).collect();
@@ -57,7 +59,7 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
             let cells: BTreeMap<&String, bool> =
                 new.iter().filter(|row| row.metric.is_some()).map(|row| (&row.cell, measures(row))).collect();
             // one after another: Polars has threads of its own, and waiting for them from ours would nest without end
-            for (cell, measures) in cells {
+            for (cell, measures) in cells.into_iter().filter(|(cell, _)| is_id(cell)) {
                 let folder = dir.join("cells").join(cell);
                 let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
                 if evals.exists() {
@@ -84,6 +86,62 @@ fn question(dir: &Path) -> Option<(String, String)> {
     let text = std::fs::read(dir.join("plan.json")).ok()?;
     let plan: Described = serde_json::from_slice(&text).ok()?;
     Some((plan.experiment, plan.description?))
+}
+
+/// Whether a cell's id is one: results of others may say anything, and this is the name of a folder.
+fn is_id(cell: &str) -> bool {
+    let mut parts = Path::new(cell).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == cell)
+}
+
+/// A row without characters that act on a terminal or turn text around: results may come from anybody.
+fn quiet(mut row: ResultRow) -> ResultRow {
+    let is_loud = |text: &str| text.chars().any(|c| !c.is_ascii_graphic() && c != ' ');
+    let mut mend = |text: &mut String| {
+        if is_loud(text) {
+            *text = text.lines().map(inert).collect::<Vec<_>>().join("\n");
+        }
+    };
+    let texts = [
+        &mut row.experiment,
+        &mut row.scale,
+        &mut row.cell,
+        &mut row.task,
+        &mut row.model,
+        &mut row.kind,
+        &mut row.outcome,
+        &mut row.device,
+    ];
+    texts.into_iter().for_each(&mut mend);
+    let optional = [
+        &mut row.reason,
+        &mut row.cause,
+        &mut row.notes,
+        &mut row.split,
+        &mut row.metric,
+        &mut row.instruction_set,
+        &mut row.version,
+        &mut row.git_commit,
+        &mut row.processor,
+        &mut row.git_diff_sha256,
+        &mut row.compiler,
+        &mut row.command,
+        &mut row.data,
+        &mut row.data_identity,
+        &mut row.cost_model,
+    ];
+    optional.into_iter().flatten().for_each(&mut mend);
+    // most rows share settings that are quiet, and go on sharing them
+    if row.config.iter().any(|(key, value)| is_loud(key) || is_loud(value)) {
+        let mended = row.config.iter().map(|(key, value)| {
+            let (mut key, mut value) = (key.clone(), value.clone());
+            mend(&mut key);
+            mend(&mut value);
+            (key, value)
+        });
+        row.config = mended.collect();
+    }
+    row
 }
 
 /// The rows that were measured by spike time difference.
@@ -154,6 +212,24 @@ mod tests {
         assert_eq!(load(&[run(dir.path())]).unwrap().questions["e"], "why?");
         std::fs::write(dir.path().join("plan.json"), "{").unwrap();
         assert!(load(&[run(dir.path())]).unwrap().questions.is_empty(), "a damaged plan takes no result away");
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_or_leads_out_of_the_folder_is_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut row = fixture::cell("bim\u{1b}[2J", 1);
+        row.notes = Some("one\ntwo\u{202E}".into());
+        row.config.insert("model.x\u{7}".into(), "y\r".into());
+        (row.cell, row.metric) = ("../../outside".into(), Some("loss".into()));
+        let outside = dir.path().join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("evals.parquet"), "no Parquet file").unwrap();
+        let run = Stored::Run { dir: dir.path().join("a/b"), rows: vec![row] };
+        let found = load(&[run]).unwrap();
+        let row = &found.rows[0];
+        assert_eq!((row.model.as_str(), row.notes.as_deref()), ("bim\\u{1b}[2J", Some("one\ntwo\\u{202e}")));
+        assert_eq!(row.config.get("model.x\\u{7}").map(String::as_str), Some("y\\r"));
+        assert!(found.evals.is_empty());
     }
 
     #[test]

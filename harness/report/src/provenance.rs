@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::catalogue;
 use super::group::Part;
 use super::model::Fact;
+use data::identity::Identity;
 use metrics::catalogue::Amount;
 
 /// Commands that are shown.
@@ -24,7 +25,18 @@ pub(super) fn unit(part: &Part) -> &'static str {
 
 /// Whether it trained on another split than the published one.
 pub(super) fn trains_elsewhere(part: &Part) -> bool {
+    let other_splits = |list: String| list.split(", ").any(|split| !split.trim_matches('"').starts_with("train-"));
     part.config("task.train_split").into_iter().any(|split| split != "train")
+        || list(part, "task.train_splits").is_some_and(other_splits)
+        || list(part, "task.train_folds").is_some_and(|folds| span(&folds) != "1 to 8")
+}
+
+/// Whether it was scored on another part than the published results are of.
+pub(super) fn evaluates_elsewhere(part: &Part) -> bool {
+    part.split != super::group::TEST
+        || part.config("task.test_split").into_iter().any(|split| split != "test")
+        || list(part, "task.test_splits").is_some_and(|splits| splits.trim_matches('"') != "test-clean")
+        || list(part, "task.test_folds").is_some_and(|folds| folds != "10")
 }
 
 /// Device, threads and instruction set of the completed runs, such as `cpu with 2 threads (avx512)`.
@@ -60,8 +72,10 @@ pub(super) fn caption(part: &Part) -> String {
 /// On which data a section trains and evaluates, in whole sentences.
 pub(super) fn data(part: &Part) -> String {
     let dataset = part.info.map_or(part.family, |info| info.data());
-    let elsewhere = other_folder(part);
-    let own = part.generated() || elsewhere.is_some();
+    let identity = part.identity();
+    // what the files hold counts, not what their folder is called
+    let elsewhere = other_folder(part).filter(|_| !identity.has_name());
+    let own = !matches!(identity, Identity::Published | Identity::Subset) || elsewhere.is_some();
     let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
     let origin = if part.generated() {
         format!(
@@ -72,7 +86,15 @@ pub(super) fn data(part: &Part) -> String {
             "Data in the folder `{folder}`, not {dataset} as published: no number here compares with a published one. "
         )
     } else {
-        String::new()
+        let reason = part.identity_reason();
+        let reason = if reason.is_empty() { reason.to_owned() } else { format!(" ({reason})") };
+        match identity {
+            Identity::Unverified => {
+                format!("Unverified data, as given{reason}: no number here compares with a published one. ")
+            }
+            Identity::Subset => format!("A subset of {dataset}, files verified{reason}. "),
+            Identity::Published | Identity::Generated => String::new(),
+        }
     };
     let (train, test) = (place(part, "train"), place(part, part.split));
     let mut text = format!("{origin}Trains on {owner} {train} and evaluates on its {test}.");
@@ -83,8 +105,11 @@ pub(super) fn data(part: &Part) -> String {
             _ => "",
         };
     }
-    if trains_elsewhere(part) && !part.generated() {
-        text += " Published results train on the train split.";
+    if trains_elsewhere(part) && !own {
+        text += match part.has_config("task.train_split") {
+            true => " Published results train on the train split.",
+            false => " Published results train on the parts for training.",
+        };
     }
     text
 }
@@ -113,7 +138,10 @@ pub(super) fn place(part: &Part, role: &str) -> String {
         return patients(part, role);
     }
     if let Some(splits) = list(part, &format!("task.{role}_splits")).map(|list| list.replace('"', "")) {
-        return format!("{} {splits}", if splits.contains([',', ' ']) { "splits" } else { "split" });
+        let of = if splits.contains([',', ' ']) { "splits" } else { "split" };
+        let first = join(part.config(&format!("task.utterances.{role}")).into_iter().map(str::to_owned));
+        let first = if first.is_empty() { first } else { format!(" (the first {first} utterances)") };
+        return format!("{of} {splits}{first}");
     }
     let chosen = join(part.config(&format!("task.{role}_split")).into_iter().map(stretch));
     if chosen.is_empty() { format!("{role} split") } else { chosen }
@@ -134,7 +162,7 @@ fn stretch(text: &str) -> String {
 }
 
 /// The folder, where the task reads another than the dataset's.
-pub(super) fn other_folder(part: &Part) -> Option<String> {
+fn other_folder(part: &Part) -> Option<String> {
     let root = join(part.config("task.root").into_iter().map(str::to_owned));
     part.info.filter(|info| !root.is_empty() && root != info.root).map(|_| root)
 }
@@ -328,6 +356,34 @@ mod tests {
         let speech =
             ResultRow { task: "speech".into(), ..config(cell("bim", 1), &[("task.train_splits", "[\"a\",\"b\"]")]) };
         assert_eq!(place(&super::super::group::parts(&[speech])[0], "train"), "splits a, b");
+    }
+
+    #[test]
+    fn what_was_trained_on_is_what_the_task_did() {
+        let of = |pairs: &[(&str, &str)], task: &str| {
+            let mut row = config(cell("bim", 1), pairs);
+            (row.task, row.split) = (task.into(), Some("test".into()));
+            row.metric = Some("loss".into());
+            let rows = [config(row, &[("task.kind", task)])];
+            let parts = parts(&rows);
+            (data(&parts[0]), trains_elsewhere(&parts[0]), evaluates_elsewhere(&parts[0]))
+        };
+        let splits = [("task.train_splits", "[\"test-other\"]"), ("task.test_splits", "[\"test-clean\"]")];
+        let (text, trains, evaluates) = of(&[&splits[..], &[("task.utterances.train", "128")]].concat(), "speech");
+        assert!(text.starts_with("Trains on LibriSpeech's split test-other (the first 128 utterances)"), "{text}");
+        assert!(text.ends_with("Published results train on the parts for training."), "{text}");
+        assert!(trains && !evaluates);
+        let (text, trains, evaluates) =
+            of(&[("task.train_splits", "[\"train-clean-100\"]"), ("task.test_splits", "[\"dev-clean\"]")], "speech");
+        assert!(
+            text == "Trains on LibriSpeech's split train-clean-100 and evaluates on its split dev-clean.",
+            "{text}"
+        );
+        assert!(!trains && evaluates);
+        let folds = [("task.train_folds", "[1,2,3,4,5,6,7,8]"), ("task.test_folds", "[10]")];
+        assert_eq!((of(&folds, "cardio").1, of(&folds, "cardio").2), (false, false));
+        let folds = [("task.train_folds", "[1,2]"), ("task.test_folds", "[9]")];
+        assert_eq!((of(&folds, "cardio").1, of(&folds, "cardio").2), (true, true));
     }
 
     #[test]

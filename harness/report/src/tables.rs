@@ -10,6 +10,7 @@ use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Outcome, Place, Table};
 use super::paper::{Paper, Published};
 use super::provenance;
+use data::identity::Identity;
 use rows::results::ResultRow;
 use statistics::Better;
 use statistics::verdict::{Verdict, judge};
@@ -73,7 +74,7 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     if part.runs().any(|run| !run.completed()) {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
     }
-    add(Column::text("published (paper)"), &|group| published_cell(&paper.published(part.family, group.kind)));
+    add(Column::text("published (paper)"), &|group| published_cell(part, &paper.published(part.family, group.kind)));
     add(Column::text("verdict"), &|group| verdict_cell(part, group, &paper.published(part.family, group.kind)));
     (table.place, table.open) = (Place::Everywhere, true);
     table.notes = notes(part, paper, &estimates);
@@ -264,7 +265,11 @@ fn outcomes(group: &Group) -> String {
     counts.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-fn published_cell(published: &[Published]) -> Cell {
+/// The published values, beside results on the published data or a part of them.
+fn published_cell(part: &Part, published: &[Published]) -> Cell {
+    if !part.identity().has_name() {
+        return Cell::absent("not the published data");
+    }
     let each: Vec<String> =
         published.iter().map(|p| format!("{} {}", p.metric.label, p.metric.text(p.value))).collect();
     if each.is_empty() { Cell::absent(NOT_PUBLISHED) } else { Cell::new(each.join(", ")) }
@@ -296,16 +301,19 @@ pub(super) fn not_comparable(part: &Part) -> Option<String> {
     if part.scale != PAPER_SCALE {
         return Some(" at this scale".into());
     }
-    if part.generated() {
-        return Some(": generated data".into());
-    }
-    if let Some(folder) = provenance::other_folder(part) {
-        return Some(format!(": data in `{folder}`"));
+    match part.identity() {
+        Identity::Published => {}
+        Identity::Subset => return Some(": a subset of the data".into()),
+        Identity::Generated => return Some(": generated data".into()),
+        Identity::Unverified => return Some(": unverified data".into()),
     }
     if !part.config("train.eval_limit").is_empty() {
         return Some(": scored on a part (train.eval_limit)".into());
     }
-    provenance::trains_elsewhere(part).then(|| ": other training split".into())
+    if provenance::trains_elsewhere(part) {
+        return Some(": other training split".into());
+    }
+    provenance::evaluates_elsewhere(part).then(|| ": other test part".into())
 }
 
 fn verdict_cell(part: &Part, group: &Group, published: &[Published]) -> Cell {
@@ -388,6 +396,29 @@ mod tests {
         let parts = parts(&rows);
         let paper = Paper::embedded().unwrap();
         verdict(&parts[0], &parts[0].groups[0], &paper.published("language", "bim")).1
+    }
+
+    #[test]
+    fn verdicts_are_for_the_published_data_alone() {
+        let with = |identity: Option<&str>| {
+            let identity = identity.map(str::to_owned);
+            verdict_of(&[19.8, 20.3, 20.4], |row| row.data_identity.clone_from(&identity))
+        };
+        assert_eq!(with(Some("published: x")), "reproduced");
+        assert_eq!(with(Some("subset: x")), "not comparable: a subset of the data");
+        assert_eq!(with(Some("generated: x")), "not comparable: generated data");
+        assert_eq!(with(Some("unverified: x")), "not comparable: unverified data");
+        assert_eq!(with(None), "not comparable: unverified data", "a file of a version before");
+        let mut row = fixture::cell("bim", 1);
+        (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(2.0));
+        row.data_identity = Some("unverified: the train split is not the published one".into());
+        let rows = [row];
+        let parts = parts(&rows);
+        let table = results(&parts[0], &Paper::embedded().unwrap(), "x");
+        assert!(table.rows[0].iter().all(|cell| !cell.text.contains("20.1")), "{:?}", table.rows[0]);
+        let text = &table.caption;
+        assert!(text.starts_with("Unverified data, as given (the train split is not the published one)"), "{text}");
+        assert!(!text.contains("WikiText"), "{text}");
     }
 
     #[test]

@@ -94,6 +94,9 @@ table! {
         pub calibration_s: Option<f64>,
         /// Digest of the data.
         pub data: Option<String>,
+        /// Whether the data are the published dataset, as `published: reason`, or `subset`, `generated`, `unverified`; null in
+        /// files of versions before it was recorded.
+        pub data_identity: Option<String>,
         /// Price list of the energies.
         pub cost_model: Option<String>,
     } beside {
@@ -273,7 +276,7 @@ mod tests {
         let frame = read_frame(&path).unwrap();
         let names: Vec<&str> = frame.get_column_names().into_iter().map(polars::prelude::PlSmallStr::as_str).collect();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[34..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[35..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
 
     #[test]

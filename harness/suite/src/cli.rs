@@ -60,6 +60,9 @@ pub struct Cli {
     /// Form of progress lines on stderr.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human)]
     log_format: LogFormat,
+    /// Folder for what can be computed again, such as spectrograms and checksums; default: harness in the user's cache folder
+    #[arg(long, global = true, env = "HARNESS_CACHE", value_name = "DIR")]
+    cache: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -161,6 +164,9 @@ enum DataCommand {
 #[must_use]
 pub fn main(build: &Build) -> ExitCode {
     let cli = Cli::parse();
+    if let Some(folder) = cli.cache.clone().filter(|folder| !folder.as_os_str().is_empty()) {
+        ::data::cache::set(folder);
+    }
     rows::parquet::hide_caught_panics();
     let mode = match (cli.quiet, cli.log_format) {
         (true, _) => Mode::Quiet,

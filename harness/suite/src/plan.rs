@@ -22,6 +22,7 @@ use crate::store::seal::{self, Stored};
 use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
 use data::files::Held;
+use data::identity::sums::Sums;
 use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id};
 
 /// Version of `plan.json`.
@@ -40,6 +41,9 @@ pub struct PlannedCell {
     pub seen: u64,
     /// Digest of its data.
     pub data: String,
+    /// What its data are, as `published: reason`; absent in plans of versions before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_identity: Option<String>,
     /// Whether this invocation runs it; others are only listed.
     #[serde(skip, default = "yes")]
     pub selected: bool,
@@ -121,8 +125,9 @@ impl Plan {
         drop(all);
         let mut cells = Vec::with_capacity(typed.len());
         let mut costs = Costs::new();
+        let mut identities = BTreeMap::new();
         for (index, (selected, config)) in chosen.into_iter().zip(typed).enumerate() {
-            let planned = plan_cell(config, data, device, open, &mut costs);
+            let planned = plan_cell(config, data, device, open, &mut costs, &mut identities);
             let planned = planned.map_err(|e| located(e, index, &grid, &every, &mut sources))?;
             cells.push(PlannedCell { selected, ..planned });
         }
@@ -366,6 +371,7 @@ fn plan_cell(
     device: &Device,
     open: &mut OpenTasks,
     costs: &mut Costs,
+    identities: &mut BTreeMap<String, String>,
 ) -> Result<PlannedCell> {
     let task = open_task(open, &config.task, data)?;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
@@ -391,12 +397,19 @@ fn plan_cell(
     };
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
+    let settings = canonical_json(&serde_json::json!(&config.task));
+    let identity = match identities.get(&settings) {
+        Some(known) => known.clone(),
+        None => task.identity(&mut Sums::in_folder(&data::cache::folder()))?.to_string(),
+    };
+    identities.insert(settings, identity.clone());
     Ok(PlannedCell {
         id: config.id(&fingerprint),
         parameters: cost.parameters,
         state_bytes: cost.state_bytes,
         seen,
         data: fingerprint,
+        data_identity: Some(identity),
         selected: true,
         config,
     })

@@ -53,7 +53,7 @@ impl Folder {
     pub fn command(&self, out: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.current_dir(self.path()).args(["run", "grid.yaml", "--device", "cpu", "--out", out]);
-        command.env_remove("HARNESS_DATA");
+        command.env_remove("HARNESS_DATA").env("HARNESS_CACHE", std::env::temp_dir().join("harness-tests-cache"));
         command
     }
 

@@ -161,6 +161,11 @@ impl PtbXl {
         Ok(Self { root: root.to_owned(), labelling, classes: statements.classes, entries, account })
     }
 
+    /// The folder that it was opened in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Names of the classes of [`Entry::labels`], in order: [`SUPERCLASSES`], or as `scp_statements.csv` first names them.
     pub fn classes(&self) -> &[String] {
         &self.classes

@@ -7,13 +7,23 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Response, header};
 
 use super::error::{FetchError, FetchResult};
+use crate::account::inert;
 
 /// Time to reach a server, name look-up and TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence after which a connection is taken for broken.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Servers of datasets redirect to storage, and that to a region; more than this is a loop.
-const REDIRECTS_MAX: u32 = 8;
+const REDIRECTS_MAX: usize = 8;
+
+/// Where an address may lead to.
+#[derive(Clone, Copy, Debug)]
+pub enum Follow<'a> {
+    /// To any host: a checksum tells what came from there.
+    AnyHost,
+    /// To the same host and to these: nothing vouches for the bytes but who sends them.
+    Hosts(&'a [String]),
+}
 
 /// Talks to servers.
 #[derive(Clone)]
@@ -77,7 +87,8 @@ impl Client {
             .timeout_recv_response(Some(silence))
             // per read, so that a download may take as long as it takes
             .timeout_per_read(Some(silence))
-            .max_redirects(REDIRECTS_MAX)
+            // followed here, where it can be seen to whom
+            .max_redirects(0)
             .http_status_as_error(false)
             .user_agent(concat!("harness/", env!("CARGO_PKG_VERSION")))
             // sizes and checksums are those of the bytes as published
@@ -96,7 +107,20 @@ impl Client {
     ///
     /// # Errors
     /// `Network`, `Status`, or `Answer` for what is no answer to this request.
-    pub fn ask(&self, url: &str, offset: u64, same: Option<&Validator>) -> FetchResult<Asked> {
+    pub fn ask(&self, url: &str, offset: u64, same: Option<&Validator>, follow: Follow) -> FetchResult<Asked> {
+        let mut address = url.to_owned();
+        for _ in 0..=REDIRECTS_MAX {
+            let response = self.call(&address, offset, same)?;
+            match redirect(&address, &response, follow)? {
+                Some(next) => address = next,
+                None => return Self::understand(url, offset, response),
+            }
+        }
+        let expected = format!("at most {REDIRECTS_MAX} redirects");
+        Err(FetchError::Answer { url: url.into(), expected, got: "one redirect after the other".into() })
+    }
+
+    fn call(&self, url: &str, offset: u64, same: Option<&Validator>) -> FetchResult<Response<ureq::Body>> {
         let mut request = self.agent.get(url);
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
@@ -104,11 +128,17 @@ impl Client {
                 request = request.header(header::IF_RANGE, validator.as_str());
             }
         }
-        let response = request.call().map_err(|e| FetchError::Network {
-            url: url.to_owned(),
-            message: e.to_string(),
-            received_bytes: offset,
-        })?;
+        request.call().map_err(|e| {
+            let (url, message) = (url.to_owned(), e.to_string());
+            if is_permanent(&e) {
+                FetchError::Answer { url, expected: "a server that answers this address".into(), got: message }
+            } else {
+                FetchError::Network { url, message, received_bytes: offset }
+            }
+        })
+    }
+
+    fn understand(url: &str, offset: u64, response: Response<ureq::Body>) -> FetchResult<Asked> {
         let headers = response.headers();
         let wrong =
             |expected: &str, got: String| FetchError::Answer { url: url.into(), expected: expected.into(), got };
@@ -141,6 +171,78 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether asking again cannot help: what is wrong is the address, the proxy's address or the server's certificate.
+fn is_permanent(error: &ureq::Error) -> bool {
+    use ureq::Error as E;
+    if let E::Io(refused) = error {
+        // the resolver's answer comes as text: there is no such name, or it could not be asked just now
+        let text = refused.to_string();
+        return text.contains("failed to lookup address") && !text.to_ascii_lowercase().contains("temporary");
+    }
+    matches!(
+        error,
+        E::BadUri(_) | E::Http(_) | E::HostNotFound | E::InvalidProxyUrl | E::Tls(_) | E::Rustls(_) | E::TlsRequired
+    )
+}
+
+/// Where an answer sends to, if it does and may.
+fn redirect(from: &str, response: &Response<ureq::Body>, follow: Follow) -> FetchResult<Option<String>> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let refuse = |expected: String, got: String| FetchError::Answer { url: from.to_owned(), expected, got };
+    let location = text(response.headers(), &header::LOCATION).unwrap_or_default();
+    let Some(to) = resolve(from, location) else {
+        let got = format!("a redirect to `{}`", inert(location));
+        return Err(refuse("a redirect to an http or https address".into(), got));
+    };
+    let (host, secure) = (host(&to), |address: &str| address.starts_with("https://"));
+    if secure(from) && !secure(&to) {
+        return Err(refuse("an address that stays with https".into(), format!("a redirect to `{}`", inert(&to))));
+    }
+    match follow {
+        Follow::Hosts(allowed) if host != self::host(from) && !allowed.iter().any(|name| name == host) => Err(refuse(
+            format!(
+                "the bytes from {} itself, since no checksum is published that could vouch for others; allow the other host with \
+                 --allow-host {} if you trust it",
+                inert(self::host(from)),
+                inert(host)
+            ),
+            format!("a redirect to the host {}", inert(host)),
+        )),
+        Follow::AnyHost | Follow::Hosts(_) => Ok(Some(to)),
+    }
+}
+
+/// The address that a `Location` means.
+fn resolve(from: &str, location: &str) -> Option<String> {
+    let graphic = !location.is_empty() && location.bytes().all(|byte| byte.is_ascii_graphic());
+    let (scheme, rest) = from.split_once("://").filter(|_| graphic)?;
+    if location.starts_with("http://") || location.starts_with("https://") {
+        return Some(location.to_owned());
+    }
+    if let Some(rest) = location.strip_prefix("//") {
+        return Some(format!("{scheme}://{rest}"));
+    }
+    let authority = rest.split(['/', '?', '#']).next()?;
+    if location.starts_with('/') {
+        return Some(format!("{scheme}://{authority}{location}"));
+    }
+    if location.split(['/', '?', '#']).next()?.contains(':') {
+        return None; // another scheme
+    }
+    let path = rest.strip_prefix(authority)?.split(['?', '#']).next()?;
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    Some(format!("{scheme}://{authority}{folder}/{location}"))
+}
+
+/// Host and port of an address.
+fn host(address: &str) -> &str {
+    let authority = address.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?', '#']).next();
+    let authority = authority.unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 impl Default for Client {
@@ -178,6 +280,24 @@ fn content_range(range: &str) -> Option<(u64, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn locations_are_resolved_as_browsers_do() {
+        let from = "https://h:1/a/b?c=d/e";
+        for (location, expected) in [
+            ("https://x/y", Some("https://x/y")),
+            ("http://x/y", Some("http://x/y")),
+            ("//x/y", Some("https://x/y")),
+            ("/y?z", Some("https://h:1/y?z")),
+            ("y", Some("https://h:1/a/y")),
+            ("", None),
+            ("file:///etc/passwd", None),
+            ("a b", None),
+        ] {
+            assert_eq!(resolve(from, location).as_deref(), expected, "{location}");
+        }
+        assert_eq!([host(from), host("http://user@h/x"), host("https://h?x")], ["h:1", "h", "h"]);
+    }
 
     #[test]
     fn ranges_are_taken_literally() {

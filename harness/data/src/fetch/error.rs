@@ -82,6 +82,17 @@ pub enum FetchError {
         /// What the user can do.
         next: String,
     },
+    /// A link where this program writes.
+    #[error(
+        "{path}: a link to {target}, which this program did not make: it would write there\n  expected: a folder or file of \
+         the data directory itself\n  next: name the folder that it leads to with --data, or remove the link"
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
     /// A file that should be there is not.
     #[error("{path}: not found\n  expected: {expected}")]
     Missing {

@@ -1,7 +1,7 @@
 //! Takes files that the user already has, as publishers ship them, into the data directory: archives are verified and
 //! unpacked, trees are verified as far as checksums are published and linked or copied. Nothing is overwritten.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -11,12 +11,13 @@ use super::checksum::{Basis, CHUNK_BYTES, Expected, Hasher, Measured, Sha256Sum,
 use super::error::{FetchError, FetchResult};
 use super::lock::{Dataset, Form, Lock};
 use super::partial::with_suffix;
-use super::paths::SafePath;
+use super::paths::{SafePath, refuse_links};
 use super::plan::{self, Item, Place};
 use super::record::{Journal, Records, file_record, lock_data};
 use super::report::Report;
 use super::transfer::Transfer;
 use super::work::{is_recorded, read_list};
+use crate::account::inert;
 
 /// Deepest folder looked into below a dataset's root; the datasets themselves need four. It also ends loops of links.
 const DEPTH_MAX: usize = 8;
@@ -237,6 +238,8 @@ fn import_tree(
     let expected = expectations(order, dataset, root, &records, transfer, report)?;
     // the list first: what is imported after it is held against it the next time, too
     files.sort_by_key(|f| (!dataset.forms.iter().any(|form| is_list(dataset, form, f)), f.clone()));
+    let from = fs::canonicalize(order.from).map_err(FetchError::io(order.from))?;
+    let mut told = BTreeSet::new();
     for file in files {
         if transfer.interrupt.load(Ordering::Relaxed) {
             return Err(FetchError::Interrupted);
@@ -245,7 +248,27 @@ fn import_tree(
         let known = expected.get(&to).copied().unwrap_or(Expected::UNKNOWN);
         let (name, place) = (file.to_string(), Place::File(to));
         let item = Item { dataset: dataset.name().to_owned(), name, sources: Vec::new(), expected: known, place };
-        let result = import_file(order, &item, &file.below(root), &records, journal, transfer);
+        let place = file.below(root);
+        let outside = fs::canonicalize(&place).ok().filter(|whole| !whole.starts_with(&from));
+        if let Some(folder) = outside.as_ref().and_then(|whole| whole.parent())
+            && told.insert(folder.to_owned())
+        {
+            let how = match order.manner {
+                Manner::SymbolicLink => "linked to there, as you asked",
+                Manner::HardLinkOrCopy | Manner::Copy => "copied",
+            };
+            report.notice(&format!(
+                "{}: a link leads out of {}, to {}; what is there is {how}",
+                inert(&place.display().to_string()),
+                inert(&order.from.display().to_string()),
+                inert(&folder.display().to_string())
+            ));
+        }
+        let manner = match order.manner {
+            Manner::HardLinkOrCopy if outside.is_some() => Manner::Copy,
+            manner => manner,
+        };
+        let result = import_file(order, manner, &item, &place, &records, journal, transfer);
         settle(result, &item.name, &item, report, outcome, |o| {
             if known.has_checksum() && known.basis == Basis::Published { o.verified += 1 } else { o.unverified += 1 }
         })?;
@@ -304,6 +327,7 @@ fn expectations(
 
 fn import_file(
     order: &Order,
+    manner: Manner,
     item: &Item,
     from: &Path,
     records: &Records,
@@ -328,7 +352,8 @@ fn import_file(
             });
         }
     } else {
-        bring(order.manner, from, &target, &measured, transfer)?;
+        refuse_links(order.data, &target)?;
+        bring(manner, from, &target, &measured, transfer)?;
     }
     let basis = item.expected.record_basis();
     journal.file(file_record(order.data, path, &measured, basis, &from.display().to_string())?)?;

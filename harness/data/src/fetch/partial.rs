@@ -50,6 +50,13 @@ impl Partial {
         if let Some(folder) = target.parent() {
             fs::create_dir_all(folder).map_err(FetchError::io(folder))?;
         }
+        for path in [&path, &origin_path] {
+            // writing to a link would be writing to where it leads
+            if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+                let target = fs::read_link(path).unwrap_or_default();
+                return Err(FetchError::Link { path: path.clone(), target });
+            }
+        }
         let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = options.map_err(FetchError::io(&path))?;
         let mut hasher = Hasher::default();

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::error::{FetchError, FetchResult};
+
 use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +123,24 @@ impl PathPattern {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+}
+
+/// Refuses a link among the folders of `data` that lead to `path`, and in its own place: whoever wrote to it would write elsewhere. The
+/// data directory itself may be one.
+///
+/// # Errors
+/// [`FetchError::Link`] with the first.
+pub fn refuse_links(data: &Path, path: &Path) -> FetchResult<()> {
+    let inside = path.strip_prefix(data).unwrap_or(path);
+    let mut place = data.to_owned();
+    for part in inside.components() {
+        place.push(part);
+        if std::fs::symlink_metadata(&place).is_ok_and(|meta| meta.is_symlink()) {
+            let target = std::fs::read_link(&place).unwrap_or_default();
+            return Err(FetchError::Link { path: place, target });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::checksum::{Basis, measure};
 use super::error::{FetchError, FetchResult};
 use super::lock::Unpack;
 use super::members::Member;
-use super::paths::SafePath;
+use super::paths::{SafePath, refuse_links};
 use super::record::{FileRecord, modified_ns};
 
 /// What became of the members.
@@ -59,6 +59,10 @@ pub fn place(
             });
         }
         kept.push(path.clone());
+    }
+    for path in &paths {
+        let folder = path.below(data);
+        refuse_links(data, folder.parent().unwrap_or(data))?;
     }
     move_missing(staging, &rules.into.below(data))?;
     let mut records = Vec::with_capacity(members.len());

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::{Basis, Md5Sum, Measured, Sha256Sum};
 use super::error::{FetchError, FetchResult};
-use super::paths::SafePath;
+use super::paths::{SafePath, refuse_links};
 use crate::files::Held;
 
 /// Folder in the data directory for records and for archives that are being downloaded.
@@ -141,6 +141,7 @@ impl Journal {
     /// If the system refuses.
     pub fn open(data: &Path, dataset: &str) -> FetchResult<Self> {
         let path = record_path(data, dataset);
+        refuse_links(data, &path)?;
         fs::create_dir_all(data.join(FOLDER)).map_err(FetchError::io(&path))?;
         let file =
             OpenOptions::new().create(true).read(true).append(true).open(&path).map_err(FetchError::io(&path))?;
@@ -188,6 +189,7 @@ impl Journal {
 /// If another process holds it, or the system refuses.
 pub fn lock_data(data: &Path) -> FetchResult<Held> {
     let folder = data.join(FOLDER);
+    refuse_links(data, &folder.join("lock"))?;
     fs::create_dir_all(&folder).map_err(FetchError::io(&folder))?;
     let path = folder.join("lock");
     Held::take(&path).map_err(FetchError::io(&path))?.ok_or_else(|| {

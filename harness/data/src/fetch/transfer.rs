@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::checksum::{CHUNK_BYTES, Expected, Measured};
-use super::client::{Answer, Asked, Client};
+use super::client::{Answer, Asked, Client, Follow};
 use super::error::{FetchError, FetchResult};
 use super::partial::Partial;
 use super::room::{CHECK_EVERY_BYTES, Room};
@@ -42,6 +42,8 @@ pub struct Transfer {
     pub room: Room,
     /// Tries again.
     pub patience: Patience,
+    /// Hosts that files without a checksum may be redirected to.
+    pub hosts: Vec<String>,
     /// Set when the user wants to stop. Whoever sets it also calls [`Client::shut_down`], or a thread that waits for a
     /// silent server sees it late.
     pub interrupt: Arc<AtomicBool>,
@@ -73,22 +75,31 @@ pub struct Fetched {
 fn may_help(error: &FetchError) -> bool {
     match error {
         FetchError::Network { .. } => true,
-        // request time-out, too early, too many requests, and the server's own troubles
-        FetchError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+        // request time-out, too early, too many requests, and the server's own troubles; what it does not know to do (501, 505) stays
+        FetchError::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 506..=599),
         _ => false,
     }
 }
 
 /// Whether no source can help.
 fn ends_all(error: &FetchError) -> bool {
-    matches!(error, FetchError::Interrupted | FetchError::NoRoom { .. } | FetchError::Io { .. })
+    matches!(
+        error,
+        FetchError::Interrupted | FetchError::NoRoom { .. } | FetchError::Io { .. } | FetchError::Link { .. }
+    )
 }
 
 impl Transfer {
     /// With the system's disk and the usual patience.
     #[must_use]
     pub fn new(interrupt: Arc<AtomicBool>) -> Self {
-        Self { client: Client::new(), room: Room::of_system(), patience: Patience::default(), interrupt }
+        Self {
+            client: Client::new(),
+            room: Room::of_system(),
+            patience: Patience::default(),
+            hosts: Vec::new(),
+            interrupt,
+        }
     }
 
     /// Downloads one file to its place. What arrived before a failure stays in `TARGET.part` for the next time.
@@ -153,7 +164,8 @@ impl Transfer {
     /// Asks for what is missing, and takes it.
     fn request(&self, wanted: &Wanted, source: &str, part: &mut Partial) -> FetchResult<()> {
         let held = part.bytes();
-        match self.client.ask(source, held, part.validator_for(source)) {
+        let follow = if wanted.expected.has_checksum() { Follow::AnyHost } else { Follow::Hosts(&self.hosts) };
+        match self.client.ask(source, held, part.validator_for(source), follow) {
             Ok(Asked::Bytes(answer)) => self.receive(wanted, source, part, answer),
             // all of it was here; its checksum tells, if it has one
             Ok(Asked::NothingThere(Some(total))) if total == held && held > 0 => Ok(()),

@@ -11,7 +11,7 @@ use super::checksum::{Basis, Measured, measure};
 use super::error::{FetchError, FetchResult};
 use super::lock::{Dataset, Form, Lock};
 use super::partial::with_suffix;
-use super::paths::{PathPattern, SafePath};
+use super::paths::{PathPattern, SafePath, refuse_links};
 use super::plan::{self, Item, Place};
 use super::record::{Journal, Records, file_record, lock_data};
 use super::report::{Report, human_bytes};
@@ -287,6 +287,10 @@ fn one(
     report: &Report,
 ) -> FetchResult<()> {
     let target = item.target()?.below(order.data);
+    refuse_links(order.data, &target)?;
+    if let Place::Archive(rules) = &item.place {
+        refuse_links(order.data, &rules.into.below(order.data))?;
+    }
     let bar = report.bar(item);
     let result = (|| {
         let (measured, source) = bring(item, &target, records, transfer, &bar)?;

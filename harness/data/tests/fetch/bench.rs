@@ -83,6 +83,7 @@ impl Bench {
                 first_pause: Duration::from_millis(1),
                 longest_pause: Duration::from_millis(5),
             },
+            hosts: Vec::new(),
             interrupt: Arc::new(AtomicBool::new(false)),
         };
         Self { folder: tempfile::tempdir().unwrap(), transfer, keep_archives: false }

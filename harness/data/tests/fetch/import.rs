@@ -184,3 +184,21 @@ fn real_files_are_verified_by_the_published_list() {
     assert!(outcome.failed.is_empty() && outcome.unverified == 0 && outcome.verified > 10, "{outcome:?}");
     assert!(verify(&bench, &lock, &[]).iter().filter(|r| r.verdict == Verdict::Ok).count() == outcome.verified);
 }
+
+#[cfg(unix)]
+#[test]
+fn what_a_link_leads_to_is_copied_not_shared() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let bench = Bench::new();
+    let (theirs, from) = (bench.outside().join("theirs"), bench.outside().join("mine"));
+    put(&theirs, "a", b"of somebody else");
+    put(&from, "d/b", b"mine");
+    symlink(theirs.join("a"), from.join("d/a")).unwrap();
+    let form = lock(&file("https://h/a", "d/a", ""));
+    let outcome = import(&bench, &form, &from, &[], Manner::HardLinkOrCopy).unwrap();
+    assert!(outcome.failed.is_empty(), "{outcome:?}");
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    assert_eq!(bench.read("d/a"), b"of somebody else");
+    assert_ne!(inode(&bench.data().join("d/a")), inode(&theirs.join("a")), "a change here must not be one there");
+    assert_eq!(inode(&bench.data().join("d/b")), inode(&from.join("d/b")), "what lies in the folder is shared");
+}

@@ -330,3 +330,71 @@ fn a_list_is_fetched_first_and_names_the_files() {
     let error = fresh.fetch(&form(&sha256(list.as_bytes()), 3)).unwrap_err().to_string();
     assert!(error.contains("3 files"), "{error}");
 }
+
+#[test]
+fn another_host_is_followed_where_a_checksum_tells_or_the_user_allows_it() {
+    let (server, other, bench, body) = (Server::new(), Server::new(), Bench::new(), bytes(5_000));
+    let real = other.put("/storage", Page::of(&body));
+    let host = real.trim_start_matches("http://").split('/').next().unwrap().to_owned();
+    let url = server.put("/a", Page { redirect: Some(real), ..Page::default() });
+    let error = bench.failure(&lock(&file(&url, "d/a", "")));
+    assert!(error.contains(&format!("--allow-host {host}")) && error.contains("no checksum"), "{error}");
+    assert!(other.ranges("/storage").is_empty() && !bench.data().join("d/a").exists());
+    assert_eq!(bench.fetch(&lock(&file(&url, "d/a", &sums(&body)))).unwrap().fetched, 1);
+    let mut allowing = Bench::new();
+    allowing.transfer.hosts = vec![host];
+    assert_eq!(allowing.fetch(&lock(&file(&url, "d/a", ""))).unwrap().fetched, 1);
+    // on the same host there is nothing to ask
+    let near = server.put("/b", Page { redirect: Some("storage".into()), ..Page::default() });
+    server.put("/storage", Page::of(&body));
+    assert_eq!(bench.fetch(&lock(&file(&near, "d/b", ""))).unwrap().fetched, 1);
+}
+
+#[test]
+fn what_stays_wrong_is_asked_for_once() {
+    let (server, bench) = (Server::new(), Bench::new());
+    for status in [400, 401, 403, 404, 410, 501] {
+        let path = format!("/{status}");
+        let url = server.put(&path, Page { statuses: vec![status; 9], ..Page::of(b"x") });
+        let error = bench.failure(&lock(&file(&url, "d/a", "")));
+        assert!(error.contains(&status.to_string()), "{error}");
+        assert_eq!(server.ranges(&path).len(), 1, "{status}");
+    }
+    let started = std::time::Instant::now();
+    let elsewhere = server.put("/scheme", Page { redirect: Some("ftp://h/a".into()), ..Page::default() });
+    let error = bench.failure(&lock(&file(&elsewhere, "d/a", "")));
+    assert!(error.contains("expected") && error.contains("ftp://h/a"), "{error}");
+    // where names cannot be asked for, this one may be told to be unknown just now only
+    let error = bench.failure(&lock(&file("http://no-such-host.invalid/a", "d/a", "")));
+    assert!(error.contains("no-such-host.invalid") && !error.contains("(after 0 bytes)\n  http"), "{error}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_that_others_made_are_not_written_through() {
+    use std::os::unix::fs::symlink;
+    let (server, body) = (Server::new(), bytes(3_000));
+    let url = server.put("/a", Page::of(&body));
+    // where the link lies, and what of it leads out of the data directory
+    for place in ["d", "d/a.part", "d/a.part.json", ".fetched", ".fetched/d.jsonl"] {
+        let bench = Bench::new();
+        let outside = bench.outside().join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        let target = if place.contains('/') { outside.join("file") } else { outside.clone() };
+        let link = bench.data().join(place);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(&target, &link).unwrap();
+        let error = match bench.fetch(&lock(&file(&url, "d/a", &sums(&body)))) {
+            Err(error) => error.to_string(),
+            Ok(outcome) => outcome.failed[0].1.to_string(),
+        };
+        assert!(error.contains("a link to") && error.contains("--data"), "{place}: {error}");
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{place}");
+    }
+    // the data directory itself may be one
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.outside().join("disk")).unwrap();
+    symlink(bench.outside().join("disk"), bench.data()).unwrap();
+    assert_eq!(bench.fetch(&lock(&file(&url, "d/a", &sums(&body)))).unwrap().fetched, 1);
+}

@@ -263,3 +263,21 @@ fn every_flipped_byte_is_survived() {
         assert!(refused > whole.len(), "{format:?}: {refused} of {}", 3 * whole.len());
     }
 }
+
+#[test]
+fn what_follows_the_last_member_is_bounded() {
+    use std::io::Write;
+    // a second stream of zeros behind the tape, as gzip allows: filling, or a bomb
+    let behind = |bytes: usize| {
+        let mut archive = tar_of(&[("top/s/a", b"a")]);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&vec![0; bytes]).unwrap();
+        archive.extend(gzip.finish().unwrap());
+        fetch("tar.gz", &archive)
+    };
+    let (bench, reason) = behind(1 << 20);
+    assert_eq!((reason, bench.read("d/s/a")), (None, b"a".to_vec()));
+    let (bench, reason) = behind(5 << 20);
+    assert!(reason.is_some_and(|r| r.contains("goes on after its last member")));
+    assert!(!bench.data().join("d").exists());
+}

@@ -6,6 +6,17 @@ use std::fmt::Write as _;
 pub(super) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
+        // what would make a link: a target behind brackets, and addresses that readers of Markdown link by themselves
+        let links = match c {
+            '(' | ':' | '[' if out.ends_with(']') => true,
+            ':' => ["http", "https", "ftp", "mailto", "xmpp"].iter().any(|scheme| ends_with(&out, scheme)),
+            '.' => ends_with(&out, "www"),
+            '@' => true,
+            _ => false,
+        };
+        if links {
+            out.push('\\');
+        }
         match c {
             '\\' | '`' | '*' | '_' | '|' | '#' => out.extend(['\\', c]),
             '<' => out.push_str("&lt;"),
@@ -15,6 +26,12 @@ pub(super) fn markdown(text: &str) -> String {
         }
     }
     out
+}
+
+/// Whether a text ends with these small letters, whatever their case.
+fn ends_with(text: &str, letters: &str) -> bool {
+    let end = text.len().checked_sub(letters.len()).and_then(|at| text.get(at..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(letters))
 }
 
 /// Text for LaTeX, also as the first of a table's row.

@@ -229,3 +229,16 @@ fn what_never_ran_is_said_and_nothing_else() {
     assert_has(&text, "| bim | 1 | out of memory | 0 | no reason recorded | bim-1 |");
     assert!(!text.contains("### Costs") && !text.contains("### Learning") && !text.contains("Bold"), "{text}");
 }
+
+#[test]
+fn links_in_foreign_text_are_text() {
+    for (text, expected) in [
+        ("[here](javascript:x)", "[here]\\(javascript:x)"),
+        ("see HTTPS://h/x or www.h.x", "see HTTPS\\://h/x or www\\.h.x"),
+        ("[a]: //h", "[a]\\: //h"),
+        ("[a][b]", "[a]\\[b]"),
+        ("2.01 [1.98, 2.04] (3 seeds)", "2.01 [1.98, 2.04] (3 seeds)"),
+    ] {
+        assert_eq!(markdown(text), expected);
+    }
+}

@@ -59,6 +59,9 @@ pub(super) struct FetchArgs {
     /// Say what would be fetched; write nothing, ask no server
     #[arg(long)]
     dry_run: bool,
+    /// Another host that a file without a published checksum may come from; may be repeated
+    #[arg(long, value_name = "HOST", action = ArgAction::Append)]
+    allow_host: Vec<String>,
     /// Keep archives after they were unpacked
     #[arg(long)]
     keep_archives: bool,
@@ -145,7 +148,8 @@ pub(super) fn fetch(args: &FetchArgs, mode: Mode) -> Result<u8> {
         }
         return Ok(exit::DONE);
     }
-    let outcome = work::fetch(&order, &transfer()?, &report)?;
+    let transfer = Transfer { hosts: args.allow_host.clone(), ..transfer()? };
+    let outcome = work::fetch(&order, &transfer, &report)?;
     report.intent(&format!(
         "{} fetched, {} there already, {} failed",
         outcome.fetched,
@@ -169,6 +173,12 @@ pub(super) fn verify(args: &VerifyArgs, mode: Mode) -> Result<u8> {
     if mode != Mode::Quiet {
         let (ok, unknown) = (count(Verdict::Ok), count(Verdict::Unknown));
         ::data::tell!("{ok} ok, {wrong} wrong, {missing} missing, {unknown} unknown in {}", data.display());
+    }
+    if args.datasets.is_empty() && rows.iter().all(|r| r.verdict == Verdict::Unknown) {
+        let expected =
+            "files of a known dataset, as `harness data list --json` names them: nothing there can be verified"
+                .to_owned();
+        return Err(FetchError::Missing { path: data.clone(), expected }.into());
     }
     Ok(if wrong + missing == 0 { exit::DONE } else { exit::DATA })
 }

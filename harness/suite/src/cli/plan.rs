@@ -1,5 +1,6 @@
 //! `harness plan`: what would run.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::Args;
@@ -7,10 +8,11 @@ use clap::Args;
 use super::watch::spoken;
 use super::{Select, tell_of_data, unwritable};
 use crate::error::{Result, exit};
-use crate::plan::{OpenTasks, Plan, memory_floor};
+use crate::plan::{OpenTasks, Plan, PlannedCell, memory_floor};
 use crate::predict::{Prediction, Rates};
 use crate::schedule::device_name;
 use crate::store::{CellDir, Outcome};
+use data::account::inert;
 
 #[derive(Args)]
 pub(super) struct PlanArgs {
@@ -52,7 +54,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
                         "parameters": c.parameters, "seen": c.seen, "cached": status.is_some_and(Outcome::is_final),
                         "outcome": status.map(Outcome::name), "memory_bytes_at_least": memory_floor(c),
                         "predicted_seconds": prediction.seconds, "predicted_peak_bytes": prediction.peak_bytes,
-                        "config": c.config,
+                        "data_identity": c.data_identity, "config": c.config,
                     })
                 })
                 .collect();
@@ -70,6 +72,12 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
             "time",
             "state"
         );
+        let data_of = |(c, ..): &(&PlannedCell, &String, Option<Outcome>, Prediction)| {
+            let root = c.config.task.root(&select.data);
+            let identity = c.data_identity.as_deref().unwrap_or("not looked at");
+            format!("data of {}: {identity} (in {})", c.config.task_name, inert(&root.display().to_string()))
+        };
+        let of_data: BTreeSet<String> = rows.iter().map(data_of).collect();
         let to_run = rows.iter().filter(|(_, _, status, _)| !status.is_some_and(Outcome::is_final));
         let (mut seconds, mut unknown) = (0.0, 0_usize);
         to_run.for_each(|(_, _, _, prediction)| match prediction.seconds {
@@ -89,6 +97,9 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
                 c.parameters,
                 c.seen
             );
+        }
+        for line in of_data {
+            crate::say!("{line}");
         }
         let measured = if seconds > 0.0 { format!("about {} of training", spoken(seconds)) } else { String::new() };
         let unknown = if unknown > 0 {

@@ -60,6 +60,7 @@ impl Worker {
         let program = own_program().map_err(Error::io(context.run))?;
         let mut command = Command::new(&program);
         command.args(["--quiet", "worker", "--serve", "--device", &device_name(context.device)]);
+        command.env(data::cache::VARIABLE, data::cache::folder());
         command.arg("--plan").arg(context.run.join("plan.json")).arg("--data").arg(context.data);
         if let Some(limit) = context.limit {
             command.args(["--limit-seconds", &limit.as_secs_f64().to_string()]);

@@ -103,6 +103,7 @@ fn cell_rows(plan: &Plan, cell: &PlannedCell, status: &Status) -> Vec<ResultRow>
         processor: status.provenance.processor.clone(),
         calibration_s: status.calibration_s,
         data: Some(cell.data.clone()),
+        data_identity: cell.data_identity.clone(),
         cost_model: Some(c.energy.name.clone()),
         config: c.flat().into(),
         ..ResultRow::default()

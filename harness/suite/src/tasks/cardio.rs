@@ -16,12 +16,16 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task, repaired};
+use super::{
+    Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task, made, repaired,
+};
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::Account;
 use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
 use data::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use data::error::{At, DataError, DataResult};
+use data::identity::sums::Sums;
+use data::identity::{self, Found, Used};
 use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings, listed_folds};
 use rows::PredictionRow;
 
@@ -459,6 +463,14 @@ impl Task for Cardio {
 
     fn fingerprint(&self) -> &str {
         self.recordings.fingerprint()
+    }
+
+    fn identity(&self, sums: &mut Sums) -> DataResult<Found> {
+        if self.config.generate.is_some() {
+            return Ok(made());
+        }
+        let used = Used { records: self.recordings.names(), whole: self.recordings.are_all() };
+        identity::ptbxl(self.recordings.root(), &used, sums)
     }
 
     fn account(&self) -> &Account {

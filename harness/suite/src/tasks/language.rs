@@ -17,7 +17,7 @@ use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets};
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, repaired};
+use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, made, repaired};
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::Account;
 use data::datasets::vocabulary::Vocabulary;
@@ -25,6 +25,8 @@ use data::datasets::wikitext::articles::{Article, articles};
 use data::datasets::wikitext::generate::{self as text, TextSpec};
 use data::datasets::wikitext::{self, Split};
 use data::error::{At, DataError, DataResult};
+use data::identity::sums::Sums;
+use data::identity::{self, Found, TextFacts};
 pub use part::TextPart;
 use score::{LanguageScorer, SCORES};
 
@@ -99,6 +101,21 @@ impl LanguageConfig {
         let g = self.generate.as_ref()?;
         let [train_bytes, valid_bytes, test_bytes] = [g.train_bytes, g.valid_bytes, g.test_bytes].map(NonZeroU64::get);
         Some(TextSpec { train_bytes, valid_bytes, test_bytes, seed: 1 })
+    }
+
+    /// Refuses files of two names and one text, unless nothing is chosen: their parts overlap whatever they are called.
+    fn refuse_copies(&self, root: &Path, facts: &[TextFacts]) -> DataResult<()> {
+        if self.selection == Selection::None {
+            return Ok(());
+        }
+        for (i, a) in facts.iter().enumerate() {
+            if let Some(b) = facts.iter().skip(i + 1).find(|b| b.has_text_of(a)) {
+                let expected = "training, validation and test parts that share nothing; fetch the files again";
+                let got = format!("the {} and the {} split have the same text", a.split.name(), b.split.name());
+                return Err(DataError::corrupt(root, At::File, expected, got));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -191,6 +208,7 @@ pub struct Language {
     parts: [Tokens; 3],
     fingerprint: String,
     floor: Option<f64>,
+    identity: Found,
     account: Account,
 }
 
@@ -200,18 +218,19 @@ impl Language {
     /// # Errors
     /// If files are missing or corrupt.
     pub fn open(config: &LanguageConfig, root: &Path) -> DataResult<Self> {
-        let (mut account, mut told) = (Account::new(), Vec::new());
+        let (mut account, mut facts) = (Account::new(), Vec::<TextFacts>::new());
         let mut read = |part: TextPart| {
             let path = root.join(format!("wiki.{}.tokens", part.split().name()));
             let mut of_this = Account::new();
-            let text = part.of(wikitext::read_split_telling(root, part.split(), &mut of_this)?, &path)?;
-            if !told.contains(&part.split()) {
-                told.push(part.split());
+            let whole = wikitext::read_split_telling(root, part.split(), &mut of_this)?;
+            if facts.iter().all(|known| known.split != part.split()) {
+                facts.push(TextFacts::of(part.split(), &whole));
                 account.extend(of_this); // two parts of one file have it once
             }
-            DataResult::Ok(text)
+            part.of(whole, &path)
         };
         let texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
+        config.refuse_copies(root, &facts)?;
         let vocabulary = match config.vocabulary {
             Unit::Byte => Vocabulary::byte(),
             Unit::Word => Vocabulary::word(&texts[0].bytes)?,
@@ -229,8 +248,16 @@ impl Language {
             texts[2].fingerprint,
             vocabulary.fingerprint()?
         );
+        let wanted = [config.train_split, config.valid_split, config.test_split];
+        for (part, tokens) in wanted.iter().zip(&parts).filter(|(part, _)| part.is_whole()) {
+            for known in facts.iter_mut().filter(|known| known.split == part.split()) {
+                known.tokens = Some(tokens.words);
+            }
+        }
+        let whole = [Split::Train, Split::Valid, Split::Test].map(TextPart::whole) == wanted;
+        let identity = config.generate.as_ref().map_or_else(|| identity::language(root, &facts, whole), |_| made());
         let floor = config.spec().map(|spec| text::entropy_bits_per_byte(&spec));
-        Ok(Self { vocabulary, parts, fingerprint, floor, account })
+        Ok(Self { vocabulary, parts, fingerprint, floor, identity, account })
     }
 
     fn part(&self, part: Part) -> &Tokens {
@@ -342,6 +369,10 @@ impl Task for Language {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn identity(&self, _: &mut Sums) -> DataResult<Found> {
+        Ok(self.identity.clone())
     }
 
     fn account(&self) -> &Account {

@@ -19,6 +19,8 @@ use crate::protocol::{Overlap, Selection};
 use crate::registry::registry;
 use data::account::{Account, Kind};
 use data::error::{At, DataError, DataResult};
+use data::identity::sums::Sums;
+use data::identity::{Found, Identity};
 use grid::{ConfigResult, Node, Sources};
 use metrics::catalogue::{self, TaskInfo};
 use rows::PredictionRow;
@@ -110,14 +112,15 @@ impl TaskConfig {
         Err(format!("{expected}, got {}", data::account::inert(settings.root())))
     }
 
-    /// Folder of the dataset; where generated data live if it is generated.
+    /// Folder of the dataset; where generated data live if it is generated: in the data directory, or in the cache folder where that
+    /// cannot be written.
     #[must_use]
     pub fn root(&self, data: &Path) -> PathBuf {
         let settings = self.settings();
-        match settings.generated() {
-            Some(folder) => data.join("generated").join(folder).join(settings.root()),
-            None => data.join(settings.root()),
-        }
+        let Some(folder) = settings.generated() else { return data.join(settings.root()) };
+        let place = Path::new("generated").join(folder).join(settings.root());
+        let own = data.join(&place);
+        if own.exists() || is_writable(&own) { own } else { data::cache::folder().join(place) }
     }
 
     /// Opens the dataset, generating it first if it is to be generated and absent.
@@ -128,8 +131,14 @@ impl TaskConfig {
         // a plan need not come from a grid
         self.check_root()
             .map_err(|problem| DataError::corrupt(Path::new("root"), At::File, "a folder of data", problem))?;
-        self.settings().open(&self.root(data), &data.join("cache"))
+        self.settings().open(&self.root(data), &data::cache::folder())
     }
+}
+
+/// Whether something could be made at a path, by the nearest folder above it that there is.
+fn is_writable(path: &Path) -> bool {
+    let above = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("."));
+    rustix::fs::access(above, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 /// Refuses settings that do not fit together; `written` is the task as the grid has it.
@@ -145,6 +154,11 @@ pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResu
         let origin = written.get(key).map_or(written.origin, |node| node.origin);
         sources.error(origin, format!("`{key}`: {got}")).note(format!("expected {expected}"))
     })
+}
+
+/// The identity of data that the configuration has generated.
+fn made() -> Found {
+    Found::new(Identity::Generated, "the configuration generates them")
 }
 
 /// The fact that data were repaired, if any were. What is missing or skipped each task tells by names of its own.
@@ -328,6 +342,11 @@ pub trait Task: Send + Sync {
     }
     /// Digest of the data that is used: part of every cell's id.
     fn fingerprint(&self) -> &str;
+    /// Whether the data that are used are the published dataset, by what their files hold. `sums` remembers the checksums of files.
+    ///
+    /// # Errors
+    /// If a file that is there cannot be read.
+    fn identity(&self, sums: &mut Sums) -> DataResult<Found>;
     /// What the readers did not take as they found it: missing, skipped, repaired, not of the dataset.
     fn account(&self) -> &Account {
         static NOTHING: Account = Account::new();
@@ -338,5 +357,32 @@ pub trait Task: Send + Sync {
     /// Names of the outputs, where they have names: the order of scores in `predictions.parquet`.
     fn outputs(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn generated_data_go_to_the_cache_where_the_data_directory_is_read_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let task = TaskConfig::Cardio(cardio::CardioConfig {
+            generate: std::num::NonZeroUsize::new(60),
+            ..cardio::CardioConfig::default()
+        });
+        let root = || task.root(&dir.path().join("data"));
+        assert!(root().starts_with(dir.path()));
+        let published = TaskConfig::Cardio(cardio::CardioConfig::default());
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(published.root(dir.path()).starts_with(dir.path()));
+        if rustix::process::geteuid().is_root() {
+            println!("skipped: nothing is read-only to root");
+        } else {
+            assert!(root().starts_with(data::cache::folder()));
+        }
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 }

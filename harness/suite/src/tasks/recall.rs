@@ -15,8 +15,10 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, Misfit, Part, Scorer, Scores, Segment, Settings, Source, Task};
+use super::{Metric, Misfit, Part, Scorer, Scores, Segment, Settings, Source, Task, made};
 use data::error::{At, DataError, DataResult};
+use data::identity::Found;
+use data::identity::sums::Sums;
 use rows::PredictionRow;
 
 /// The task's keys in a grid file.
@@ -265,6 +267,10 @@ impl Task for Recall {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn identity(&self, _: &mut Sums) -> DataResult<Found> {
+        Ok(made())
     }
 
     fn facts(&self) -> Vec<Metric> {

@@ -17,18 +17,20 @@ mod source;
 mod tests;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use learner::{InputKind, Io};
 use sha2::{Digest, Sha256};
 
-use super::{Metric, Part, Scorer, Scores, Segment, Source, Task, repaired};
+use super::{Metric, Part, Scorer, Scores, Segment, Source, Task, made, repaired};
 pub use config::SeizureConfig;
 use data::account::Account;
 use data::datasets::chbmit::{ChbMit, Recording};
 use data::error::{At, DataError, DataResult};
 use data::files::hex;
+use data::identity::sums::Sums;
+use data::identity::{self, Found};
 use score::SeizureScorer;
 use signals::{Preparation, Signals, WIDTH};
 use source::{Evaluation, Stretch, Training};
@@ -99,6 +101,9 @@ pub struct Seizure {
     stretch: usize,
     fingerprint: String,
     facts: Vec<Metric>,
+    root: PathBuf,
+    /// Recordings of the wanted cases that have another montage.
+    left_out: usize,
     account: Account,
 }
 
@@ -139,6 +144,8 @@ impl Seizure {
             stretch: stretch as usize,
             fingerprint,
             facts,
+            root: root.to_owned(),
+            left_out: data.without_montage().len(),
             account: data.account().clone(),
         };
         task.add_training_facts();
@@ -284,6 +291,15 @@ impl Task for Seizure {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn identity(&self, sums: &mut Sums) -> DataResult<Found> {
+        if self.config.generate.is_some() {
+            return Ok(made());
+        }
+        let recordings = self.parts.iter().flatten().filter_map(|&r| self.plan.recording(r));
+        let names: Vec<&str> = recordings.map(|recording| recording.name.as_str()).collect();
+        identity::chbmit(&self.root, &names, self.left_out, sums)
     }
 
     fn account(&self) -> &Account {

@@ -12,6 +12,8 @@ use crate::fetch::members::Staging;
 
 /// Longest extended header read: it holds a path of at most 4096 bytes and a few times.
 const HEADER_BYTES_MAX: u64 = 64 << 10;
+/// What may follow the last member: programs fill up to a whole record, of 10 KiB by default and 1 MiB at most by habit.
+const TRAILER_BYTES_MAX: u64 = 4 << 20;
 /// What headers and padding may add to each member.
 const OVERHEAD_BYTES: u64 = 64 << 30;
 
@@ -41,7 +43,7 @@ pub fn read(archive: &Path, room_bytes: u64, sink: &mut Staging) -> FetchResult<
         }
     }
     // to the end of the compressed stream, whose checksum is there
-    let mut rest = tape.into_inner();
+    let mut rest = tape.into_inner().take(TRAILER_BYTES_MAX);
     io::copy(&mut rest, &mut io::sink()).map_err(|e| damaged(sink, &e))?;
     if rest.limit() == 0 {
         return Err(sink.refuse(b"(end)", "goes on after its last member"));

@@ -105,6 +105,24 @@ impl Recordings {
         &self.fingerprint
     }
 
+    /// The folder of the dataset.
+    pub(super) fn root(&self) -> &Path {
+        self.data.root()
+    }
+
+    /// Names of the records of all parts, as the table has them.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let entries = self.data.entries();
+        let of = |recording: &Recording| entries.get(recording.index).map(|entry| entry.filename(self.rate));
+        self.parts.iter().flatten().filter_map(of).collect()
+    }
+
+    /// Whether every record with a label of the set, of whatever fold, is in a part.
+    pub(super) fn are_all(&self) -> bool {
+        let folds: Vec<u8> = (1..=10).collect();
+        self.len() == self.data.select(&folds).len()
+    }
+
     pub(super) fn missing(&self) -> u64 {
         self.account.count(Kind::Missing)
     }

@@ -32,6 +32,12 @@ impl TextPart {
         Self { split, from: 0.0, to: 1.0 }
     }
 
+    /// Whether it is a whole file.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self == Self::whole(self.split)
+    }
+
     /// The file.
     #[must_use]
     pub fn split(&self) -> Split {
@@ -49,7 +55,7 @@ impl TextPart {
     /// # Errors
     /// `Corrupt` if the file has too few articles for the part to have one.
     pub fn of(&self, whole: Text, path: &std::path::Path) -> DataResult<Text> {
-        if *self == Self::whole(self.split) {
+        if self.is_whole() {
             return Ok(whole);
         }
         let all = articles(data::datasets::wikitext::check_text(path, &whole.bytes)?);

@@ -173,3 +173,29 @@ fn items_are_articles_whatever_the_lanes_and_their_sum_is_the_metric() {
     assert!(metric(&two, "bits_per_byte").low.is_some());
     assert!(metric(&scores(&task, 4, Some(first - 10)), "bits_per_byte").low.is_none());
 }
+
+/// A split that is another one by another name is refused, unless nothing is chosen; the marker goes with the folder.
+#[test]
+fn copies_of_a_split_under_another_name_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("w");
+    let made = open(&root, LanguageConfig::default());
+    let moved = dir.path().join("wikitext-103");
+    std::fs::rename(&root, &moved).unwrap();
+    let as_given = LanguageConfig::default();
+    let of = |config: &LanguageConfig| Language::open(config, &moved).map_err(|e| e.to_string());
+    for task in [&made, &of(&as_given).unwrap()] {
+        assert_eq!(task.identity.identity, data::identity::Identity::Generated);
+    }
+    std::fs::remove_file(moved.join(data::identity::MARKER)).unwrap();
+    assert_eq!(of(&as_given).unwrap().identity.identity, data::identity::Identity::Unverified);
+    let files = ["train", "valid", "test"].map(|name| moved.join(format!("wiki.{name}.tokens")));
+    for [from, to] in [[0, 1], [2, 1], [0, 2]] {
+        let kept = std::fs::read(&files[to]).unwrap();
+        std::fs::copy(&files[from], &files[to]).unwrap();
+        let error = of(&as_given).err().unwrap();
+        assert!(error.contains("have the same text"), "{error}");
+        assert!(of(&LanguageConfig { selection: Selection::None, ..as_given.clone() }).is_ok());
+        std::fs::write(&files[to], kept).unwrap();
+    }
+}

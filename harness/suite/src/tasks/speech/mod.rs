@@ -9,7 +9,7 @@ mod decode;
 mod score;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
-use super::{Epoch, Metric, Part, Scorer, Segmentation, Settings, Source, Task, repaired};
+use super::{Epoch, Metric, Part, Scorer, Segmentation, Settings, Source, Task, made, repaired};
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::Account;
 use data::datasets::librispeech::generate::{self as speech, SpeechSpec};
@@ -32,6 +32,8 @@ use data::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use data::error::{At, DataError, DataResult};
 use data::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
 use data::features::{Cache, LogMelConfig};
+use data::identity::sums::Sums;
+use data::identity::{self, Found, Wanted};
 
 /// How many utterances of each part are used, from the first on; all where a number is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -158,6 +160,7 @@ pub struct Speech {
     fingerprint: String,
     /// Training utterances left out: too long, transcript too long for the steps.
     left_out: [u64; 2],
+    identity: Found,
     account: Account,
 }
 
@@ -171,19 +174,28 @@ impl Speech {
         let names = [&config.train_splits, &config.valid_splits, &config.test_splits];
         let (mut digest, mut account) = (Sha256::new(), Account::new());
         let mut parts: [Vec<Utterance>; 3] = Default::default();
+        let mut splits: Vec<(Split, usize)> = Vec::new();
         for ((part, names), limit) in parts.iter_mut().zip(names).zip(limits) {
+            let limit = limit.map_or(usize::MAX, |n| n.0);
             for name in names {
-                let split = Split::open(root, name)?;
+                let mut split = Split::open(root, name)?;
                 digest.update(split.fingerprint().as_bytes());
-                part.extend(split.utterances);
-                account.extend(split.account);
+                account.extend(std::mem::take(&mut split.account));
+                let used = split.utterances.len().min(limit.saturating_sub(part.len()));
+                part.extend(split.utterances.iter().take(used).cloned());
+                splits.push((split, used));
             }
-            part.truncate(limit.map_or(usize::MAX, |n| n.0));
             if part.is_empty() {
                 let expected = "utterances in every part".to_owned();
                 return Err(DataError::corrupt(root, At::File, expected, format!("none in {}", names.join(", "))));
             }
         }
+        if config.selection != Selection::None {
+            refuse_copies(root, &parts)?;
+        }
+        let wanted: Vec<Wanted> = splits.iter().map(|(split, used)| Wanted { split, used: *used }).collect();
+        let identity = config.generate.map_or_else(|| identity::librispeech(root, &wanted), |_| made());
+        drop(splits);
         let units = Units::new(config.units, config.vocabulary_size, parts[0].iter().map(|u| u.text.as_str()))?;
         digest.update(units.fingerprint()?.as_bytes());
         let fingerprint = data::files::hex(&digest.finalize());
@@ -197,6 +209,7 @@ impl Speech {
             longest: 0,
             fingerprint,
             left_out: [0; 2],
+            identity,
             account,
         };
         for (i, utterances) in parts.into_iter().enumerate() {
@@ -310,6 +323,22 @@ impl Speech {
     }
 }
 
+/// Refuses parts with the same audio under other names: they overlap whatever their splits are called.
+fn refuse_copies(root: &Path, parts: &[Vec<Utterance>; 3]) -> DataResult<()> {
+    let mut known: HashMap<&str, (usize, &str)> = HashMap::new();
+    for (part, utterances) in parts.iter().enumerate() {
+        for utterance in utterances {
+            let (of, id) = *known.entry(&utterance.content).or_insert((part, &utterance.id));
+            if of != part {
+                let expected = "training, validation and test parts that share nothing; fetch the files again";
+                let got = format!("{id} and {}, of two parts, have the same audio", utterance.id);
+                return Err(DataError::corrupt(root, At::File, expected, got));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Task for Speech {
     fn io(&self, streams: usize, segment: usize) -> Io {
         let segment = segment.min(self.longest);
@@ -350,6 +379,10 @@ impl Task for Speech {
 
     fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    fn identity(&self, _: &mut Sums) -> DataResult<Found> {
+        Ok(self.identity.clone())
     }
 
     fn account(&self) -> &Account {

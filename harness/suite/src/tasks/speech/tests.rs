@@ -261,8 +261,40 @@ fn companions_are_no_utterances_and_stand_in_the_account() {
 
 #[test]
 fn the_fingerprint_follows_the_data() {
-    let print = |change: &dyn Fn(&mut SpeechConfig)| open(change).unwrap().1.fingerprint().to_owned();
+    let print = |change: &dyn Fn(&mut SpeechConfig)| {
+        let unchosen = |c: &mut SpeechConfig| {
+            c.selection = Selection::None;
+            change(c);
+        };
+        open(unchosen).unwrap().1.fingerprint().to_owned()
+    };
     let plain = print(&|_| {});
     assert_eq!(plain, print(&|_| {}));
     assert_ne!(plain, print(&|c| c.train_splits = vec!["dev-clean".into()]));
+}
+
+/// Parts that share audio are refused whatever their splits are called.
+#[test]
+fn copies_of_a_split_under_another_name_are_refused() {
+    let (dir, clean) = open(|_| {}).unwrap();
+    assert_eq!(clean.identity.identity, data::identity::Identity::Generated, "the folder has the marker");
+    let root = dir.path().join("L");
+    for (of, called) in
+        [("test-clean", "train-clean-360"), ("dev-clean", "train-other-500"), ("train-clean-100", "dev-other")]
+    {
+        std::fs::rename(root.join(of), root.join("x")).unwrap();
+        std::os::unix::fs::symlink("x", root.join(of)).unwrap();
+        std::os::unix::fs::symlink("x", root.join(called)).unwrap();
+        let mut config = clean.config.clone();
+        if called.starts_with("train") {
+            config.train_splits = vec![called.into()];
+        } else {
+            config.valid_splits = vec![called.into()];
+        }
+        let error = Speech::open(&config, &root, &dir.path().join("cache")).err().unwrap().to_string();
+        assert!(error.contains("have the same audio"), "{called}: {error}");
+        std::fs::remove_file(root.join(of)).unwrap();
+        std::fs::remove_file(root.join(called)).unwrap();
+        std::fs::rename(root.join("x"), root.join(of)).unwrap();
+    }
 }

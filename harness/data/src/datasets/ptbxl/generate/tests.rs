@@ -16,7 +16,7 @@ fn generated(records: usize, seed: u64, with_500_hz: bool) -> (tempfile::TempDir
     (dir, data)
 }
 
-/// Every file below a folder, by path.
+/// Every file of the dataset below a folder, by path: the marker is none.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
@@ -25,7 +25,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if !path.ends_with(crate::identity::MARKER) {
                 let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
                 found.insert(name, std::fs::read(&path).unwrap());
             }
