@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use learner::Cost;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellConfig;
+use crate::device::Devices;
 use crate::error::{Error, Result};
 use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
@@ -22,7 +22,7 @@ use crate::store::seal::{self, Stored};
 use crate::tasks::{self, Task, TaskConfig};
 use crate::train::TrainConfig;
 use data::files::Held;
-use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id};
+use grid::{Grid, Origin, RawCell, Selection, Sources, canonical_json, read_as, short_id};
 
 /// Version of `plan.json`.
 const SCHEMA: u32 = 1;
@@ -95,7 +95,7 @@ impl Plan {
         grid: &Path,
         selection: &Selection,
         data: &Path,
-        device: &Device,
+        devices: &Devices,
         open: &mut OpenTasks,
     ) -> Result<Self> {
         let mut sources = Sources::default();
@@ -106,11 +106,13 @@ impl Plan {
         let chosen = grid.chosen(&all, selection, &mut sources)?;
         // every configuration is read before any data is touched: a typo must not cost a download or a generation
         let typed = read_cells(&grid, file, &every, &all, &mut sources)?;
+        let models: Vec<Origin> = all.iter().map(|raw| raw.model.origin).collect();
         drop(all);
         let mut cells = Vec::with_capacity(typed.len());
         let mut costs = Costs::new();
-        for (selected, config) in chosen.into_iter().zip(typed) {
-            cells.push(PlannedCell { selected, ..plan_cell(config, data, device, open, &mut costs)? });
+        for ((selected, config), model) in chosen.into_iter().zip(typed).zip(models) {
+            let refused = |problem: String| sources.error(model, problem).into();
+            cells.push(PlannedCell { selected, ..plan_cell(config, data, devices, open, &mut costs, &refused)? });
         }
         let scale = cells.first().map(|c| c.config.scale.clone()).unwrap_or_default();
         let is_default_scale = scale == grid.default_scale();
@@ -339,9 +341,10 @@ type Costs = BTreeMap<String, Cost>;
 fn plan_cell(
     config: CellConfig,
     data: &Path,
-    device: &Device,
+    devices: &Devices,
     open: &mut OpenTasks,
     costs: &mut Costs,
+    refused: &dyn Fn(String) -> Error,
 ) -> Result<PlannedCell> {
     let task = open_task(open, &config.task, data)?;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
@@ -349,12 +352,12 @@ fn plan_cell(
     let source = task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(&config, &*source);
     let key = canonical_json(&serde_json::json!([&config.task, &config.model, &config.train, total]));
-    let named = |e: learner::Error| Error::Usage(format!("model {} of {}: {e}", config.model_name, config.experiment));
+    let named = |e: learner::Error| refused(format!("model {} of {}: {e}", config.model_name, config.experiment));
     let cost = if let Some(&known) = costs.get(&key) {
         known
     } else {
         // this finds settings that do not fit together
-        let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
+        let cost = cost(&config, &*task, io, &*source, total, devices.of(&config.model)).map_err(named)?;
         config.model.check_task(&*task, io.segment).map_err(named)?;
         costs.insert(key, cost);
         cost

@@ -8,7 +8,7 @@ use candle_core::Device;
 use learner::Snapshot;
 use learner::product::InstructionSet;
 
-use super::{Build, Context, device_name, skipped};
+use super::{Build, Context, skipped};
 use crate::error::{Error, Result};
 use crate::measure::energy::{CostModel, Sizes};
 use crate::measure::{allocator, calibration};
@@ -73,7 +73,10 @@ fn run_locked(
     open: &mut OpenTasks,
     tell: &mut dyn FnMut(Progress),
 ) -> Result<Status> {
-    let mut status = Status { provenance: provenance(cell, context.device, context.build), ..skipped(cell, "") };
+    let mut status = Status {
+        provenance: provenance(cell, context.devices.of(&cell.config.model), context.build),
+        ..skipped(cell, "")
+    };
     let mut trace = Trace { at: Position::default(), notes: Vec::new() };
     match dir.checked_status()? {
         Stored::Whole(earlier) if earlier.provenance.started_unix_s > 0 => {
@@ -165,7 +168,7 @@ fn go(
         config: &cell.config,
         task: &*task,
         dir,
-        device: context.device,
+        device: context.devices.of(&cell.config.model),
         interrupt: context.interrupt,
         limit: context.limit,
         progress: tell,
@@ -257,7 +260,7 @@ pub fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provena
         git_commit: build.git_commit.map(str::to_owned),
         git_dirty: build.git_dirty,
         lock_sha256: sha256_hex(include_bytes!("../../../../Cargo.lock")),
-        device: device_name(device),
+        device: crate::device::name(device),
         instruction_set: Some(InstructionSet::in_use().name().to_owned()),
         processor: processor(),
         threads: rayon::current_num_threads() as u64,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::worker::{Message, Order};
-use super::{Context, device_name, memory};
+use super::{Context, memory};
 use crate::error::{Error, Result};
 use crate::store::{Cause, Outcome};
 
@@ -51,7 +51,7 @@ impl Worker {
     ) -> Result<Self> {
         let program = std::env::current_exe().map_err(Error::io(context.run))?;
         let mut command = Command::new(&program);
-        command.args(["--quiet", "worker", "--serve", "--device", &device_name(context.device)]);
+        command.args(["--quiet", "worker", "--serve", "--device", &context.devices.value()]);
         command.arg("--plan").arg(context.run.join("plan.json")).arg("--data").arg(context.data);
         if let Some(limit) = context.limit {
             command.args(["--limit-seconds", &limit.as_secs_f64().to_string()]);
