@@ -69,6 +69,7 @@ inline float __fadd_rn(float a, float b) { volatile float sum = a + b; return su
 inline float __fsub_rn(float a, float b) { volatile float difference = a - b; return difference; }
 inline float __fmul_rn(float a, float b) { volatile float product = a * b; return product; }
 using std::isfinite;
+using std::isnan;
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
 template <class T> T __ldg(const T *p) { return *p; }

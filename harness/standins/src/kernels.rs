@@ -43,6 +43,8 @@ pub enum Arg<'a> {
     U32(u32),
     /// A number.
     F32(f32),
+    /// A number.
+    F64(f64),
 }
 
 /// A source of CUDA C, compiled for the host.
@@ -142,6 +144,7 @@ impl Kernels {
                     Arg::I32(v) => ('i', u64::from(v.cast_unsigned())),
                     Arg::U32(v) => ('i', u64::from(*v)),
                     Arg::F32(v) => ('f', u64::from(v.to_bits())),
+                    Arg::F64(v) => ('d', v.to_bits()),
                 };
                 kinds.push(kind);
                 value
