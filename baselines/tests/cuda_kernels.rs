@@ -351,7 +351,7 @@ fn vanilla_against_twin(
     width: usize,
 ) -> std::result::Result<(), String> {
     let sums = drawn(1, streams * steps * width);
-    let w: Vec<f32> = drawn(2, width * width).iter().map(|w| w * 0.5).collect();
+    let w: Vec<f32> = drawn(2, width * width).iter().map(|w| w * 0.2).collect();
     let (hidden, dy) = (drawn(4, streams * width), drawn(6, streams * steps * width));
     let twin = || -> Result<_> {
         let identity: Vec<f32> = (0..width * width).map(|i| f32::from(u8::from(i % width == i / width))).collect();

@@ -131,13 +131,19 @@ fn cuda_kernels_encode() {
     let errors = [
         ("x[size_t(t + conv - 1 - i) * wide_x + at_x]", "x[size_t(t + i) * wide_x + at_x]"),
         ("if (current) input = __fadd_rn(input, current[m]);", ""),
-        ("return clip(floorf(fmaf(v, inverse, offset)), lowest, highest);", "return clip(floorf(fmaf(v, inverse, offset)), lowest, 2.0f);"),
+        (
+            "return clip(floorf(fmaf(v, inverse, offset)), lowest, highest);",
+            "return clip(floorf(fmaf(v, inverse, offset)), lowest, 2.0f);",
+        ),
         ("__fmul_rn(-reset, fire(v))", "0.0f"),
         ("if (last) out = __fadd_rn(out, __fmul_rn(kernel, before));", ""),
         ("lpsi[at] = kernel * d;", "lpsi[at] = d;"),
         ("if (temporal || i == 0) ds[row]", "ds[row]"),
         ("attached ? beta - reset * surrogate(v) : beta", "beta"),
-        ("const float fired = ds[size_t(history + t) * wide + at] + penalty * sign;", "const float fired = ds[size_t(history + t) * wide + at];"),
+        (
+            "const float fired = ds[size_t(history + t) * wide + at] + penalty * sign;",
+            "const float fired = ds[size_t(history + t) * wide + at];",
+        ),
         ("const float x = 1.0f + slope * fabsf(v - nearest);", "const float x = 1.0f + fabsf(v - nearest);"),
         ("d *= sigma * (1.0f + z * (1.0f - sigma));", "d *= sigma;"),
         ("lx[size_t(r) * wide_x + at] = d_drive", "lx[size_t(r) * wide_x + at] += d_drive"),
@@ -237,10 +243,21 @@ fn encode_against_twin(
     }
     let mut late = adjoint.clone();
     let d_psi = drawn(9, steps * wide);
-    let (mut grads, mut dx, mut scratch) = (EncodeGrads::zero(&dims), vec![0.0; steps * wide_x], EncodeScratch::default());
+    let (mut grads, mut dx, mut scratch) =
+        (EncodeGrads::zero(&dims), vec![0.0; steps * wide_x], EncodeScratch::default());
     let mut spent = d_psi.clone();
     encode::reverse(
-        &dims, &neuron, &params, steps, &tape, &mut spent, (temporal, penalty), &mut adjoint, &mut grads, &mut dx, &mut scratch,
+        &dims,
+        &neuron,
+        &params,
+        steps,
+        &tape,
+        &mut spent,
+        (temporal, penalty),
+        &mut adjoint,
+        &mut grads,
+        &mut dx,
+        &mut scratch,
     );
     let drive = if conv > 1 { &tape.c } else { &tape.x };
     let [mut ds, mut d_input, mut d_gain, mut d_current, mut d_delay] =
@@ -314,7 +331,9 @@ fn encode_against_twin(
         close(&format!("gradient of the delays of {what}"), &summed(&d_delay, delays * m), &grads.delays, GRADIENT)?;
     }
     let [x, v, s, psi] = adjoint.parts_mut();
-    for ((name, want), got) in [("x", x), ("v", v), ("s", s), ("psi", psi)].into_iter().zip([&late.x, &late.v, &late.s, &late.psi]) {
+    for ((name, want), got) in
+        [("x", x), ("v", v), ("s", s), ("psi", psi)].into_iter().zip([&late.x, &late.v, &late.s, &late.psi])
+    {
         close(&format!("adjoint of {name} of {what}"), got, want, GRADIENT)?;
     }
     Ok(())
@@ -322,8 +341,6 @@ fn encode_against_twin(
 
 /// A scan's operands: everything that the network leaves on the tape.
 struct Case {
-    dims: Dims,
-    span: Span,
     tape: ScanTape<f32>,
     skip: Vec<f32>,
     current: Vec<f32>,
@@ -345,7 +362,8 @@ fn case(dims: Dims, span: Span, neuron: &Neuron<f32>) -> (Case, Vec<f32>) {
         rates: zeros((lag + 1) * dims.decays()),
         skips: zeros((lag + 1) * dims.channels),
     };
-    tape.v[lag * streams * dims.channels..][..streams * dims.channels].copy_from_slice(&drawn(3, streams * dims.channels));
+    tape.v[lag * streams * dims.channels..][..streams * dims.channels]
+        .copy_from_slice(&drawn(3, streams * dims.channels));
     let (skip, current) = (drawn(4, dims.channels), scaled(&drawn(5, dims.channels), 0.3));
     let (a_log, bias) = (scaled(&drawn(6, dims.decays()), 0.7), drawn(7, dims.heads));
     let dynamics = Dynamics { bias: &bias, a_log: &a_log, skip: &skip, current: Some(&current) };
@@ -353,10 +371,12 @@ fn case(dims: Dims, span: Span, neuron: &Neuron<f32>) -> (Case, Vec<f32>) {
     for t in 0..lag {
         let row = Span { streams, lag: t, steps: 1 };
         let z = drawn(30 + t as u64, streams * dims.heads);
-        let mut one = ScanTape { rates: zeros((t + 1) * dims.decays()), skips: zeros((t + 1) * dims.channels), ..tape.clone() };
+        let mut one =
+            ScanTape { rates: zeros((t + 1) * dims.decays()), skips: zeros((t + 1) * dims.channels), ..tape.clone() };
         scan::step_sizes(&dims, &dynamics, row, &z, &mut one);
         (tape.delta, tape.a) = (one.delta, one.a);
-        tape.rates[t * dims.decays()..][..dims.decays()].copy_from_slice(&one.rates[t * dims.decays()..][..dims.decays()]);
+        tape.rates[t * dims.decays()..][..dims.decays()]
+            .copy_from_slice(&one.rates[t * dims.decays()..][..dims.decays()]);
         tape.skips[t * dims.channels..][..dims.channels].copy_from_slice(&skip);
     }
     let z = drawn(8, span.steps * streams * dims.heads);
@@ -365,12 +385,19 @@ fn case(dims: Dims, span: Span, neuron: &Neuron<f32>) -> (Case, Vec<f32>) {
     let before = h.clone();
     let mut s = zeros(span.steps * streams * dims.channels);
     scan::forward(&dims, neuron, &dynamics, span, &mut tape, &mut h, &mut s, &mut Scratch::default());
-    (Case { dims, span, tape, skip, current, a_log, bias, h: before }, s)
+    (Case { tape, skip, current, a_log, bias, h: before }, s)
 }
 
 /// Sizes: one channel a head and many, widths that are no multiple of anything, one state and many.
 fn sizes() -> Vec<Dims> {
-    let dims = |inputs, channels, state, heads, delta_inputs, decay| Dims { inputs, channels, state, heads, delta_inputs, decay };
+    let dims = |inputs, channels, state, heads, delta_inputs, decay| Dims {
+        inputs,
+        channels,
+        state,
+        heads,
+        delta_inputs,
+        decay,
+    };
     vec![
         dims(12, 48, 8, 4, 12, Decay::Head),
         dims(12, 10, 1, 2, 6, Decay::Head),
@@ -477,18 +504,19 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
     let mut grads = ScanGrads { p: &mut p, z: &mut z, dynamics: &mut of_dynamics };
     scan::reverse(&dims, &neuron, span, &case.tape, &ds, through, &mut adjoint, &mut grads, &mut Scratch::default());
     let layer = n * d;
-    let [mut states_of, mut adjoint_of, mut ly, mut dz, mut got_p, mut d_skip, mut d_current, mut d_rate, mut got_z] = [
-        (window + 1) * streams * layer,
-        window * streams * layer,
-        window * streams * d,
-        window * streams * d,
-        window * streams * width,
-        streams * d,
-        streams * d,
-        streams * if per_state { layer } else { d },
-        window * streams * heads,
-    ]
-    .map(|n| vec![f32::NAN; n]);
+    let [mut states_of, mut adjoint_of, mut ly, mut dz, mut got_p, mut d_skip, mut d_current, mut d_rate, mut got_z] =
+        [
+            (window + 1) * streams * layer,
+            window * streams * layer,
+            window * streams * d,
+            window * streams * d,
+            window * streams * width,
+            streams * d,
+            streams * d,
+            streams * if per_state { layer } else { d },
+            window * streams * heads,
+        ]
+        .map(|n| vec![f32::NAN; n]);
     kernels.launch(
         "scan_reverse",
         grid,
@@ -557,10 +585,16 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
 #[test]
 fn cuda_kernels_trace() {
     let errors = [
-        ("behind[(size_t(b) * heads + h) * steps + t] = product;\n    product *=", "product *= 1.0f;\n    behind[(size_t(b) * heads + h) * steps + t] = product *="),
+        (
+            "behind[(size_t(b) * heads + h) * steps + t] = product;\n    product *=",
+            "product *= 1.0f;\n    behind[(size_t(b) * heads + h) * steps + t] = product *=",
+        ),
         ("fmaf(-rate * decay, state, in * u)", "in * u"),
         ("to_a = fmaf(-(after[t] * size)", "to_a = fmaf((after[t] * size)"),
-        ("s_u[((size_t(b) * steps + t) * heads + h) * states + k] = weight * p", "s_u[((size_t(b) * steps + t) * heads + h) * states + k] = p"),
+        (
+            "s_u[((size_t(b) * steps + t) * heads + h) * states + k] = weight * p",
+            "s_u[((size_t(b) * steps + t) * heads + h) * states + k] = p",
+        ),
         ("s_delta[to] *= product;", ""),
         ("a_log[at] = decay * a_log[at]", "a_log[at] = a_log[at]"),
         ("float sum = trace[at] * left", "float sum = trace[at] + left"),
@@ -592,7 +626,7 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     for b in 0..streams {
         let mut traces = Traces::new(&dims, false);
         for (i, (_, trace)) in traces.named_mut().into_iter().enumerate() {
-            trace.copy_from_slice(&drawn(60 + (b * 8 + i) as u64, trace.len()));
+            *trace = drawn(60 + (b * 8 + i) as u64, trace.len());
         }
         all.push(traces);
     }
@@ -612,15 +646,7 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
         "trace_contract",
         [columns(jd), heads as u32, streams as u32],
         [32, 1, 1],
-        &mut [
-            size(d),
-            size(n),
-            size(heads),
-            size(jd),
-            Arg::In(&lambda),
-            Arg::In(&delta),
-            Arg::Out(&mut contracted),
-        ],
+        &mut [size(d), size(n), size(heads), size(jd), Arg::In(&lambda), Arg::In(&delta), Arg::Out(&mut contracted)],
     );
     close(&format!("credit of {what}"), &summed(&contracted, heads * jd), &d_delta, GRADIENT)?;
     let tape_args = (&case.tape.p, &case.tape.delta, &case.tape.a, &case.tape.rates);
@@ -638,7 +664,8 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     } else {
         let mut behind = vec![f32::NAN; streams * heads * steps];
         let (grid, block) = spread_streams(heads, streams);
-        let mut args = [size(steps), size(streams), size(heads), Arg::In(tape_args.2), Arg::Out(&mut behind), Arg::Out(&mut left)];
+        let mut args =
+            [size(steps), size(streams), size(heads), Arg::In(tape_args.2), Arg::Out(&mut behind), Arg::Out(&mut left)];
         kernels.launch("trace_left", grid, block, &mut args);
         let mut args = Vec::from(shape());
         args.extend([Arg::In(tape_args.0), Arg::In(tape_args.1), Arg::In(tape_args.2), Arg::In(tape_args.3)]);
@@ -655,7 +682,8 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     // with a decay per state the rows of W_delta are kept by heads: those of a head are [N, P]
     let (s_delta, left_delta) = if per_state {
         let by_heads = |v: &[f32]| -> Vec<f32> {
-            let cell = |c: &[f32], h: usize| (0..n * per).map(|i| c[i / per * d + h * per + i % per]).collect::<Vec<_>>();
+            let cell =
+                |c: &[f32], h: usize| (0..n * per).map(|i| c[i / per * d + h * per + i % per]).collect::<Vec<_>>();
             v.chunks(layer).flat_map(|c| (0..heads).flat_map(|h| cell(c, h)).collect::<Vec<_>>()).collect()
         };
         (by_heads(&s_delta), by_heads(&left))
@@ -666,7 +694,17 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     for (name, rows, columns_of, per_left, step, left, s, trace, want) in [
         ("W_u", rows_u, j, if per_state { 1 } else { n }, 0, &left, &s_u, &mut u, want(|t| &t.u)),
         ("W_B", rows_b, j, if per_state { 1 } else { per }, 0, &left, &s_b, &mut b, want(|t| &t.b)),
-        ("W_delta", layer, jd, if per_state { 1 } else { n * per }, offset, &left_delta, &s_delta, &mut delta, want(|t| &t.delta)),
+        (
+            "W_delta",
+            layer,
+            jd,
+            if per_state { 1 } else { n * per },
+            offset,
+            &left_delta,
+            &s_delta,
+            &mut delta,
+            want(|t| &t.delta),
+        ),
     ] {
         kernels.launch(
             "trace_advance",
@@ -703,7 +741,10 @@ fn cuda_kernels_plasticity() {
         ("sum = fmaf(before[size_t(b) * post + d], after[size_t(b) * pre + j], sum);", ""),
         ("go += g * o;", "go += g;"),
         ("o2 = block_sum(o2, parts);", ""),
-        ("__fsub_rn(__fmul_rn(keep, direction[i]), __fmul_rn(add, omega[i]))", "__fadd_rn(__fmul_rn(keep, direction[i]), __fmul_rn(add, omega[i]))"),
+        (
+            "__fsub_rn(__fmul_rn(keep, direction[i]), __fmul_rn(add, omega[i]))",
+            "__fadd_rn(__fmul_rn(keep, direction[i]), __fmul_rn(add, omega[i]))",
+        ),
         ("omega[i] = 0.0f;", ""),
         ("mask[i] != 0.0f && drawn[i] < p", "drawn[i] < p"),
         ("if (i >= count || !gone[i]) return;", "if (i >= count) return;"),
@@ -784,7 +825,8 @@ fn mixing_by_definition(kernels: &Kernels, count: usize) -> Found {
         let raw_arg = if printed { Arg::In(&raw) } else { Arg::Null };
         let mut args = [size(count), Arg::F32(keep), Arg::F32(add), raw_arg, Arg::Out(&mut got), Arg::Out(&mut left)];
         kernels.launch("mix", grid, block, &mut args);
-        let mixed = |i: usize| if printed { -(keep * raw[i] + add * omega[i]) } else { keep * direction[i] - add * omega[i] };
+        let mixed =
+            |i: usize| if printed { -(keep * raw[i] + add * omega[i]) } else { keep * direction[i] - add * omega[i] };
         close(&format!("mix of {count}, printed {printed}"), &got, &(0..count).map(mixed).collect::<Vec<_>>(), 0.0)?;
         close("pairs start again", &left, &vec![0.0; count], 0.0)?;
     }

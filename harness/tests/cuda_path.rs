@@ -70,22 +70,23 @@ fn program() -> Option<&'static Program> {
             std::env::var_os(name).map(PathBuf::from).ok_or(format!("{name} is not set (.ci/cuda builds and sets it)"))
         };
         let (path, toolkit) = (variable("HARNESS_CUDA_PROGRAM")?, variable("HARNESS_CUDA")?);
-        let stand_ins = StandIns::build(&candle_kernels()?, &own_kernels())?;
+        // from here on what is missing is a fault and no reason to skip
+        let stand_ins = StandIns::build(&candle_kernels(), &own_kernels()).unwrap_or_else(|e| panic!("{e}"));
         Ok(Program { path, libraries: toolkit.join("nvidia/cu13/lib"), stand_ins })
     });
     found.as_ref().inspect_err(|reason| println!("skipped: {reason}")).ok()
 }
 
 /// Sources of the version of `candle-kernels` that is in the lock file.
-fn candle_kernels() -> Result<PathBuf, String> {
+fn candle_kernels() -> PathBuf {
     let lock = include_str!("../../Cargo.lock");
-    let (_, rest) = lock.split_once("name = \"candle-kernels\"\nversion = \"").ok_or("Cargo.lock has no candle-kernels")?;
-    let version = rest.split('"').next().unwrap_or_default();
+    let (_, rest) = lock.split_once("name = \"candle-kernels\"\nversion = \"").expect("it is in the lock file");
+    let version = rest.split('"').next().expect("a version");
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).ok_or("no home")?;
-    let registries = std::fs::read_dir(home.join("registry/src")).map_err(|e| format!("cargo's registry: {e}"))?;
-    let folders = registries.flatten().map(|r| r.path().join(format!("candle-kernels-{version}/src")));
-    folders.into_iter().find(|f| f.is_dir()).ok_or(format!("no sources of candle-kernels {version} in cargo's registry"))
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).expect("a home");
+    let registries = std::fs::read_dir(home.join("registry/src")).expect("cargo's registry").flatten();
+    let mut folders = registries.map(|r| r.path().join(format!("candle-kernels-{version}/src")));
+    folders.find(|f| f.is_dir()).expect("the program was built from them")
 }
 
 /// The project's own kernels.
@@ -93,7 +94,8 @@ fn own_kernels() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folders = ["harness/learner/src/cuda", "baselines/src/cuda", "bim/src/cuda"];
     let sources = folders.into_iter().filter_map(|f| std::fs::read_dir(root.join(f)).ok()).flatten().flatten();
-    let mut sources: Vec<PathBuf> = sources.map(|s| s.path()).filter(|s| s.extension().is_some_and(|e| e == "cu")).collect();
+    let mut sources: Vec<PathBuf> =
+        sources.map(|s| s.path()).filter(|s| s.extension().is_some_and(|e| e == "cu")).collect();
     sources.sort();
     sources
 }
@@ -182,7 +184,9 @@ fn cuda_path_every_baseline_on_every_task_has_the_losses_of_the_cpu() {
     let log = log(&folder);
     // threads hand tensors to each other, so all of them must use one stream
     assert_eq!(log.get("stream per-thread"), None);
-    for kernel in ["lif_backward", "lstm_backward", "gru_backward", "vanilla_backward", "scan_backward", "adamw_step", "ctc"] {
+    for kernel in
+        ["lif_backward", "lstm_backward", "gru_backward", "vanilla_backward", "scan_backward", "adamw_step", "ctc"]
+    {
         assert!(log.contains_key(&format!("launch {kernel}")), "{kernel}: {log:?}");
     }
 }
@@ -191,7 +195,13 @@ fn cuda_path_every_baseline_on_every_task_has_the_losses_of_the_cpu() {
 #[test]
 fn cuda_path_launches_do_not_grow_with_the_steps() {
     let Some(program) = program() else { return };
-    let models = ["mamba, width: 8", "lstm, width: 8", "rnn, width: 8", "snn, width: 8", "transformer, width: 8, heads: 2, memory: 0"];
+    let models = [
+        "mamba, width: 8",
+        "lstm, width: 8",
+        "rnn, width: 8",
+        "snn, width: 8",
+        "transformer, width: 8, heads: 2, memory: 0",
+    ];
     for model in models {
         let launches = |segment: usize| {
             let folder = Folder::new();
@@ -230,7 +240,9 @@ fn cuda_path_a_checkpoint_goes_from_device_to_device() {
     let args = [&["--only", "task=language"], &long[..]].concat();
     let whole = program.run(&folder, "cpu", "whole", &args);
     assert_eq!(whole.status.code(), Some(0), "{}{}", stdout(&whole), stderr(&whole));
-    for (name, first, second) in [("to_cpu", "cuda:0", "cpu"), ("to_gpu", "cpu", "cuda:0"), ("on_gpu", "cuda:0", "cuda:0")] {
+    for (name, first, second) in
+        [("to_cpu", "cuda:0", "cpu"), ("to_gpu", "cpu", "cuda:0"), ("on_gpu", "cuda:0", "cuda:0")]
+    {
         let models: Vec<String> = results(&folder, "whole").into_iter().map(|r| r.model).collect();
         for model in models.iter().collect::<std::collections::BTreeSet<_>>() {
             let only = format!("task=language,model={model}");
@@ -264,7 +276,8 @@ fn cell_folders(folder: &Folder, out: &str) -> Vec<PathBuf> {
 /// Cells with a checkpoint and no outcome.
 fn unfinished(folder: &Folder, out: &str) -> usize {
     let begun = |cell: &PathBuf| cell.join("checkpoint/position.json").exists() && !cell.join("status.json").exists();
-    let logged = |cell: &PathBuf| !std::fs::read_to_string(cell.join("log.txt")).unwrap_or_default().contains("continuing");
+    let logged =
+        |cell: &PathBuf| !std::fs::read_to_string(cell.join("log.txt")).unwrap_or_default().contains("continuing");
     cell_folders(folder, out).iter().filter(|cell| begun(cell) && logged(cell) && !killed(cell)).count()
 }
 
@@ -305,8 +318,7 @@ train: {streams: 2, segment: 16, seen: 320, curve_points: 0, eval_streams: 4}
     assert!(!folder.path().join("gpu/small/cells").exists(), "nothing was started");
     let auto = program.run(&folder, "auto", "auto", &[]);
     assert_eq!(auto.status.code(), Some(0), "{}{}", stdout(&auto), stderr(&auto));
-    let devices: BTreeMap<String, String> =
-        results(&folder, "auto").into_iter().map(|r| (r.model, r.device)).collect();
+    let devices: BTreeMap<String, String> = results(&folder, "auto").into_iter().map(|r| (r.model, r.device)).collect();
     assert_eq!(devices["lstm"], "cuda:0");
     assert_eq!(devices["bim"], "cpu");
 }

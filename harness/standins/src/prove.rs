@@ -38,7 +38,7 @@ pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) -> Result<()
     let scale = want.iter().fold(1f32, |m, w| m.max(w.abs()));
     // what is no number on one side differs
     let error = |i: usize| if got[i].to_bits() == want[i].to_bits() { 0.0 } else { (got[i] - want[i]).abs() / scale };
-    let worst = (0..got.len()).map(|i| (i, error(i))).find(|(_, e)| !(*e <= tolerance));
+    let worst = (0..got.len()).map(|i| (i, error(i))).find(|(_, e)| e.is_nan() || *e > tolerance);
     match worst {
         None => Ok(()),
         Some((i, e)) => {

@@ -85,7 +85,7 @@ fn host_kernels(folder: &Path, candle_kernels: &Path, own: &[PathBuf]) -> Result
         write(&copied.join(file), &read(&candle_kernels.join(file))?)?;
     }
     let path = |p: &Path| p.display().to_string();
-    let include = format!("-I{}", cpp.display());
+    let (include, headers) = (format!("-I{}", cpp.display()), format!("-I{}", copied.display()));
     let mut objects = Vec::new();
     for name in CANDLE {
         let object = folder.join(format!("{name}.o"));
@@ -96,6 +96,7 @@ fn host_kernels(folder: &Path, candle_kernels: &Path, own: &[PathBuf]) -> Result
             "-w",
             "-fpermissive",
             "-D__CUDA_ARCH__=520",
+            &headers,
             &include,
             &system,
             "-include",
