@@ -456,7 +456,7 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
     let (grid, block) = spread_streams(d, streams);
     let rates = &case.tape.rates[lag * dims.decays()..];
     kernels.launch(
-        "scan_forward",
+        "state_forward",
         grid,
         block,
         &mut [
@@ -518,7 +518,7 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
         ]
         .map(|n| vec![f32::NAN; n]);
     kernels.launch(
-        "scan_reverse",
+        "state_reverse",
         grid,
         block,
         &mut [
@@ -553,7 +553,7 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
         ],
     );
     kernels.launch(
-        "scan_reverse_sums",
+        "state_reverse_sums",
         [(window * streams) as u32, 1, 1],
         [32, 1, 1],
         &mut [

@@ -11,7 +11,9 @@ const FOLDERS: [&str; 2] = ["../learner/src/cuda", "../../baselines/src/cuda"];
 const ARCHITECTURE: &str = "compute_75";
 
 fn main() {
-    FOLDERS.iter().for_each(|folder| println!("cargo::rerun-if-changed={folder}"));
+    for folder in FOLDERS {
+        println!("cargo::rerun-if-changed={folder}");
+    }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -34,8 +36,11 @@ fn main() {
                 Ok(output) => panic!("{}:\n{}", source.display(), String::from_utf8_lossy(&output.stderr)),
                 Err(e) => panic!("nvcc: {e}; a build with CUDA needs its compiler on the path (see CONTRIBUTING.md)"),
             }
-            let _ =
-                writeln!(code, "/// `{owner}/src/cuda/{stem}.cu`.\npub const {name}: &str = include_str!({ptx:?});");
+            let _ = writeln!(
+                code,
+                "/// `{owner}/src/cuda/{stem}.cu`.\npub const {name}: &str = include_str!(\"{}\");",
+                ptx.display()
+            );
         }
     }
     std::fs::write(out.join("ptx.rs"), code).expect("the build folder can be written");

@@ -48,7 +48,7 @@ extern "C" __global__ void stdp_pairs(int steps, int streams, int pre, int post,
   omega[size_t(d) * pre + j] = sum;
 }
 
-__device__ double block_sum(double v, double *parts) {
+__device__ __forceinline__ double block_sum(double v, double *parts) {
   __syncthreads();  // whoever still reads the sum before
   parts[threadIdx.x] = v;
   __syncthreads();

@@ -1,7 +1,7 @@
 // Row-wise and element-wise pieces of a block (kernels/row.rs is the twin). A block per row for the norm, a thread per element for
 // the gate.
 
-__device__ float block_sum(float v, float *parts) {
+__device__ __forceinline__ float block_sum(float v, float *parts) {
   __syncthreads();  // whoever still reads the sum before
   parts[threadIdx.x] = v;
   __syncthreads();

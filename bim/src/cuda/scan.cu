@@ -45,7 +45,7 @@ struct Neuron {
 
 // p [lag + K, streams, D + 2N]: u, B, C; delta, a [lag + K, streams, H]; v [1 + lag + K, streams, D]; h [streams, N, D] from before to
 // after the chunk; s [K, streams, D]; skip [D]; current [D] or null; rates are those of the chunk.
-extern "C" __global__ void scan_forward(int lag, int steps, int streams, int channels, int states, int heads, int per_state,
+extern "C" __global__ void state_forward(int lag, int steps, int streams, int channels, int states, int heads, int per_state,
                                         const float *__restrict__ constants, const float *__restrict__ p,
                                         const float *__restrict__ delta, const float *__restrict__ a, const float *__restrict__ rates,
                                         const float *__restrict__ skip, const float *__restrict__ current, float *v, float *h, float *s) {
@@ -75,10 +75,10 @@ extern "C" __global__ void scan_forward(int lag, int steps, int streams, int cha
 
 // The way back. h0 [streams, N, D]: the state before the window; skips [lag + 1, D]; ds [K, streams, D]; through_state,
 // through_membrane: what credit may pass; lh [streams, N, D], lv [streams, D]: the adjoints of the state after and before the window.
-// Scratch: states_of [window + 1, streams, N, D]. Left for scan_reverse_sums: adjoint_of [window, streams, N, D] (of the state at a
+// Scratch: states_of [window + 1, streams, N, D]. Left for state_reverse_sums: adjoint_of [window, streams, N, D] (of the state at a
 // step), ly, dz [window, streams, D]. d_p [window, streams, D + 2N]: of u, here. To be summed over streams: d_skip, d_current
 // [streams, D] and d_rate [streams, D] (per head: over its channels too) or [streams, N, D].
-extern "C" __global__ void scan_reverse(int lag, int steps, int streams, int channels, int states, int heads, int per_state,
+extern "C" __global__ void state_reverse(int lag, int steps, int streams, int channels, int states, int heads, int per_state,
                                         int through_state, int through_membrane, const float *__restrict__ constants,
                                         const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ a,
                                         const float *__restrict__ rates, const float *__restrict__ skips, const float *__restrict__ v,
@@ -156,7 +156,7 @@ extern "C" __global__ void scan_reverse(int lag, int steps, int streams, int cha
 
 // Sums over channels, a block of 32 threads per row of the window: of B and C into d_p, and of the step sizes into
 // d_z [window, streams, H], through softplus.
-extern "C" __global__ void scan_reverse_sums(int streams, int channels, int states, int heads, const float *__restrict__ p,
+extern "C" __global__ void state_reverse_sums(int streams, int channels, int states, int heads, const float *__restrict__ p,
                                              const float *__restrict__ delta, const float *__restrict__ states_of,
                                              const float *__restrict__ adjoint_of, const float *__restrict__ ly_of,
                                              const float *__restrict__ dz_of, float *d_p, float *d_z) {

@@ -36,8 +36,8 @@ fn cuda_kernels_loss() {
             "const float scale = float(weight[row] / *total);",
         ),
         (
-            "extern \"C\" __global__ void sum_f64(int count, const double *__restrict__ values, double *sum) {\n  __shared__ double parts[256];\n  double part = 0.0;",
-            "extern \"C\" __global__ void sum_f64(int count, const double *__restrict__ values, double *sum) {\n  __shared__ double parts[256];\n  double part = 1.0;",
+            "extern \"C\" __global__ void loss_sum(int count, const double *__restrict__ values, double *sum) {\n  __shared__ double parts[256];\n  double part = 0.0;",
+            "extern \"C\" __global__ void loss_sum(int count, const double *__restrict__ values, double *sum) {\n  __shared__ double parts[256];\n  double part = 1.0;",
         ),
     ];
     prove(&source("loss.cu"), &errors, |kernels| {
@@ -74,7 +74,7 @@ fn loss_against_twin(kernels: &Kernels, [b, k, o]: [usize; 3]) -> Result<std::re
         let mut got = vec![f32::NAN; rows * o];
         let whole = ([1, 1, 1], [64, 1, 1]);
         kernels.launch(
-            "sum_f32",
+            "loss_total_weight",
             whole.0,
             whole.1,
             &mut [Arg::I32(rows as i32), Arg::In(&weight), Arg::Wide(&mut total)],
@@ -93,7 +93,7 @@ fn loss_against_twin(kernels: &Kernels, [b, k, o]: [usize; 3]) -> Result<std::re
         kernels.launch(name, [rows as u32, 1, 1], [32, 1, 1], &mut args);
         drop(args);
         let mut args = [Arg::I32(rows as i32), Arg::WideIn(&losses), Arg::Wide(&mut sum)];
-        kernels.launch("sum_f64", whole.0, whole.1, &mut args);
+        kernels.launch("loss_sum", whole.0, whole.1, &mut args);
         let what = format!("{name} of {b} x {k} x {o}");
         let found = near(&what, sum[0] / total[0], loss).and_then(|()| {
             // gradients are small where there are many rows: as if there were one

@@ -1,5 +1,5 @@
 // A stand-in for the CUDA driver, for tests: one device whose memory is the host's. A module is its PTX, which says what kernels
-// there are and what they take; their code is the host build of the same sources in the library that $STANDIN_KERNELS names.
+// there are and what they take; their code is the host build of the same sources in the libraries that $STANDIN_KERNELS names.
 // What the program asked for is added to the file that $STANDIN_LOG names when the process ends.
 #include <dlfcn.h>
 #include <cstdint>
@@ -14,23 +14,56 @@
 #define API extern "C" __attribute__((visibility("default"))) int
 enum { SUCCESS = 0, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
+
+using Launch = int (*)(void *, const char *, void **, const unsigned *, int);
+struct Library {
+  std::string path;
+  void *handle;
+  Launch launch;
+};
+
 struct Function {
   std::string name, kinds;
-  void *code;
-  bool synchronises;
+  void *code = nullptr;
+  Launch launch = nullptr;
+  bool synchronises = false;
 };
 struct Module {
   std::map<std::string, Function> functions;
 };
 
-static void *kernels() {
-  static void *library = [] {
-    const char *path = getenv("STANDIN_KERNELS");
-    void *l = path ? dlopen(path, RTLD_NOW) : nullptr;
-    if (!l) fprintf(stderr, "stand-in driver: STANDIN_KERNELS: %s\n", path ? dlerror() : "is not set");
-    return l;
+// Libraries of host builds, as $STANDIN_KERNELS lists them with colons between.
+static const std::vector<Library> &libraries() {
+  static std::vector<Library> all = [] {
+    std::vector<Library> found;
+    const char *list = getenv("STANDIN_KERNELS");
+    if (!list) fprintf(stderr, "stand-in driver: STANDIN_KERNELS is not set\n");
+    for (std::string rest = list ? list : ""; !rest.empty();) {
+      size_t end = rest.find(':');
+      std::string path = rest.substr(0, end);
+      rest = end == std::string::npos ? "" : rest.substr(end + 1);
+      void *handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+      if (!handle) fprintf(stderr, "stand-in driver: %s\n", dlerror());
+      else found.push_back({path, handle, (Launch)dlsym(handle, "host_launch")});
+    }
+    return found;
   }();
-  return library;
+  return all;
+}
+
+// The one library that has a kernel of this name; modules of a card have names of their own, libraries here share them.
+static void *find(const std::string &name, Launch *launch) {
+  void *code = nullptr;
+  for (auto &library : libraries())
+    if (void *here = dlsym(library.handle, name.c_str())) {
+      if (code) {
+        fprintf(stderr, "stand-in driver: two kernels are called %s\n", name.c_str());
+        return nullptr;
+      }
+      code = here;
+      *launch = library.launch;
+    }
+  return code;
 }
 
 // Counts by name, written when the process ends.
@@ -137,7 +170,6 @@ API cuModuleLoadData(void **m, const void *image) {
     size_t begin = found[i].position(), end = i + 1 < found.size() ? found[i + 1].position() : ptx.size();
     std::string body = ptx.substr(begin, end - begin);
     f.synchronises = body.find("bar.") != std::string::npos || body.find("barrier") != std::string::npos || body.find("shfl") != std::string::npos;
-    f.code = kernels() ? dlsym(kernels(), f.name.c_str()) : nullptr;
     module->functions[f.name] = f;
   }
   *m = module;
@@ -147,6 +179,7 @@ API cuModuleUnload(void *m) { return delete static_cast<Module *>(m), SUCCESS; }
 API cuModuleGetFunction(void **f, void *m, const char *name) {
   auto &functions = static_cast<Module *>(m)->functions;
   auto found = functions.find(name);
+  if (found != functions.end() && !found->second.code) found->second.code = find(name, &found->second.launch);
   if (found == functions.end() || !found->second.code) {
     fprintf(stderr, "stand-in driver: no host build of the kernel %s\n", name);
     return NOT_FOUND;
@@ -168,9 +201,8 @@ API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned 
   log_of().add("launch " + f->name);
   static std::mutex one;  // threads of the program launch at once; blocks run one after the other
   std::lock_guard<std::mutex> held(one);
-  static auto run = (int (*)(void *, const char *, void **, const unsigned *, int))dlsym(kernels(), "host_launch");
   unsigned dims[] = {gx, gy, gz, bx, by, bz};
-  return run(f->code, f->kinds.c_str(), args, dims, f->synchronises) ? LAUNCH_FAILED : SUCCESS;
+  return f->launch(f->code, f->kinds.c_str(), args, dims, f->synchronises) ? LAUNCH_FAILED : SUCCESS;
 }
 
 // linked by candle and never called here

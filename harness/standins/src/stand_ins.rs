@@ -11,7 +11,7 @@ const CANDLE: [&str; 9] = ["affine", "unary", "binary", "ternary", "fill", "inde
 /// Stand-ins for the driver, cuBLAS and cuRAND, and host builds of the kernels.
 pub struct StandIns {
     libraries: PathBuf,
-    kernels: PathBuf,
+    kernels: Vec<PathBuf>,
 }
 
 impl StandIns {
@@ -59,15 +59,16 @@ impl StandIns {
         let mut paths = vec![self.libraries.clone()];
         paths.extend(toolkit.map(Path::to_owned));
         let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
-        command.env("LD_LIBRARY_PATH", paths.join(":")).env("STANDIN_KERNELS", &self.kernels);
+        let kernels: Vec<String> = self.kernels.iter().map(|p| p.display().to_string()).collect();
+        command.env("LD_LIBRARY_PATH", paths.join(":")).env("STANDIN_KERNELS", kernels.join(":"));
         if let Some(log) = log {
             command.env("STANDIN_LOG", log);
         }
     }
 }
 
-/// A library of all kernels for the host.
-fn host_kernels(folder: &Path, candle_kernels: &Path, own: &[PathBuf]) -> Result<PathBuf, String> {
+/// Libraries of all kernels for the host, ours first.
+fn host_kernels(folder: &Path, candle_kernels: &Path, own: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let cpp = sources();
     // candle's sources include their neighbours, of which one is replaced
     let copied = folder.join("candle");
@@ -108,14 +109,19 @@ fn host_kernels(folder: &Path, candle_kernels: &Path, own: &[PathBuf]) -> Result
         compile(&object, args.into_iter().map(String::from).chain([path(&copied.join(format!("{name}.cu")))]))?;
         objects.push(path(&object));
     }
+    let runner = path(&cpp.join("host.cpp"));
+    // functions in candle's headers are defined in every source
+    let library = folder.join("libcandle.so");
+    let args = ["-O2", "-shared", "-Wl,--allow-multiple-definition"].map(String::from);
+    compile(&library, args.into_iter().chain(objects).chain([runner.clone()]))?;
+    let mut objects = Vec::new();
     for (i, source) in own.iter().enumerate() {
         let object = folder.join(format!("own-{i}.o"));
         let args = ["-O1", &include, "-include", "host.h", "-x", "c++", "-c"].map(String::from);
         compile(&object, args.into_iter().chain([path(source)]))?;
         objects.push(path(&object));
     }
-    let library = folder.join("libkernels.so");
-    let args = ["-O2", "-shared", "-Wl,--allow-multiple-definition"].map(String::from);
-    compile(&library, args.into_iter().chain(objects).chain([path(&cpp.join("host.cpp"))]))?;
-    Ok(library)
+    let ours = folder.join("libown.so");
+    compile(&ours, ["-O2".to_owned(), "-shared".into()].into_iter().chain(objects).chain([runner]))?;
+    Ok(vec![ours, library])
 }

@@ -2,7 +2,7 @@
 // Parameters are cut into chunks: `of` [C] is a chunk's parameter, `from` and `len` [C] its elements. Addresses of the
 // parameters' arrays are in tables of 64 bits. 256 threads a block, a block per chunk.
 
-__device__ double block_sum(double v, double *parts) {
+__device__ __forceinline__ double block_sum(double v, double *parts) {
   parts[threadIdx.x] = v;
   __syncthreads();
   for (int by = blockDim.x / 2; by > 0; by /= 2) {

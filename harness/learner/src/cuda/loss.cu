@@ -13,7 +13,7 @@ __device__ __forceinline__ double warp_sum(double v) {
 }
 
 // Writes softmax(z) and returns the logarithm of the sum of the exponentials.
-__device__ double softmax(const float *z, float *out, int outputs) {
+__device__ __forceinline__ double softmax(const float *z, float *out, int outputs) {
   float top = -INFINITY;
   for (int i = threadIdx.x; i < outputs; i += 32) top = fmaxf(top, z[i]);
   top = warp_max(top);
@@ -30,7 +30,7 @@ __device__ double softmax(const float *z, float *out, int outputs) {
 }
 
 // The sum of `count` values, in an order that is always the same; one block.
-extern "C" __global__ void sum_f32(int count, const float *__restrict__ values, double *sum) {
+extern "C" __global__ void loss_total_weight(int count, const float *__restrict__ values, double *sum) {
   __shared__ double parts[256];
   double part = 0.0;
   for (int i = threadIdx.x; i < count; i += blockDim.x) part += values[i];
@@ -43,7 +43,7 @@ extern "C" __global__ void sum_f32(int count, const float *__restrict__ values, 
   }
 }
 
-extern "C" __global__ void sum_f64(int count, const double *__restrict__ values, double *sum) {
+extern "C" __global__ void loss_sum(int count, const double *__restrict__ values, double *sum) {
   __shared__ double parts[256];
   double part = 0.0;
   for (int i = threadIdx.x; i < count; i += blockDim.x) part += values[i];

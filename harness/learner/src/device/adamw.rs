@@ -74,7 +74,7 @@ impl Step<'_> {
         let sums = Tensor::zeros(2, DType::F64, device)?;
         let (sum, way) = (sums.narrow(0, 0, 1)?, sums.narrow(0, 1, 1)?);
         let grid = Grid { blocks: [chunks.count, 1], threads: THREADS };
-        let add = Kernel { module: "learner_loss", ptx: ptx::LEARNER_LOSS, name: "sum_f64" };
+        let add = Kernel { module: "learner_loss", ptx: ptx::LEARNER_LOSS, name: "loss_sum" };
         let one = Grid { blocks: [1, 1], threads: THREADS };
         let [of, from, len] = [&chunks.of, &chunks.from, &chunks.len].map(Arg::Tensor);
         launch(device, kernel("adamw_squares"), grid, &[of, from, len, Arg::Tensor(&rows[0]), Arg::Tensor(&squares)])?;

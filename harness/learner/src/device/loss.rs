@@ -45,7 +45,7 @@ pub(crate) fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
     let losses = Tensor::zeros(rows, DType::F64, device)?;
     let sum = Tensor::zeros(1, DType::F64, device)?;
     let gradient = z.zeros_like()?;
-    launch(device, kernel("sum_f32"), ONE, &[Arg::Size(rows), Arg::Tensor(&weight), Arg::Tensor(&total)])?;
+    launch(device, kernel("loss_total_weight"), ONE, &[Arg::Size(rows), Arg::Tensor(&weight), Arg::Tensor(&total)])?;
     let mut args = Vec::new();
     if matches!(y, Targets::Labels { .. }) {
         args.push(Arg::Size(k));
@@ -53,7 +53,7 @@ pub(crate) fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
     args.extend([Arg::Size(o), Arg::Tensor(&z), Arg::Tensor(&target), Arg::Tensor(&weight)]);
     args.extend([Arg::Tensor(&total), Arg::Tensor(&losses), Arg::Tensor(&gradient)]);
     launch(device, kernel(name), Grid { blocks: [rows, 1], threads: [32, 1] }, &args)?;
-    launch(device, kernel("sum_f64"), ONE, &[Arg::Size(rows), Arg::Tensor(&losses), Arg::Tensor(&sum)])?;
+    launch(device, kernel("loss_sum"), ONE, &[Arg::Size(rows), Arg::Tensor(&losses), Arg::Tensor(&sum)])?;
     let read = Tensor::cat(&[&total, &sum], 0)?.to_vec1::<f64>()?;
     let &[total, sum] = read.as_slice() else { return Err(Error::shape("loss", "two numbers", read.len())) };
     if total == 0.0 {
