@@ -28,7 +28,7 @@ tasks:
   - kind: recall
     train: {seen: 1_200, segment: 20}
   - kind: speech
-    generate: 16
+    generate: 20
     mel: {bands: 8}
     train: {epochs: 5, segment: 4096}
   - kind: seizure
@@ -36,8 +36,8 @@ tasks:
     train_cases: [chb01]
     valid_cases: [chb02]
     test_cases: [chb03]
-    stretch_seconds: 20
-    train: {epochs: 1, segment: 12}
+    stretch_seconds: 10
+    train: {epochs: 6, segment: 10}
   - kind: cardio
     generate: 60
     frame: 50

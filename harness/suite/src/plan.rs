@@ -377,6 +377,7 @@ fn plan_cell(
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
     use learner::{InputKind, Io};
 
     use super::*;
