@@ -24,10 +24,6 @@ fn values(t: &Tensor) -> Result<Vec<f32>> {
     t.flatten_all()?.to_vec1()
 }
 
-fn text(e: candle_core::Error) -> String {
-    e.to_string()
-}
-
 /// `[rows, columns]` on its side.
 fn turned(v: &[f32], columns: usize) -> Vec<f32> {
     let rows = v.len() / columns;
@@ -100,7 +96,7 @@ fn lif_against_twin(
         let adaptation = after.adaptation.as_ref().map(values).transpose()?;
         Ok((values(&spikes)?, values(&after.membrane)?, adaptation, dx))
     };
-    let (spikes, membrane_after, adaptation_after, d_current) = twin().map_err(text)?;
+    let (spikes, membrane_after, adaptation_after, d_current) = twin().map_err(|e| e.to_string())?;
     let what = format!("lif of {steps} steps, {width} neurons, recurrent {recurrent}, {:?}", neuron.adaptive);
     let (rho, strength) = neuron.adaptive.map_or((0.0, 0.0), |a| (a.decay, a.strength));
     let n = streams * width;
@@ -210,7 +206,7 @@ fn lstm_against_twin(
         )?;
         Ok((values(&y)?, values(&c)?, values(&fused)?, d_gates))
     };
-    let (y, last, fused, d_gates) = twin().map_err(text)?;
+    let (y, last, fused, d_gates) = twin().map_err(|e| e.to_string())?;
     let what = format!("lstm of {steps} steps, {width} units");
     let n = streams * width;
     let (mut cells, mut out) = (vec![f32::NAN; n * steps], vec![f32::NAN; n * steps]);
@@ -298,7 +294,7 @@ fn gru_against_twin(
         let of = |v: &Var| values(gradients.get(v).expect("a gradient"));
         Ok((values(&y)?, values(&rnn(&x, &w, &b, &h, Cell::Gru)?)?, of(&x)?, of(&b)?))
     };
-    let (y, fused, dx, db) = twin().map_err(text)?;
+    let (y, fused, dx, db) = twin().map_err(|e| e.to_string())?;
     let what = format!("GRU of {steps} steps, {width} units");
     let from_x = affine(&x, w_in, &vec![0.0; 3 * width]);
     let n = streams * width;
@@ -362,7 +358,7 @@ fn vanilla_against_twin(
         let loss = (&y * tensor(&dy, &[streams, steps, width])?)?.sum_all()?;
         Ok((values(&y)?, values(loss.backward()?.get(&x).expect("a gradient"))?))
     };
-    let (y, dx) = twin().map_err(text)?;
+    let (y, dx) = twin().map_err(|e| e.to_string())?;
     let what = format!("RNN of {steps} steps, {width} units");
     let mut out = sums;
     let (grid, block) = ([streams as u32, 1, 1], [32, 1, 1]);
@@ -430,7 +426,7 @@ fn scan_against_twin(
         let of = |v: &Var| values(loss.get(v).expect("a gradient"));
         Ok((values(&y)?, values(&h)?, of(&delta)?, of(&u)?, of(&bc)?, of(&a)?))
     };
-    let (y, after, d_delta, d_u, d_bc, d_a) = twin().map_err(text)?;
+    let (y, after, d_delta, d_u, d_bc, d_a) = twin().map_err(|e| e.to_string())?;
     let what = format!("scan of {steps} steps, {channels} channels, {states} states");
     let beside = |left: &[f32], right: &[f32]| -> Vec<f32> {
         left.chunks(channels).zip(right.chunks(channels)).flat_map(|(l, r)| [l, r].concat()).collect()

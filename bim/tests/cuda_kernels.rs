@@ -165,6 +165,7 @@ fn cuda_kernels_encode() {
     });
 }
 
+#[allow(clippy::too_many_lines, reason = "one case from its making to its end")]
 fn encode_against_twin(
     kernels: &Kernels,
     config: &NeuronConfig,
@@ -436,6 +437,7 @@ fn cuda_kernels_scan() {
     });
 }
 
+#[allow(clippy::too_many_lines, reason = "one case from its making to its end")]
 fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span: Span, through: Through) -> Found {
     let neuron = Neuron::<f32>::new(config);
     let (mut case, s) = case(dims, span, &neuron);

@@ -57,7 +57,9 @@ fn loss_against_twin(kernels: &Kernels, [b, k, o]: [usize; 3]) -> Result<std::re
     let mut posterior: Vec<f32> = drawn(4, rows * o).iter().map(|p| p.abs()).collect();
     for row in posterior.chunks_mut(o) {
         let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|p| *p /= sum);
+        for p in row {
+            *p /= sum;
+        }
     }
     let cpu = Device::Cpu;
     let logits = Tensor::from_slice(&z, (b, k, o), &cpu)?;
@@ -129,6 +131,7 @@ fn cuda_kernels_adamw() {
     });
 }
 
+#[allow(clippy::too_many_lines, reason = "one case from its making to its end")]
 fn adamw_against_twin(kernels: &Kernels, clip: f64) -> Result<std::result::Result<(), String>> {
     const CHUNK: usize = 1000;
     let shapes = [vec![33, 70], vec![7], vec![1], vec![2500]];
