@@ -26,6 +26,8 @@ tasks:
     generate: {train_bytes: 30_000, valid_bytes: 1_000, test_bytes: 1_000}
     train: {seen: 1_200, segment: 20}
   - kind: recall
+    delay: 18
+    tests: 16
     train: {seen: 1_200, segment: 20}
   - kind: speech
     generate: 20
