@@ -138,7 +138,7 @@ fn losses(folder: &Folder, out: &str) -> BTreeMap<String, (Vec<f64>, f64)> {
         .map(|cell| {
             let steps = read_rows::<StepRow>(&cell.path().join("steps.parquet")).expect("steps");
             let losses = steps.iter().filter_map(|s| s.loss).collect();
-            let norm = steps.iter().find(|s| s.loss.is_some()).and_then(|s| s.grad_norm).expect("a norm");
+            let norm = steps.iter().find(|s| s.loss.is_some()).expect("a loss").grad_norm;
             (cell.file_name().to_string_lossy().into_owned(), (losses, norm))
         })
         .collect()
