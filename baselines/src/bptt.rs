@@ -194,9 +194,13 @@ impl<M: SequenceModel> BpttLearner<M> {
         // the update changes the weights that are looked at
         let tally = counted.map(Counted::whole);
         if let Some(gradients) = ready {
-            update.grad_norm = self.finite_norm(&gradients)?;
-            let scale = if update.grad_norm > self.train.clip { self.train.clip / update.grad_norm } else { 1.0 };
-            update.update_norm = self.optimizer.step(&gradients, scale, learning_rate)?;
+            let stepped = self.optimizer.clipped_step(&gradients, self.train.clip, learning_rate)?;
+            update.grad_norm = stepped.grad_norm;
+            let Some(update_norm) = stepped.update_norm else {
+                self.finite_norm(&gradients)?; // says where it is not
+                return Err(self.diverged("gradient norm", stepped.grad_norm, None));
+            };
+            update.update_norm = update_norm;
             if !update.update_norm.is_finite() {
                 return Err(self.diverged("update norm", update.update_norm, None));
             }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use learner::operations::{
     Fan, Product, SIGMOID_ELEMENTWISE, SILU_ELEMENTWISE, SILU_REVERSE_ELEMENTWISE, SOFTPLUS_ELEMENTWISE, Seen, Source,
     Tally,
@@ -196,9 +196,10 @@ pub(crate) fn see(watch: Option<&Option<Watch>>, x: &[f32]) {
     }
 }
 
-/// Calls `f` with the elements of a tensor that the fused operations run on; `None` for others.
+/// Calls `f` with the elements of an `f32` tensor; `None` for others. Those of another device are copied: counting is the one
+/// thing that takes activations to the host.
 fn slice<R>(t: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Option<R> {
-    learner::with_f32(&t.contiguous().ok()?, f).ok()
+    learner::with_f32(&t.to_device(&Device::Cpu).ok()?.contiguous().ok()?, f).ok()
 }
 
 /// A look-up of every token.

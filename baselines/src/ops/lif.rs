@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, product, slice, sum_in_order, values_of, with_values};
+use super::{Tape, add, device, fused, gradient, product, slice, sum_in_order, values_of, with_values};
 use crate::kernels::{Keep, View, fma, matmul, par_matmul, transposed};
 use crate::scratch::Scratch;
 
@@ -68,7 +68,8 @@ pub struct LifState {
 pub fn lif(x: &Tensor, w: &Tensor, b: &Tensor, before: &LifState, neuron: Neuron) -> Result<(Tensor, LifState)> {
     let dims = check(x, w, b, before, neuron)?;
     if !fused(x) {
-        return lif_slow(x, w, b, before, neuron);
+        let done = device::lif(x, w, b, before, neuron)?;
+        return done.map_or_else(|| lif_slow(x, w, b, before, neuron), Ok);
     }
     let after = Arc::new(OnceLock::new());
     let membrane = values_of(&before.membrane)?;
@@ -103,7 +104,8 @@ pub fn lif_slow(x: &Tensor, w: &Tensor, b: &Tensor, before: &LifState, neuron: N
     let mut s = u.gt(&threshold(&a)?)?.to_dtype(dtype)?;
     let mut out = Vec::with_capacity(steps);
     for t in 0..steps {
-        let mut current = product(&x.narrow(1, t, 1)?.squeeze(1)?, &w.narrow(0, 0, inputs)?)?.broadcast_add(b)?;
+        let mut current =
+            product(&x.narrow(1, t, 1)?.squeeze(1)?.contiguous()?, &w.narrow(0, 0, inputs)?)?.broadcast_add(b)?;
         if recurrent {
             current = (current + product(&s, &w.narrow(0, inputs, width)?)?)?;
         }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 use rayon::prelude::*;
 
 use super::linear::check_last;
-use super::{Tape, add, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
+use super::{Tape, add, device, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
 use crate::kernels::{Keep, Panels, STEP_LANES, View, each, load, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
@@ -24,7 +24,8 @@ pub(super) const STREAMS_PER_TASK: usize = 4;
 pub fn lstm(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: &Tensor) -> Result<(Tensor, Tensor)> {
     let dims = check(x, w, b, hidden, cell)?;
     if !fused(x) {
-        return lstm_slow(x, w, b, hidden, cell);
+        let done = device::lstm(x, w, b, hidden, cell)?;
+        return done.map_or_else(|| lstm_slow(x, w, b, hidden, cell), Ok);
     }
     let last_cell = Arc::new(OnceLock::new());
     let op = Lstm {

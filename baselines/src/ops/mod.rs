@@ -1,11 +1,13 @@
 //! The fused operations. Each has a hand-written backward pass for `f32` in host memory and a `_slow` twin in tensor
-//! operations, which is its oracle in the tests and what runs on other devices and element types.
+//! operations, which is its oracle in the tests and what runs on other devices and element types; layers with a recurrence have
+//! kernels for a GPU too (`device/`).
 //!
 //! Work is split over rows, heads or streams into pieces whose size does not depend on the number of threads.
 
 mod attend;
 mod attention;
 mod conv;
+mod device;
 mod gradients;
 mod lif;
 mod linear;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::linear::check_last;
 use super::lstm::STREAMS_PER_TASK;
-use super::{Tape, add, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
+use super::{Tape, add, device, fused, gradient, product, sigmoid_slow, slice, sum_in_order, values_of, with_values};
 use crate::kernels::{Keep, Panels, STEP_LANES, View, each, load, multiply, par_matmul, sigmoid, tanh};
 use crate::scratch::Scratch;
 
@@ -58,7 +58,8 @@ impl Cell {
 pub fn rnn(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor, cell: Cell) -> Result<Tensor> {
     let dims = check(x, w, b, hidden, cell)?;
     if !fused(x) {
-        return rnn_slow(x, w, b, hidden, cell);
+        let done = device::rnn(x, w, b, hidden, cell)?;
+        return done.map_or_else(|| rnn_slow(x, w, b, hidden, cell), Ok);
     }
     let record = x.track_op() || w.track_op() || b.track_op();
     let op = Rnn { dims, cell, hidden: values_of(hidden)?, record, tape: Tape::new() };

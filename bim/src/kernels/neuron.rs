@@ -138,6 +138,19 @@ impl<T: Real> Neuron<T> {
     }
 }
 
+impl<T: Real> Neuron<T> {
+    /// What `cuda/encode.cu` and `cuda/scan.cu` take: `β`, gain, threshold, reset, `1/ϑ`, lowest and highest level, offset, slope, and as 1
+    /// or 0 whether the surrogate is the fast sigmoid, whether gradients go through the reset, and whether there are no levels.
+    #[must_use]
+    pub fn constants(&self) -> [T; 12] {
+        let flag = |on: bool| if on { T::one() } else { T::zero() };
+        let Self { beta, gain, threshold, reset, inverse, lowest, highest, offset, slope, .. } = *self;
+        let fast = flag(self.surrogate == Surrogate::FastSigmoid);
+        let (attached, analog) = (flag(self.attached), flag(self.analog));
+        [beta, gain, threshold, reset, inverse, lowest, highest, offset, slope, fast, attached, analog]
+    }
+}
+
 /// `x` within `[low, high]`; without the check of the bounds and the care for NaN that keep `clamp` from vector code.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "as for fire")]

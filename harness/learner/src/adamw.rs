@@ -63,6 +63,18 @@ pub struct AdamW {
     config: AdamWConfig,
     updates: u64,
     slots: Vec<Slot>,
+    /// How a GPU's kernels divide the parameters.
+    #[cfg(feature = "cuda")]
+    chunks: Option<crate::device::Chunks>,
+}
+
+/// What [`AdamW::clipped_step`] did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stepped {
+    /// L2 norm of the gradient over all parameters, before clipping.
+    pub grad_norm: f64,
+    /// L2 norm of the change of all parameters; `None` where the gradient is not finite, so that nothing was changed.
+    pub update_norm: Option<f64>,
 }
 
 /// L2 norm over several tensors, in f64, in a fixed order.
@@ -70,15 +82,23 @@ pub struct AdamW {
 /// # Errors
 /// If a tensor cannot be read.
 pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
-    let mut sum = 0.0;
+    let (mut sum, mut elsewhere) = (0.0, Vec::new());
     for t in tensors {
-        sum += if t.device().is_cpu() && t.dtype() == DType::F32 {
-            with_f32(&t.contiguous()?, sum_of_squares)?
+        if t.device().is_cpu() && t.dtype() == DType::F32 {
+            sum += with_f32(&t.contiguous()?, sum_of_squares)?;
         } else {
-            f64::from(t.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
-        };
+            elsewhere.push(t.sqr()?.sum_all()?.to_dtype(DType::F32)?);
+        }
     }
-    Ok(sum.sqrt())
+    Ok((sum + read_sum(&elsewhere)?).sqrt())
+}
+
+/// Sum of `f32` scalars of one device, for which the host waits once.
+fn read_sum(scalars: &[Tensor]) -> Result<f64> {
+    if scalars.is_empty() {
+        return Ok(0.0);
+    }
+    Ok(Tensor::stack(scalars, 0)?.to_vec1::<f32>()?.iter().map(|&s| f64::from(s)).sum())
 }
 
 /// Blocks of fixed length, so that the sum is the same for any number of threads.
@@ -215,7 +235,13 @@ impl AdamW {
                 Ok(Slot { name, var, group, first, second })
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { config, updates: 0, slots })
+        Ok(Self {
+            config,
+            updates: 0,
+            slots,
+            #[cfg(feature = "cuda")]
+            chunks: None,
+        })
     }
 
     /// Number of updates made.
@@ -292,6 +318,61 @@ impl AdamW {
         Ok(squares.sqrt())
     }
 
+    /// A step along the gradients, scaled down to a norm of `clip` if theirs is larger. On a GPU it is a few launches over all
+    /// parameters, for which the host waits once.
+    ///
+    /// # Errors
+    /// If a gradient's shape is not its parameter's.
+    pub fn clipped_step(&mut self, grads: &[Tensor], clip: f64, learning_rate: f64) -> Result<Stepped> {
+        #[cfg(feature = "cuda")]
+        if self.slots.iter().all(|slot| crate::device::takes(&slot.var)) && grads.iter().all(crate::device::takes) {
+            return self.step_on_device(grads, clip, learning_rate);
+        }
+        let grad_norm = global_norm(grads)?;
+        if !grad_norm.is_finite() {
+            return Ok(Stepped { grad_norm, update_norm: None });
+        }
+        let scale = if grad_norm > clip { clip / grad_norm } else { 1.0 };
+        Ok(Stepped { grad_norm, update_norm: Some(self.step(grads, scale, learning_rate)?) })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn step_on_device(&mut self, grads: &[Tensor], clip: f64, learning_rate: f64) -> Result<Stepped> {
+        let Some(device) = self.slots.first().map(|slot| slot.var.device().clone()) else {
+            return Ok(Stepped { grad_norm: 0.0, update_norm: Some(0.0) });
+        };
+        self.count_update(grads)?;
+        if self.chunks.is_none() {
+            let lengths: Vec<usize> = self.slots.iter().map(|slot| slot.var.elem_count()).collect();
+            self.chunks = Some(crate::device::Chunks::new(&lengths, &device)?);
+        }
+        let Some(chunks) = &self.chunks else { return Err(Error::shape("optimiser", "chunks", "none")) };
+        let grads = grads.iter().map(|g| Ok(g.contiguous()?)).collect::<Result<Vec<_>>>()?;
+        let Moments { beta1, beta2, correct1, correct2, epsilon, .. } = self.moments(1.0);
+        let factors = self.slots.iter().map(|slot| slot.factors(&self.config, learning_rate));
+        let (keep, rate) = factors.map(|(keep, rate)| (keep as f32, rate as f32)).unzip();
+        let step = crate::device::Step {
+            beta1,
+            beta2,
+            correct1,
+            correct2,
+            epsilon,
+            clip: clip as f32,
+            keep,
+            rate,
+            weights: self.slots.iter().map(|slot| slot.var.as_tensor()).collect(),
+            firsts: self.slots.iter().map(|slot| &slot.first).collect(),
+            seconds: self.slots.iter().map(|slot| &slot.second).collect(),
+            gradients: grads.iter().collect(),
+        };
+        let (grad_norm, update_norm) = step.make(chunks, &device)?;
+        if grad_norm.is_finite() {
+            return Ok(Stepped { grad_norm, update_norm: Some(update_norm) });
+        }
+        self.updates -= 1; // nothing was changed
+        Ok(Stepped { grad_norm, update_norm: None })
+    }
+
     /// [`AdamW::directions`] and [`AdamW::apply`] at once: in host memory one pass over the weights instead of two.
     ///
     /// # Errors
@@ -364,7 +445,7 @@ impl AdamW {
         if directions.len() != self.slots.len() {
             return Err(Error::shape("directions", self.slots.len(), directions.len()));
         }
-        let mut squares = 0.0;
+        let (mut squares, mut elsewhere) = (0.0, Vec::new());
         for (slot, direction) in self.slots.iter().zip(directions) {
             let (keep, rate) = slot.factors(&self.config, learning_rate);
             if direction.device().is_cpu() && direction.dtype() == DType::F32 {
@@ -374,11 +455,11 @@ impl AdamW {
             } else {
                 let old = slot.var.as_detached_tensor();
                 let new = ((&old * keep)? - (direction * rate)?)?;
-                squares += f64::from((&new - &old)?.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?);
+                elsewhere.push((&new - &old)?.sqr()?.sum_all()?.to_dtype(DType::F32)?);
                 slot.var.set(&new)?;
             }
         }
-        Ok(squares.sqrt())
+        Ok((squares + read_sum(&elsewhere)?).sqrt())
     }
 
     /// Writes moments and the update counter into a snapshot.

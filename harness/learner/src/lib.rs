@@ -19,6 +19,8 @@ compile_error!(
 
 mod adamw;
 pub mod ctc;
+#[cfg(feature = "cuda")]
+pub mod device;
 mod error;
 mod exponential;
 mod host;
@@ -31,7 +33,7 @@ mod schedule;
 mod snapshot;
 mod two_pass;
 
-pub use adamw::{AdamW, AdamWConfig, Group, global_norm, norm_of};
+pub use adamw::{AdamW, AdamWConfig, Group, Stepped, global_norm, norm_of};
 pub use error::{Error, Result};
 pub use exponential::exp_fast;
 pub use host::{read_f32, with_f32, with_f32_mut};

@@ -87,11 +87,15 @@ impl Targets {
 
 /// Weighted mean loss in nats of logits `[B, K, O]`, as a scalar on the graph; `None` if no step carries weight.
 /// Labels are averaged over the `O` outputs as well. In host memory the gradient is computed with the loss
-/// ([`loss_and_gradient`]); elsewhere see [`loss_slow`].
+/// ([`loss_and_gradient`]), and so it is by kernels on a GPU; elsewhere see [`loss_slow`].
 ///
 /// # Errors
 /// If shapes disagree.
 pub fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if crate::device::takes(logits) {
+        return crate::device::loss(logits, y);
+    }
     if matches!(y, Targets::Transcripts { .. }) || !logits.device().is_cpu() || logits.dtype() != DType::F32 {
         return loss_slow(logits, y);
     }

@@ -17,6 +17,7 @@ use candle_core::Device;
 use grid::Selection;
 use learner::Learner;
 use rows::parquet::{Kept, Metadata, PartWriter};
+use suite::device::Devices;
 use suite::measure::{Counting, allocator, keep_memory, one_candle_thread};
 use suite::parts::Position;
 use suite::parts::Recorder;
@@ -149,7 +150,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let grid = grid.unwrap_or_else(|| root.join("experiments/quickstart.yaml"));
     let mut open = OpenTasks::new();
     let selection = Selection { only, ..Selection::default() };
-    let plan = Plan::build(&grid, &selection, &data, &Device::Cpu, &mut open)?;
+    let plan = Plan::build(&grid, &selection, &data, &Devices::One(Device::Cpu), &mut open)?;
     let mut done = BTreeSet::new();
     let counting = |bytes| pair(&Counting::new(), bytes) - pair(&mimalloc::MiMalloc, bytes);
     let added = counting(64).max(counting(4096)).max(0.0);

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use learner::product::InstructionSet;
 
+use crate::device::Devices;
 use crate::error::{Error, Result, exit};
 use crate::plan::OpenTasks;
 use crate::schedule::Build;
@@ -216,23 +216,15 @@ impl Select {
         }
     }
 
-    fn device(&self) -> Result<Device> {
+    fn devices(&self) -> Result<Devices> {
         parse_device(&self.device)
     }
 }
 
-/// The device of `--device`; checks that matrix products run where `HARNESS_ISA` says, if it does.
-fn parse_device(text: &str) -> Result<Device> {
+/// The devices of `--device`; checks that matrix products run where `HARNESS_ISA` says, if it does.
+fn parse_device(text: &str) -> Result<Devices> {
     InstructionSet::choose().map_err(Error::Usage)?;
-    let cuda = |n| Device::new_cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
-    match text {
-        "auto" if candle_core::utils::cuda_is_available() => cuda(0),
-        "auto" | "cpu" => Ok(Device::Cpu),
-        other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-            Some(n) => cuda(n),
-            None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
-        },
-    }
+    Devices::parse(text)
 }
 
 /// An output that cannot be written is a wrong command line.

@@ -44,6 +44,7 @@ fn cut_off() -> bool {
 mod cell;
 pub mod cli;
 mod cluster;
+pub mod device;
 mod error;
 mod feed;
 pub mod measure;

@@ -72,6 +72,15 @@ impl ModelConfig {
         }
     }
 
+    /// Whether the model has kernels for a GPU.
+    #[must_use]
+    pub fn runs_on_gpu(&self) -> bool {
+        match self {
+            Self::Bim(_) => false,
+            Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) | Self::Mamba(_) | Self::Snn(_) => true,
+        }
+    }
+
     /// Whether the model can have what the task hands out in segments of so many steps.
     ///
     /// # Errors

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use learner::Cost;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellConfig;
+use crate::device::Devices;
 use crate::error::{Error, Result};
 use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
@@ -111,7 +111,7 @@ impl Plan {
         grid: &Path,
         selection: &Selection,
         data: &Path,
-        device: &Device,
+        devices: &Devices,
         open: &mut OpenTasks,
     ) -> Result<Self> {
         let mut sources = Sources::default();
@@ -127,7 +127,7 @@ impl Plan {
         let mut costs = Costs::new();
         let mut identities = BTreeMap::new();
         for (index, (selected, config)) in chosen.into_iter().zip(typed).enumerate() {
-            let planned = plan_cell(config, data, device, open, &mut costs, &mut identities);
+            let planned = plan_cell(config, data, devices, open, &mut costs, &mut identities);
             let planned = planned.map_err(|e| located(e, index, &grid, &every, &mut sources))?;
             cells.push(PlannedCell { selected, ..planned });
         }
@@ -368,7 +368,7 @@ type Costs = BTreeMap<String, Cost>;
 fn plan_cell(
     config: CellConfig,
     data: &Path,
-    device: &Device,
+    devices: &Devices,
     open: &mut OpenTasks,
     costs: &mut Costs,
     identities: &mut BTreeMap<String, String>,
@@ -390,7 +390,7 @@ fn plan_cell(
         known
     } else {
         // this finds settings that do not fit together
-        let cost = cost(&config, &*task, io, &*source, total, device).map_err(named)?;
+        let cost = cost(&config, &*task, io, &*source, total, devices.of(&config.model)).map_err(named)?;
         config.model.check_task(&*task, io.segment).map_err(named)?;
         costs.insert(key, cost);
         cost
@@ -417,6 +417,7 @@ fn plan_cell(
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
     use learner::{InputKind, Io};
 
     use super::*;

@@ -351,7 +351,8 @@ fn evaluate(
         if segment.starts.contains(&true) {
             predictor.reset(&segment.starts)?;
         }
-        scorer.observe(&segment, &predictor.predict(&to(job.device, &segment.input)?)?)?;
+        let output = predictor.predict(&to(job.device, &segment.input)?)?;
+        scorer.observe(&segment, &to(&Device::Cpu, &output)?)?; // scores are made on the host
         (job.progress)(Progress {
             done: index,
             total: source.segments(),

@@ -15,7 +15,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use self::block::{Block, Recorded};
 use super::linear::check_last;
-use super::{Tape, fused, gradient, matmul_slow, rms_norm_slow, sigmoid_slow, slice, values_of, with_values};
+use super::{Tape, device, fused, gradient, matmul_slow, rms_norm_slow, sigmoid_slow, slice, values_of, with_values};
 use crate::count;
 
 /// Sizes of a Mamba block.
@@ -129,7 +129,7 @@ pub fn mamba(x: &Tensor, w: &MambaWeights, before: &MambaState, shape: MambaShap
     Ok((y, MambaState { inputs, hidden: tensor(hidden, [streams, shape.channels, shape.states])? }))
 }
 
-/// [`mamba`] in tensor operations, step by step.
+/// [`mamba`] in tensor operations; the scan is step by step, or a kernel on a GPU.
 ///
 /// # Errors
 /// If shapes do not fit.
@@ -154,20 +154,30 @@ pub fn mamba_slow(
     let delta = matmul_slow(&selected.narrow(2, 0, rank)?.contiguous()?, &w.step)?.broadcast_add(&w.step_bias)?;
     let delta = (delta.relu()? + delta.abs()?.neg()?.exp()?.affine(1.0, 1.0)?.log()?)?; // softplus
     let a = w.log_decay.exp()?.neg()?; // [H, N]
-    let mut h = before.hidden.to_dtype(x.dtype())?.detach(); // [B, H, N]
+    let (bc, h) = (selected.narrow(2, rank, 2 * states)?, before.hidden.to_dtype(x.dtype())?.detach());
+    let (y, h) = match device::scan(&delta, &u, &bc, &a, &h)? {
+        Some(done) => done,
+        None => scan_slow(&delta, &u, &bc, &a, h)?,
+    };
+    let y = (y + u.broadcast_mul(&w.skip)?)?;
+    let y = (x + matmul_slow(&(y * silu(&z)?)?, &w.output)?)?;
+    Ok((y, MambaState { inputs: v.narrow(1, steps, taps - 1)?.contiguous()?.detach(), hidden: h.detach() }))
+}
+
+/// The scan, step by step: `delta` and `u` `[B, K, H]`, `B` beside `C` `[B, K, 2N]`, `a` `[H, N]`, the state `[B, H, N]`.
+fn scan_slow(delta: &Tensor, u: &Tensor, bc: &Tensor, a: &Tensor, mut h: Tensor) -> Result<(Tensor, Tensor)> {
+    let (steps, states) = (u.dim(1)?, a.dim(1)?);
     let mut out = Vec::with_capacity(steps);
     for t in 0..steps {
         let at = |s: &Tensor| s.narrow(1, t, 1)?.squeeze(1);
-        let delta = at(&delta)?.unsqueeze(2)?; // [B, H, 1]
-        let b = at(&selected.narrow(2, rank, states)?)?.unsqueeze(1)?; // [B, 1, N]
-        let c = at(&selected.narrow(2, rank + states, states)?)?.unsqueeze(1)?;
-        let input = (&delta * at(&u)?.unsqueeze(2)?)?.broadcast_mul(&b)?;
-        h = ((delta.broadcast_mul(&a)?.exp()? * h)? + input)?;
+        let delta = at(delta)?.unsqueeze(2)?; // [B, H, 1]
+        let b = at(&bc.narrow(2, 0, states)?)?.unsqueeze(1)?; // [B, 1, N]
+        let c = at(&bc.narrow(2, states, states)?)?.unsqueeze(1)?;
+        let input = (&delta * at(u)?.unsqueeze(2)?)?.broadcast_mul(&b)?;
+        h = ((delta.broadcast_mul(a)?.exp()? * h)? + input)?;
         out.push(h.broadcast_mul(&c)?.sum(2)?);
     }
-    let y = (Tensor::stack(&out, 1)? + u.broadcast_mul(&w.skip)?)?;
-    let y = (x + matmul_slow(&(y * silu(&z)?)?, &w.output)?)?;
-    Ok((y, MambaState { inputs: v.narrow(1, steps, taps - 1)?.contiguous()?.detach(), hidden: h.detach() }))
+    Ok((Tensor::stack(&out, 1)?, h))
 }
 
 /// Streams and steps.

@@ -48,9 +48,7 @@ impl Transcripts {
             let got = (self.labels.len(), self.steps.len(), logits.len());
             return Err(Error::shape("CTC transcripts, lengths and logits", (b, b, b * k * o), got));
         }
-        if let Some(long) = self.steps.iter().find(|steps| **steps > k) {
-            return Err(Error::shape("CTC utterance", format!("at most {k} steps"), long));
-        }
+        self.check_steps(k)?;
         let total = self.total_steps() as f64;
         let mut gradient = vec![0.0; b * k * o];
         let losses: Result<Vec<f64>> = (logits.par_chunks(k * o), gradient.par_chunks_mut(k * o))
@@ -76,14 +74,44 @@ impl Transcripts {
         Ok((losses?, gradient))
     }
 
+    fn check_steps(&self, k: usize) -> Result<()> {
+        match self.steps.iter().find(|steps| **steps > k) {
+            Some(long) => Err(Error::shape("CTC utterance", format!("at most {k} steps"), long)),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything that [`Self::losses_and_gradient`] refuses, for kernels that cannot.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn check(&self, [b, k, o]: [usize; 3]) -> Result<()> {
+        if (self.labels.len(), self.steps.len()) != (b, b) {
+            let got = (self.labels.len(), self.steps.len());
+            return Err(Error::shape("CTC transcripts and lengths", (b, b), got));
+        }
+        self.check_steps(k)?;
+        let labels = || self.labels.iter().flatten();
+        match labels().chain([&self.blank]).find(|l| **l as usize >= o) {
+            Some(bad) => Err(Error::shape("CTC label", format!("below {o}"), bad)),
+            None if labels().any(|l| *l == self.blank) => {
+                Err(Error::shape("CTC label", format!("other than the blank {}", self.blank), self.blank))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Sum of the utterances' losses divided by [`Self::total_steps`], as a scalar on the graph of `logits` `[B, K, O]`
-    /// (`f32` or `f64`); `None` if all is padding. One operation forward and backward, on the CPU wherever the logits are.
+    /// (`f32` or `f64`); `None` if all is padding. One operation forward and backward: a kernel for `f32` on a GPU, otherwise on
+    /// the CPU wherever the logits are.
     ///
     /// # Errors
     /// As [`Self::losses_and_gradient`].
     pub fn loss(&self, logits: &Tensor) -> Result<Option<Tensor>> {
         if self.total_steps() == 0 {
             return Ok(None);
+        }
+        #[cfg(feature = "cuda")]
+        if crate::device::takes(logits) {
+            return crate::device::ctc(self, logits);
         }
         let dims: [usize; 3] = logits.dims3()?.into();
         let op = CtcOp { transcripts: self.clone(), dims, gradient: OnceLock::new() };

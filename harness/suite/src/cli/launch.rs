@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Select, check_name, unwritable};
 use crate::cluster::{Ends, Job, Resources, Script, Submitted, TEMPLATE, most_tasks, settle, submit};
+use crate::device::Devices;
 use crate::error::{Error, Result, exit};
 use crate::plan::{OpenTasks, Plan};
 use crate::schedule::table;
@@ -50,7 +51,13 @@ pub(super) fn slurm(args: &SlurmArgs) -> Result<u8> {
     let of_grid = Resources::of_grid(&Grid::load(grid, &mut sources)?, &sources)?;
     let resources = args.resources.clone().over(of_grid);
     // the plan does not depend on where a task will run
-    let plan = Plan::build(grid, &select.selection(), &select.data, &candle_core::Device::Cpu, &mut OpenTasks::new())?;
+    let plan = Plan::build(
+        grid,
+        &select.selection(),
+        &select.data,
+        &Devices::One(candle_core::Device::Cpu),
+        &mut OpenTasks::new(),
+    )?;
     let run = select.out.join(args.name.clone().unwrap_or_else(|| plan.folder()));
     let plan_file = absolute(&run.join("plan.json"))?;
     let folder = run.join("slurm");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::device::Devices;
 use crate::error::{Error, Result, exit};
 use crate::plan::{OpenTasks, Plan};
 use data::datasets::chbmit::generate::{self as eeg, EegSpec};
@@ -92,7 +93,8 @@ pub(super) fn run(args: &MiniArgs) -> Result<u8> {
             }
             Wanted::Grid(grid) => {
                 let selection = Selection { scale: args.scale.clone(), ..Selection::default() };
-                let plan = Plan::build(&grid, &selection, &args.data, &candle_core::Device::Cpu, &mut open)?;
+                let plan =
+                    Plan::build(&grid, &selection, &args.data, &Devices::One(candle_core::Device::Cpu), &mut open)?;
                 let mut roots: Vec<PathBuf> = plan.cells.iter().map(|c| c.config.task.root(&args.data)).collect();
                 roots.dedup();
                 for root in roots {

@@ -10,7 +10,6 @@ use super::{Select, tell_of_data, unwritable};
 use crate::error::{Result, exit};
 use crate::plan::{OpenTasks, Plan, PlannedCell, memory_floor};
 use crate::predict::{Prediction, Rates};
-use crate::schedule::device_name;
 use crate::store::{CellDir, Outcome};
 use data::account::inert;
 
@@ -28,10 +27,10 @@ pub(super) struct PlanArgs {
 
 pub(super) fn run(args: &PlanArgs) -> Result<u8> {
     let select = &args.select;
-    let device = select.device()?;
+    let devices = select.devices()?;
     let mut open = OpenTasks::new();
     for grid in &select.grids {
-        let plan = Plan::build(grid, &select.selection(), &select.data, &device, &mut open)?;
+        let plan = Plan::build(grid, &select.selection(), &select.data, &devices, &mut open)?;
         tell_of_data(&open);
         let run = select.out.join(plan.folder());
         if args.write {
@@ -61,7 +60,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
             crate::say!("{}", serde_json::json!({"experiment": plan.experiment, "scale": plan.scale, "cells": cells}));
             continue;
         }
-        crate::say!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), device_name(&device));
+        crate::say!("{} at scale {}, {} cells on {}", plan.experiment, plan.scale, rows.len(), devices.value());
         crate::say!(
             "{:16}  {:28}  {:>10}  {:>12}  {:>10}  {:>8}  {:11}  settings",
             "cell",

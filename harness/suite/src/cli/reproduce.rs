@@ -55,11 +55,11 @@ pub(super) fn run(args: &ReproduceArgs, mode: Mode, build: &Build) -> Result<u8>
         return Err(Error::Usage(format!("{}: expected a cell of its run's plan that was run", args.cell.display())));
     };
     let (cell, names) = (&plan.cells[index], plan.names());
-    let device = parse_device(&args.device)?;
+    let devices = parse_device(&args.device)?;
     let interrupt = interrupted()?;
     let folder = Scratch::beside(run);
     let context =
-        Context { run: &folder.0, data: &args.data, device: &device, interrupt: &interrupt, build, limit: None };
+        Context { run: &folder.0, data: &args.data, devices: &devices, interrupt: &interrupt, build, limit: None };
     let display = Display::new(mode, 1);
     let bar = display.start(&names[index]);
     let done = attempt(cell, None, &context, &mut OpenTasks::new(), &mut |progress| bar.update(progress));

@@ -55,14 +55,14 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
         return Err(Error::Usage(format!("--stall-seconds {}: expected a number above 0", args.stall_seconds)));
     };
     let pool = Pool { jobs: args.jobs, stall, fail_fast: args.fail_fast, retry: args.retry.clone() };
-    let device = select.device()?;
+    let devices = select.devices()?;
     let interrupt = interrupted()?;
     let mut open = OpenTasks::new();
     // every grid is checked before the first cell of any of them starts
     let plans = select
         .grids
         .iter()
-        .map(|grid| Plan::build(grid, &select.selection(), &select.data, &device, &mut open))
+        .map(|grid| Plan::build(grid, &select.selection(), &select.data, &devices, &mut open))
         .collect::<Result<Vec<_>>>()?;
     tell_of_data(&open);
     drop(open); // cells run in processes of their own, which open what they need
@@ -83,7 +83,7 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     let mut code = exit::DONE;
     for (plan, run) in plans.iter().zip(&runs) {
         let active = cluster::settle(plan, run, cluster::Ends::Record)?;
-        let context = Context { run, data: &select.data, device: &device, interrupt: &interrupt, build, limit };
+        let context = Context { run, data: &select.data, devices: &devices, interrupt: &interrupt, build, limit };
         let display = Display::new(mode, plan.cells.iter().filter(|cell| cell.selected).count() as u64);
         let Worked { statuses, any } = work(plan, &context, &pool, &active, &display)?;
         let held = table::lock(run)?;

@@ -40,11 +40,11 @@ pub(super) struct WorkerArgs {
 }
 
 pub(super) fn run(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
-    let device = parse_device(&args.device)?;
+    let devices = parse_device(&args.device)?;
     let interrupt = interrupted()?;
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
-    let context = Context { run, data: &args.data, device: &device, interrupt: &interrupt, build, limit };
+    let context = Context { run, data: &args.data, devices: &devices, interrupt: &interrupt, build, limit };
     if args.serve {
         worker::serve(&context, &interrupt)?;
         return Ok(exit::DONE);

@@ -73,7 +73,10 @@ fn run_locked(
     if let Err(e) = keep_diff(context.run, context.build) {
         dir.log(&e.to_string()); // its digest is in the status all the same
     }
-    let mut status = Status { provenance: provenance(cell, context.device, context.build), ..skipped(cell, "") };
+    let mut status = Status {
+        provenance: provenance(cell, context.devices.of(&cell.config.model), context.build),
+        ..skipped(cell, "")
+    };
     let mut trace = Trace { at: Position::default(), notes: Vec::new() };
     match dir.checked_status()? {
         Stored::Whole(earlier) if earlier.provenance.started_unix_s > 0 => {
@@ -165,7 +168,7 @@ fn go(
         config: &cell.config,
         task: &*task,
         dir,
-        device: context.device,
+        device: context.devices.of(&cell.config.model),
         interrupt: context.interrupt,
         limit: context.limit,
         progress: tell,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::origin::{self, COMMAND_VARIABLE};
 use super::worker::{Message, Order};
-use super::{Context, device_name, memory};
+use super::{Context, memory};
 use crate::error::{Error, Result};
 use crate::store::{Cause, Outcome};
 
@@ -59,7 +59,7 @@ impl Worker {
     ) -> Result<Self> {
         let program = own_program().map_err(Error::io(context.run))?;
         let mut command = Command::new(&program);
-        command.args(["--quiet", "worker", "--serve", "--device", &device_name(context.device)]);
+        command.args(["--quiet", "worker", "--serve", "--device", &context.devices.value()]);
         command.env(data::cache::VARIABLE, data::cache::folder());
         command.arg("--plan").arg(context.run.join("plan.json")).arg("--data").arg(context.data);
         if let Some(limit) = context.limit {

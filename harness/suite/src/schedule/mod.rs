@@ -22,11 +22,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use candle_core::Device;
-
 pub use self::attempt::{Attempt, PREQUENTIAL, attempt};
 pub use self::child::own_program;
 pub use self::pool::{Pool, Worked, work};
+use crate::device::Devices;
 use crate::plan::PlannedCell;
 use crate::store::{Outcome, Provenance, Status};
 
@@ -36,8 +35,8 @@ pub struct Context<'a> {
     pub run: &'a Path,
     /// Data directory.
     pub data: &'a Path,
-    /// Where tensors live.
-    pub device: &'a Device,
+    /// Where cells run.
+    pub devices: &'a Devices,
     /// Set by a signal.
     pub interrupt: &'a AtomicBool,
     /// The program that runs.
@@ -83,15 +82,5 @@ pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
         calibration_s: None,
         provenance: Provenance::default(),
         files: BTreeMap::new(),
-    }
-}
-
-/// `cpu` or `cuda:N`.
-#[must_use]
-pub fn device_name(device: &Device) -> String {
-    match device.location() {
-        candle_core::DeviceLocation::Cpu => "cpu".into(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }

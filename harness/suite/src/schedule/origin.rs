@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use candle_core::Device;
 use learner::product::InstructionSet;
 
-use super::{Build, device_name};
+use super::Build;
 use crate::error::{Error, Result};
 use crate::plan::PlannedCell;
 use crate::store::{Provenance, write_whole};
@@ -34,7 +34,7 @@ pub fn provenance(cell: &PlannedCell, device: &Device, build: &Build) -> Provena
         command: Some(command()),
         environment: environment(std::env::vars()),
         lock_sha256: sha256_hex(include_bytes!("../../../../Cargo.lock")),
-        device: device_name(device),
+        device: crate::device::name(device),
         instruction_set: Some(InstructionSet::in_use().name().to_owned()),
         processor: processor(),
         threads: rayon::current_num_threads() as u64,

@@ -316,7 +316,7 @@ impl<'a> Work<'a> {
     /// Records an outcome that the cell's worker could not record, unless another process has the cell or has finished it.
     fn record(&mut self, task: &Task<'a>, (outcome, cause, reason): (Outcome, Cause, String), said: &[String]) {
         let mut status = Status { outcome, cause: Some(cause), ..skipped(task.cell, &reason) };
-        status.provenance = provenance(task.cell, self.context.device, self.context.build);
+        status.provenance = provenance(task.cell, self.context.devices.of(&task.cell.config.model), self.context.build);
         match self.store(task, &status, said) {
             Ok(Some(newer)) => status = newer,
             Ok(None) => {}
