@@ -121,7 +121,7 @@ fn a_thousand_cells_are_a_small_page_soon() {
     let report = compute(&loaded, &paper);
     let page = render(&report, Format::Html).expect("a page");
     let elapsed = clock.elapsed();
-    println!("{:.2} s, {:.2} MiB, peak {:?} MiB", elapsed.as_secs_f64(), page.len() as f64 / 1048576.0, peak_mib());
+    println!("{:.2} s, {:.2} MiB, peak {:?} MiB", elapsed.as_secs_f64(), page.len() as f64 / 1_048_576.0, peak_mib());
     assert!(report.outcome.starts_with("1000 cells were planned, 1000 completed"), "{}", report.outcome);
     assert!(page.len() <= 5_000_000, "{} bytes", page.len());
     let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
