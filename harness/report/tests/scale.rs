@@ -121,9 +121,13 @@ fn a_thousand_cells_are_a_small_page_soon() {
     let report = compute(&loaded, &paper);
     let page = render(&report, Format::Html).expect("a page");
     let elapsed = clock.elapsed();
-    println!("{:.2} s, {:.2} MiB, peak {:?} MiB", elapsed.as_secs_f64(), page.len() as f64 / 1048576.0, peak_mib());
+    println!("{:.2} s, {:.2} MiB, peak {:?} MiB", elapsed.as_secs_f64(), page.len() as f64 / 1_048_576.0, peak_mib());
     assert!(report.outcome.starts_with("1000 cells were planned, 1000 completed"), "{}", report.outcome);
     assert!(page.len() <= 5_000_000, "{} bytes", page.len());
+    let mut ids: Vec<&str> = page.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    ids.sort_unstable();
+    assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "an identifier stands for one element");
+    assert!(page.contains("class=\"map scroll\"") && page.contains("class=\"panels\""), "a map and small multiples");
     // other tests and builds may hold the processor: as many seconds as are allowed, of which it takes a fraction alone
     assert!(elapsed.as_secs_f64() <= 10.0, "{elapsed:?}");
     assert!(peak_mib().is_none_or(|peak| peak <= 1024), "{:?} MiB", peak_mib());
