@@ -15,7 +15,7 @@ use data::formats::flac;
 use data::formats::wfdb::{ChannelToWrite, write_record};
 use rows::results::{ResultRow, read_results};
 
-/// PhysioNet's list of CHB-MIT's files, which the program has as well.
+/// `PhysioNet`'s list of CHB-MIT's files, which the program has as well.
 const CHB_MIT: &str = include_str!("../data/src/identity/chb-mit-1.0.0.sha256");
 
 fn put(path: &Path, bytes: impl AsRef<[u8]>) {
@@ -95,8 +95,11 @@ const EEG_S: usize = 8;
 fn chb_mit(root: &Path) -> Vec<String> {
     let mut names: Vec<&str> = CHB_MIT.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| name).collect();
     names.sort_unstable();
-    let recordings: Vec<String> =
-        names.iter().filter(|name| name.ends_with(".edf")).map(|&name| name.to_owned()).collect();
+    let recordings: Vec<String> = names
+        .iter()
+        .filter(|name| name.rsplit_once('.').is_some_and(|(_, end)| end == "edf"))
+        .map(|&name| name.to_owned())
+        .collect();
     let with: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".seizures")).collect();
     assert_eq!((names.len(), recordings.len(), with.len()), (856, 686, 141));
     let seizure = [Seizure { start_s: 2.0, end_s: 5.0 }];

@@ -106,9 +106,10 @@ pub(super) fn data(part: &Part) -> String {
         };
     }
     if trains_elsewhere(part) && !own {
-        text += match part.has_config("task.train_split") {
-            true => " Published results train on the train split.",
-            false => " Published results train on the parts for training.",
+        text += if part.has_config("task.train_split") {
+            " Published results train on the train split."
+        } else {
+            " Published results train on the parts for training."
         };
     }
     text

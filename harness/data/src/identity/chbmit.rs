@@ -8,7 +8,7 @@ use super::sums::Sums;
 use super::{Found, Identity, generated};
 use crate::error::DataResult;
 
-/// PhysioNet's SHA256SUMS.txt of version 1.0.0, from m-nguyen98/bsc_project info/SHA256SUMS.txt @
+/// `PhysioNet`'s SHA256SUMS.txt of version 1.0.0, from m-nguyen98/bsc_project info/SHA256SUMS.txt @
 /// edad7e82c80e9c81761c04cdc8ba5f5aa86600c6; 13 files from two other repositories have the checksums that it states.
 const FILES: &str = include_str!("chb-mit-1.0.0.sha256");
 /// Which recordings have seizures, where neither annotations nor a summary tell.

@@ -44,9 +44,9 @@ impl TextFacts {
 struct Published {
     split: Split,
     /// `NUM_LINES` of pytorch/text, torchtext/datasets/wikitext103.py @ 01085ab916ab9397649da3724f4eba0cdc15a480, and
-    /// `num_examples` of huggingface/datasets, datasets/wikitext/dataset_infos.json @ 040102f100964a33fd334e2695f1c493fa6b92db.
+    /// `num_examples` of huggingface/datasets, `datasets/wikitext/dataset_infos.json` @ 040102f100964a33fd334e2695f1c493fa6b92db.
     lines: u64,
-    /// `num_bytes` of that dataset_infos.json: the rows and four bytes for the offset of each row and of each chunk of rows.
+    /// `num_bytes` of that `dataset_infos.json`: the rows and four bytes for the offset of each row and of each chunk of rows.
     hub_bytes: u64,
     /// As Merity et al. (2016) count, ends of lines with them. The training split's 103,227,021 stands in several public loaders.
     tokens: u64,
@@ -78,9 +78,9 @@ const ROWS_OF_A_CHUNK: u64 = 1000;
 impl Published {
     fn fits(&self, facts: &TextFacts) -> bool {
         let chunks = 1..=1 + self.lines / ROWS_OF_A_CHUNK;
-        let offsets = self.hub_bytes.checked_sub(facts.row_bytes).unwrap_or_default();
+        let offsets = self.hub_bytes.saturating_sub(facts.row_bytes);
         facts.lines == self.lines
-            && offsets % 4 == 0
+            && offsets.is_multiple_of(4)
             && chunks.contains(&(offsets / 4).saturating_sub(self.lines))
             && facts.tokens.is_none_or(|tokens| tokens == self.tokens)
             && self.sha256.is_none_or(|sha256| sha256 == facts.sha256)

@@ -10,7 +10,7 @@ use crate::files::sha256_hex;
 /// What is published of a split.
 struct Published {
     name: &'static str,
-    /// `num_examples` of huggingface/datasets, datasets/librispeech_asr/dataset_infos.json @
+    /// `num_examples` of huggingface/datasets, `datasets/librispeech_asr/dataset_infos.json` @
     /// 040102f100964a33fd334e2695f1c493fa6b92db.
     utterances: usize,
     /// By the corpus's own SPEAKERS.TXT (sha256 3350f093382f8baa1d589c9f5a5cee8ec3705e656f521d6eafbaa31a5fcd8f76, in

@@ -63,7 +63,7 @@ fn values_are_multiples_or_of_a_list_where_that_is_said() {
     let widths = drawn("{points: 64, method: random, m.v: {low: 8, high: 300, scale: log, multiple_of: 8}}");
     assert!(widths.iter().all(|w| w % 8.0 == 0.0 && (8.0..=296.0).contains(w)), "{widths:?}");
     let listed = drawn("{points: 9, m.v: [2, 3, 5], m.w: {low: 0, high: 1}}");
-    let number = |v: f64| listed.iter().filter(|l| **l == v).count();
+    let number = |v: f64| listed.iter().filter(|l| l.total_cmp(&v).is_eq()).count();
     assert_eq!([2.0, 3.0, 5.0].map(number), [3, 3, 3]);
 }
 
