@@ -163,8 +163,8 @@ fn two_commands_do_not_write_at_once() {
 /// `verify` without names says nothing good of what it knows nothing about.
 #[test]
 fn verifying_nothing_is_no_success() {
-    let program = Program::new(&file("https://h/a", "d/a", "bytes = 2000"));
     type Make = fn(&Path);
+    let program = Program::new(&file("https://h/a", "d/a", "bytes = 2000"));
     let inputs: [(Make, &str); 4] = [
         (|_| (), "check --data"),
         (|data| std::fs::write(data, "a file").unwrap(), "check --data"),

@@ -452,7 +452,7 @@ mod tests {
         for (text, expected) in [
             (good.replace("mac_pj: 4.6", "mac_pj: -1"), "0 pJ or more, got -1"),
             (good.replace("mac_pj: 4.6", "mac_pj: .nan"), "0 pJ or more"),
-            (good.replace("mac_pj", "macs_pj"), "unknown field `macs_pj`"),
+            (good.replace("mac_pj", "macs_pj"), "unknown key `macs_pj`"),
             (good.replace("up_to_bytes: 8192", "up_to_bytes: 99999"), "ascending sizes, got 99999 before 32768"),
             (good.replace("{1: 0.9,", "{9: 0.9,"), "`mac_by_bits`: expected 1 to 8 bits, got 9"),
             (good.replace("word_bits: 32", "event_pj: 1\nword_bits: 32"), "one of `ac_pj` and `event_pj`, got both"),
