@@ -24,7 +24,7 @@ fn compiler() -> String {
 
 fn main() {
     // whatever is compiled into the program decides whether the tree is dirty
-    let crates = ["suite", "report", "rows", "metrics", "grid", "data", "learner", "compare", "statistics"];
+    let crates = ["suite", "report", "rows", "metrics", "grid", "data", "learner", "compare", "statistics", "ptx"];
     for name in crates {
         println!("cargo::rerun-if-changed={name}/src");
     }

@@ -289,3 +289,76 @@ fn time_out_is_an_outcome_and_more_time_continues() {
     assert_eq!(folder.command("whole").args(only).output().expect("starts").status.code(), Some(0));
     assert_eq!(folder.results("runs"), folder.results("whole"));
 }
+
+/// Of a run that is known, `plan` says what cells like its own will take, and `watch` what became of them.
+#[test]
+fn what_was_measured_is_predicted_and_watched() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let harness = |arguments: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_harness"));
+        let output =
+            program.current_dir(folder.path()).env_remove("HARNESS_DATA").args(arguments).output().expect("starts");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let plan = ["plan", "grid.yaml", "--device", "cpu", "--set", "seeds=[1, 2]"];
+    assert!(harness(&plan).contains("unknown for 12 cells: none like them has run under runs"));
+    let only = ["--only", "model=lstm"];
+    assert_eq!(folder.command("runs").args(only).output().expect("starts").status.code(), Some(0));
+    let cells: serde_json::Value = serde_json::from_str(&harness(&[&plan[..], &["--json"]].concat())).expect("JSON");
+    let mut known = Vec::new();
+    for cell in cells["cells"].as_array().expect("cells") {
+        let predicted = [&cell["predicted_seconds"], &cell["predicted_peak_bytes"]].map(|p| p.as_f64().unwrap_or(0.0));
+        assert_eq!(predicted.iter().all(|p| *p > 0.0), cell["model"] == "lstm", "{cell}");
+        known.extend((cell["model"] == "lstm").then_some(predicted));
+    }
+    // two seeds of one task and model, and one task apart from the other
+    assert_eq!((known.len(), known[0] == known[1], known[0] == known[2]), (4, true, false));
+    // twice as much to see takes twice as long
+    let more: serde_json::Value =
+        serde_json::from_str(&harness(&[&plan[..], &["--json", "--set", "language.train.seen=24000"]].concat()))
+            .expect("JSON");
+    let lstm =
+        more["cells"].as_array().expect("cells").iter().find(|c| c["model"] == "lstm" && c["task"] == "language");
+    let seconds = lstm.and_then(|cell| cell["predicted_seconds"].as_f64()).expect("a prediction");
+    assert!((1.9..2.1).contains(&(seconds / known[0][0])), "{seconds} {}", known[0][0]);
+    let seen = harness(&["watch", "runs/small", "--once"]);
+    assert!(
+        seen.contains("6 cells, 2 completed, 4 waiting") && seen.contains("language lstm seed 1  bits_per_byte"),
+        "{seen}"
+    );
+}
+
+/// `train.eval_limit` bounds what is scored at the end.
+#[test]
+fn scoring_ends_at_its_limit() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let arguments = ["--only", "model=lstm,task=language", "--set", "train.eval_limit=700"];
+    assert_eq!(folder.command("runs").args(arguments).output().expect("starts").status.code(), Some(0));
+    let rows = folder.results("runs");
+    let scored: Vec<f64> =
+        rows.iter().filter(|r| r.metric.as_deref() == Some("scored_tokens")).filter_map(|r| r.value).collect();
+    assert_eq!(scored, [700.0]);
+}
+
+/// What a result needs to be made again stands beside it.
+#[test]
+fn results_name_the_program_the_command_and_the_grid() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    let arguments = ["--only", "model=lstm,task=language", "--set", "train.clip=0.5"];
+    let output = folder.command("runs").args(arguments).env("HARNESS_NOTE", "a note").output().expect("starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let rows = read_results(&folder.path().join("runs/small/results.parquet")).expect("results");
+    let row = rows.iter().find(|row| row.outcome == "completed").expect("a row");
+    let command =
+        "harness run grid.yaml --device cpu --out runs --only 'model=lstm,task=language' --set 'train.clip=0.5'";
+    assert_eq!(row.command.as_deref().map(|c| c.replace('"', "'")).as_deref(), Some(command));
+    assert!(row.compiler.as_deref().is_some_and(|c| c.starts_with("rustc ") && c.ends_with(", release")), "{row:?}");
+    let read = |path: &str| std::fs::read_to_string(folder.path().join("runs/small").join(path)).expect("a file");
+    assert!(read(&format!("cells/{}/status.json", row.cell)).contains("\"HARNESS_NOTE\": \"a note\""));
+    let plan: serde_json::Value = serde_json::from_str(&read("plan.json")).expect("JSON");
+    assert_eq!(plan["files"][0]["text"], GRID);
+}

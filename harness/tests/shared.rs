@@ -458,3 +458,39 @@ fn fail_fast_begins_no_more() {
     let outcomes: Vec<String> = folder.results("runs").into_iter().map(|row| row.outcome).collect();
     assert_eq!(outcomes, ["diverged", "skipped"]);
 }
+
+/// A program that is replaced during a run goes on to the end of it: workers that start later are of the program that began.
+#[test]
+fn a_program_that_is_gone_finishes_its_run() {
+    let folder = Folder::new();
+    folder.grid(&TWO.replace("seen: 6_000", "seen: 300_000"));
+    let program = folder.path().join("harness");
+    std::fs::copy(env!("CARGO_BIN_EXE_harness"), &program).expect("a copy");
+    let mut command = Command::new(&program);
+    command.current_dir(folder.path()).args(["run", "grid.yaml", "--device", "cpu", "--out", "runs"]);
+    let command = command.env_remove("HARNESS_DATA").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command = command.spawn().expect("starts");
+    std::fs::remove_file(&program).expect("removed");
+    // the next cell needs another worker
+    signal_worker(&command, "-KILL", &folder.path().join("runs"));
+    let output = command.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let rows = folder.results("runs");
+    assert!(rows.iter().any(|row| row.outcome == "completed"), "{rows:?}");
+}
+
+/// The self-test kills, resumes and compares; a run that is over before it is killed proves nothing and is said to.
+#[test]
+fn the_self_test_kills_and_finds_nothing() {
+    let folder = Folder::new();
+    let selftest = |grid: &str| {
+        folder.grid(grid);
+        let mut program = Command::new(env!("CARGO_BIN_EXE_harness"));
+        program.current_dir(folder.path()).env_remove("HARNESS_DATA");
+        program.args(["selftest", "resume", "grid.yaml", "--rounds", "1", "--data", "data"]).output().expect("starts")
+    };
+    let output = selftest(&TWO.replace("seen: 6_000", "seen: 200_000"));
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let said = stdout(&output);
+    assert!(said.contains(" kills (") && said.ends_with("all runs are bit-identical\n"), "{said}");
+}

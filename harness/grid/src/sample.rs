@@ -85,7 +85,7 @@ impl Draws {
                 .collect()),
             Kind::Map(_) => {
                 let range = Range::parse(values, &key.text, sources)?;
-                Ok(shares.iter().map(|share| number(values.origin, range.at(*share))).collect())
+                Ok(shares.iter().map(|share| number(values.origin, range, range.at(*share))).collect())
             }
             Kind::Seq(_) | Kind::Scalar { .. } => {
                 let error = sources.error(values.origin, format!("`{}` in `sample` is no range", key.text));
@@ -154,8 +154,9 @@ impl Range {
 }
 
 /// A number as a grid would write it: whole, or with four digits, which is what tables show.
-fn number(origin: Origin, value: f64) -> Node {
-    let rounded: f64 = format!("{value:.3e}").parse().unwrap_or(value);
+fn number(origin: Origin, range: Range, value: f64) -> Node {
+    let rounded = format!("{value:.3e}").parse().ok().filter(|rounded| (range.low..=range.high).contains(rounded));
+    let rounded: f64 = rounded.unwrap_or(value); // a narrow range may hold no number of four digits
     let text = if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{rounded}") };
     Node { origin, kind: Kind::Scalar { text, quoted: false } }
 }

@@ -1,5 +1,6 @@
 //! From grid files to validated cells with ids: everything that can be wrong is found before the first step.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::measure::energy::CostModel;
 use crate::models::ModelConfig;
 use crate::protocol;
 use crate::report_config::ReportConfig;
-use crate::run::{check_dynamic, check_streams, cost, segments_for};
+use crate::run::{check_training, cost, segments_for};
 use crate::schedule::table;
 use crate::store::CellDir;
 use crate::store::seal::{self, Stored};
@@ -125,7 +126,7 @@ impl Plan {
         drop(all);
         let mut cells = Vec::with_capacity(typed.len());
         let mut costs = Costs::new();
-        let mut identities = BTreeMap::new();
+        let mut identities = Identities::new();
         for (index, (selected, config)) in chosen.into_iter().zip(typed).enumerate() {
             let planned = plan_cell(config, data, devices, open, &mut costs, &mut identities);
             let planned = planned.map_err(|e| located(e, index, &grid, &every, &mut sources))?;
@@ -362,6 +363,9 @@ fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sou
     })
 }
 
+/// What data are, by the open task that has them.
+type Identities = BTreeMap<*const (), String>;
+
 /// Costs by everything that they follow from: cells that differ in their seed alone share one.
 type Costs = BTreeMap<String, Cost>;
 
@@ -371,7 +375,7 @@ fn plan_cell(
     devices: &Devices,
     open: &mut OpenTasks,
     costs: &mut Costs,
-    identities: &mut BTreeMap<String, String>,
+    identities: &mut Identities,
 ) -> Result<PlannedCell> {
     let task = open_task(open, &config.task, data)?;
     let segment = config.train.segment.map_or(config.model.default_segment(), |c| c.0);
@@ -381,8 +385,7 @@ fn plan_cell(
         learner::Error::Config { key, problem } => Error::Setting { of: of(), key, problem },
         other => Error::Usage(format!("{}: {other}", of())),
     };
-    check_streams(&*task, io.streams).map_err(named)?;
-    check_dynamic(&*task, &config).map_err(named)?;
+    check_training(&*task, &config).map_err(named)?;
     let source = task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(&config, &*source);
     let key = canonical_json(&serde_json::json!([&config.task, &config.model, &config.train, total]));
@@ -397,12 +400,12 @@ fn plan_cell(
     };
     let seen = (total as f64 / source.segments() as f64 * source.seen_per_epoch() as f64).round() as u64;
     let fingerprint = task.fingerprint().to_owned();
-    let settings = canonical_json(&serde_json::json!(&config.task));
-    let identity = match identities.get(&settings) {
-        Some(known) => known.clone(),
-        None => task.identity(&mut Sums::in_folder(&data::cache::folder()))?.to_string(),
+    let identity = match identities.entry(Arc::as_ptr(&task).cast::<()>()) {
+        Entry::Occupied(known) => known.get().clone(),
+        Entry::Vacant(new) => {
+            new.insert(task.identity(&mut Sums::in_folder(&data::cache::folder()))?.to_string()).clone()
+        }
     };
-    identities.insert(settings, identity.clone());
     Ok(PlannedCell {
         id: config.id(&fingerprint),
         parameters: cost.parameters,

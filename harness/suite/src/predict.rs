@@ -1,23 +1,23 @@
 //! How long cells will take and how much memory, by what cells like them took.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::plan::{Plan, PlannedCell};
-use crate::store::{CellDir, Outcome};
+use crate::store::{CellDir, Outcome, Status};
 
-/// What a finished cell took.
-#[derive(Clone, Debug)]
+/// What finished cells of one task, model and number of parameters took.
+#[derive(Clone, Debug, Default)]
 struct Measured {
-    task: String,
-    model: String,
-    parameters: u64,
-    seconds_per_seen: f64,
+    /// Seconds of training for each token or frame, one value for each cell.
+    seconds_per_seen: Vec<f64>,
+    /// The highest of them.
     peak_bytes: Option<u64>,
 }
 
-/// What the finished cells of run directories took.
+/// What the finished cells of an experiment took, by task and model, and by parameters.
 #[derive(Clone, Debug, Default)]
-pub struct Rates(Vec<Measured>);
+pub struct Rates(BTreeMap<(String, String), BTreeMap<u64, Measured>>);
 
 /// A prediction for one cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -35,46 +35,46 @@ impl Rates {
         let of_it =
             |name: &str| name == experiment || name.strip_prefix(experiment).is_some_and(|n| n.starts_with('.'));
         let folders = std::fs::read_dir(out).into_iter().flatten().flatten();
-        let mut folders: Vec<_> =
-            folders.filter(|f| f.file_name().to_str().is_some_and(of_it)).map(|f| f.path()).collect();
-        folders.sort();
-        Self(folders.iter().flat_map(|run| of_run(run)).collect())
+        let folders = folders.filter(|folder| folder.file_name().to_str().is_some_and(of_it));
+        let mut rates = Self::default();
+        for run in folders.map(|folder| folder.path()) {
+            let Ok(plan) = Plan::read(&run.join("plan.json")) else { continue };
+            for cell in &plan.cells {
+                if let Some(status) = CellDir::of(&run, &cell.id).status().ok().and_then(|stored| stored.whole()) {
+                    rates.add(cell, &status);
+                }
+            }
+        }
+        for measured in rates.0.values_mut().flat_map(BTreeMap::values_mut) {
+            measured.seconds_per_seen.sort_by(f64::total_cmp);
+        }
+        rates
     }
 
-    /// What a cell will take if it takes what its like took: cells of its task and model, those of the nearest number of parameters;
-    /// time goes with parameters.
+    fn add(&mut self, cell: &PlannedCell, status: &Status) {
+        if status.outcome != Outcome::Completed || status.seen == 0 {
+            return;
+        }
+        let of_model = self.0.entry((cell.config.task_name.clone(), cell.config.model_name.clone())).or_default();
+        let measured = of_model.entry(cell.parameters).or_default();
+        measured.seconds_per_seen.push(status.train_s / status.seen as f64);
+        measured.peak_bytes = measured.peak_bytes.max(status.peak_bytes);
+    }
+
+    /// What a cell will take if it takes what its like took: cells of its task and model, those of the nearest number of parameters.
+    /// Time goes with parameters and with what is seen; memory is known of equal parameters alone.
     #[must_use]
     pub fn predict(&self, cell: &PlannedCell) -> Prediction {
-        let (task, model) = (&cell.config.task_name, &cell.config.model_name);
-        let distance = |of: &Measured| (of.parameters.max(1) as f64 / cell.parameters.max(1) as f64).ln().abs();
-        let like: Vec<&Measured> = self.0.iter().filter(|of| of.task == *task && of.model == *model).collect();
-        let Some(nearest) = like.iter().map(|of| distance(of)).min_by(f64::total_cmp) else {
-            return Prediction::default();
-        };
-        let nearest: Vec<&&Measured> = like.iter().filter(|of| distance(of) <= nearest).collect();
-        let ratio = |of: &Measured| cell.parameters.max(1) as f64 / of.parameters.max(1) as f64;
-        let seconds = nearest.iter().map(|of| of.seconds_per_seen * ratio(of) * cell.seen as f64).collect();
-        let exact = nearest.iter().filter(|of| of.parameters == cell.parameters);
-        Prediction { seconds: median(seconds), peak_bytes: exact.filter_map(|of| of.peak_bytes).max() }
+        let key = (cell.config.task_name.clone(), cell.config.model_name.clone());
+        let ratio = |parameters: u64| cell.parameters.max(1) as f64 / parameters.max(1) as f64;
+        let distance = |parameters: u64| ratio(parameters).ln().abs();
+        let of_model = self.0.get(&key).into_iter().flatten();
+        let nearest = of_model.min_by(|(a, _), (b, _)| distance(**a).total_cmp(&distance(**b)));
+        let Some((&parameters, measured)) = nearest else { return Prediction::default() };
+        let middle = measured.seconds_per_seen.get(measured.seconds_per_seen.len() / 2);
+        Prediction {
+            seconds: middle.map(|seconds| seconds * ratio(parameters) * cell.seen as f64),
+            peak_bytes: measured.peak_bytes.filter(|_| parameters == cell.parameters),
+        }
     }
-}
-
-fn of_run(run: &Path) -> Vec<Measured> {
-    let Ok(plan) = Plan::read(&run.join("plan.json")) else { return Vec::new() };
-    let measured = |cell: &PlannedCell| {
-        let status = CellDir::of(run, &cell.id).status().ok()?.whole()?;
-        (status.outcome == Outcome::Completed && status.seen > 0).then(|| Measured {
-            task: cell.config.task_name.clone(),
-            model: cell.config.model_name.clone(),
-            parameters: cell.parameters,
-            seconds_per_seen: status.train_s / status.seen as f64,
-            peak_bytes: status.peak_bytes,
-        })
-    };
-    plan.cells.iter().filter_map(measured).collect()
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }

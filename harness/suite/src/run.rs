@@ -127,7 +127,7 @@ pub fn run_cell(
     baselines::release_scratch(); // an earlier cell's, in a process that runs several
     allocator::begin_cell(); // data that several cells share, and what belongs to threads, is there by now
     let io = job.task.io(config.train.streams.0, segment);
-    check_streams(job.task, io.streams)?;
+    check_training(job.task, config)?; // a plan need not come from a grid
     let source = job.task.training(io.streams, io.segment, config.seed)?;
     let total = segments_for(config, &*source);
     let mut learner = build(config, job.task, io, &*source, total, job.device)?;
@@ -137,25 +137,17 @@ pub fn run_cell(
     run_loop(job, &*source, total, &mut *learner, sink, at)
 }
 
-/// Refuses more streams than a task can fill.
+/// Refuses settings of training that do not fit the task: more streams than it can fill, and learning on while it is scored where it
+/// is no stream.
 ///
 /// # Errors
-/// `Config` if there are more.
-pub fn check_streams(task: &dyn Task, streams: usize) -> learner::Result<()> {
-    match task.most_streams() {
-        Some((most, what)) if streams > most => {
-            let problem = format!("expected at most {most}, {what}: each stream reads one of them; got {streams}");
-            Err(learner::Error::Config { key: "streams", problem })
-        }
-        Some(_) | None => Ok(()),
+/// `Config` with the key.
+pub fn check_training(task: &dyn Task, config: &CellConfig) -> learner::Result<()> {
+    let streams = config.train.streams.0;
+    if let Some((most, what)) = task.most_streams().filter(|(most, _)| streams > *most) {
+        let problem = format!("expected at most {most}, {what}: each stream reads one of them; got {streams}");
+        return Err(learner::Error::Config { key: "streams", problem });
     }
-}
-
-/// Refuses to go on learning while a part is scored where a task is no stream.
-///
-/// # Errors
-/// `Config` if the task has recordings with an answer each.
-pub fn check_dynamic(task: &dyn Task, config: &CellConfig) -> learner::Result<()> {
     if config.train.dynamic_evaluation && task.segmentation() != Segmentation::Streams {
         let problem =
             "expected a task that is a stream, such as language: this one is scored by whole recordings".into();

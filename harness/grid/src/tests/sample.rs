@@ -67,6 +67,13 @@ fn values_are_multiples_or_of_a_list_where_that_is_said() {
     assert_eq!([2.0, 3.0, 5.0].map(number), [3, 3, 3]);
 }
 
+/// Four digits are enough to read, and not always enough to stay inside.
+#[test]
+fn no_value_is_rounded_out_of_its_range() {
+    let values = drawn("{points: 50, m.v: {low: 0.99991, high: 0.99998}}");
+    assert!(values.iter().all(|v| (0.99991..=0.99998).contains(v)), "{values:?}");
+}
+
 #[test]
 fn samples_multiply_with_other_axes() {
     let yaml = "experiment: x\ntask: {kind: t}\nmodels: [m]\nsweep:\n  m.w: [1, 2]\n  sample: [{points: 3, m.v: {low: 0, high: 1}}]\n";

@@ -102,13 +102,13 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
         }
         let measured = if seconds > 0.0 { format!("about {} of training", spoken(seconds)) } else { String::new() };
         let unknown = if unknown > 0 {
-            format!("{unknown} cells of which no cell like them was measured under {}", select.out.display())
+            format!("unknown for {unknown} cells: none like them has run under {}", select.out.display())
         } else {
             String::new()
         };
-        let to_run = [measured, unknown].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", and ");
+        let to_run = [measured, unknown].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
         if !to_run.is_empty() {
-            crate::say!("to run: {to_run}");
+            crate::say!("time to run: {to_run}");
         }
     }
     Ok(exit::DONE)

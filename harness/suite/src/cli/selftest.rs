@@ -1,6 +1,6 @@
 //! `harness selftest resume`: kills a run again and again, and holds what comes out against a run that was left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -49,6 +49,9 @@ impl Drop for Folder {
     }
 }
 
+/// Bits of numbers by what they are of; `None` where one is undefined.
+type Numbers = BTreeMap<String, Option<u64>>;
+
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
@@ -86,8 +89,7 @@ pub(super) fn resume(args: &ResumeArgs, mode: Mode) -> Result<u8> {
         let out = format!("round-{round}");
         let killed = test.round(&out, length, &mut random)?;
         let numbers = test.numbers(&out)?;
-        let wrong: Vec<&String> =
-            alone.keys().chain(numbers.keys()).filter(|k| alone.get(*k) != numbers.get(*k)).collect();
+        let wrong = differing(&alone, &numbers);
         differ += wrong.len();
         kills += killed.len();
         let count = |victim| killed.iter().filter(|killed| **killed == victim).count();
@@ -111,6 +113,11 @@ pub(super) fn resume(args: &ResumeArgs, mode: Mode) -> Result<u8> {
     }
     crate::say!("{}", if differ == 0 { "all runs are bit-identical" } else { "kills changed results" });
     Ok(if differ == 0 { exit::DONE } else { exit::SOME_FAILED })
+}
+
+/// Names under which the two do not have the same number.
+fn differing<'a>(alone: &'a Numbers, other: &'a Numbers) -> BTreeSet<&'a String> {
+    alone.keys().chain(other.keys()).filter(|name| alone.get(*name) != other.get(*name)).collect()
 }
 
 struct Test {
@@ -165,7 +172,7 @@ impl Test {
     }
 
     /// Bits of every number that does not measure time or memory, and every outcome, by cell and metric.
-    fn numbers(&self, out: &str) -> Result<BTreeMap<String, Option<u64>>> {
+    fn numbers(&self, out: &str) -> Result<Numbers> {
         let runs = self.folder.join(out);
         let mut numbers = BTreeMap::new();
         for run in std::fs::read_dir(&runs).map_err(Error::io(&runs))?.flatten() {
@@ -206,5 +213,21 @@ fn kill(command: &Child, victim: Victim) {
         for worker in workers {
             let _ = kill_process(worker, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_a_missing_and_a_new_number_are_differences() {
+        let numbers = |all: &[(&str, Option<f64>)]| -> Numbers {
+            all.iter().map(|(name, value)| ((*name).to_owned(), value.map(f64::to_bits))).collect()
+        };
+        let alone = numbers(&[("a", Some(0.1)), ("b", Some(1.0)), ("c", None)]);
+        assert!(differing(&alone, &alone.clone()).is_empty());
+        let other = numbers(&[("a", Some(0.1 + f64::EPSILON)), ("b", Some(1.0)), ("d", None)]);
+        assert_eq!(differing(&alone, &other).into_iter().collect::<Vec<_>>(), ["a", "c", "d"]);
     }
 }

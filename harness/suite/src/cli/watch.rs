@@ -8,13 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::interrupted;
 use crate::error::{Error, Result, exit};
 use crate::plan::{Plan, PlannedCell};
 use crate::progress::main_metric;
 use crate::store::seal::{self, Stored};
 use crate::store::{CellDir, Outcome, Position, Status};
-use std::sync::atomic::Ordering;
 
 /// Lines of cells that are shown; of more only the number is.
 const MOST_LINES: usize = 12;
@@ -50,10 +48,9 @@ pub(super) fn run(args: &WatchArgs) -> Result<u8> {
     };
     let plan_file = args.run.join("plan.json");
     let terminal = std::io::stdout().is_terminal();
-    let interrupt = interrupted()?;
     let (mut plan, mut read_at, mut last) = (Plan::read(&plan_file)?, modified(&plan_file), String::new());
     let mut names = plan.names();
-    while !interrupt.load(Ordering::Relaxed) {
+    loop {
         // a plan may grow
         if modified(&plan_file) != read_at {
             (plan, read_at) = (Plan::read(&plan_file)?, modified(&plan_file));
@@ -79,7 +76,7 @@ pub(super) fn run(args: &WatchArgs) -> Result<u8> {
         }
         std::thread::sleep(every);
     }
-    Ok(if interrupt.load(Ordering::Relaxed) { exit::INTERRUPTED } else { exit::DONE })
+    Ok(exit::DONE)
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -109,6 +109,21 @@ mod tests {
     }
 
     #[test]
+    fn uncommitted_changes_are_kept_once_under_their_digest() {
+        let run = tempfile::tempdir().unwrap();
+        let build =
+            |git_diff| Build { version: "1", git_commit: None, git_dirty: None, git_diff, compiler: "", features: "" };
+        keep_diff(run.path(), &build("")).unwrap();
+        assert!(!run.path().join("diffs").exists());
+        keep_diff(run.path(), &build("+ a line")).unwrap();
+        keep_diff(run.path(), &build("+ a line")).unwrap();
+        let kept: Vec<_> = std::fs::read_dir(run.path().join("diffs")).unwrap().flatten().collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].file_name().to_str(), Some(format!("{}.diff", sha256_hex(b"+ a line")).as_str()));
+        assert_eq!(std::fs::read_to_string(kept[0].path()).unwrap(), "+ a line");
+    }
+
+    #[test]
     fn variables_that_matter_are_kept_and_no_others() {
         let all =
             ["RAYON_NUM_THREADS", "HARNESS_ISA", COMMAND_VARIABLE, "AWS_SECRET_ACCESS_KEY", "SLURM_ARRAY_TASK_ID"];
