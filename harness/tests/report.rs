@@ -56,7 +56,10 @@ fn what_is_wrong_is_said_before_anything_is_written() {
     let folder = Folder::new();
     folder.grid(GRID);
     assert!(folder.run("runs").status.success());
-    std::fs::write(folder.path().join("bad.txt.tera"), "{{ titel }}").expect("written");
+    for (name, text) in [("bad.txt.tera", "{{ titel }}"), ("results.parquet.tera", "x"), ("plain.txt", "x")] {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    let results = std::fs::read(folder.path().join("runs/small/results.parquet")).expect("results");
     for (arguments, expected) in [
         (&["runs/small", "--columns", "bits per bite", "--out", "x"][..], "no table has a column `bits per bite`"),
         (&["runs/small", "--metrics", "wer", "--out", "x"], "no table has a metric `wer`"),
@@ -64,10 +67,14 @@ fn what_is_wrong_is_said_before_anything_is_written() {
         (&["runs/small", "--template", "bad.txt.tera", "--out", "x"], "reports/templates/README.md"),
         (&["runs/small/results.parquet", "--format", "csv"], "name one with --out"),
         (&["runs/small", "--format", "docx"], "docx"),
+        (&["runs/small", "--template", "results.parquet.tera"], "it would be overwritten"),
+        (&["runs/small", "--template", "plain.txt", "--out", "."], "it would be overwritten"),
     ] {
         let output = report(&folder, arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(expected), "{arguments:?}: {}", stderr(&output));
     }
     assert!(!folder.path().join("x").exists());
+    assert_eq!(std::fs::read(folder.path().join("runs/small/results.parquet")).expect("results"), results);
+    assert_eq!(std::fs::read_to_string(folder.path().join("plain.txt")).expect("the template"), "x");
 }

@@ -14,14 +14,15 @@
     const found = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(\S*)/.exec(text);
     return found ? Number(found[1]) * (units[found[2]] || 1) : text.toLowerCase();
   };
-  const compare = (a, b) => {
+  // what has no number stands at the end, whatever the direction
+  const compare = (a, b, direction) => {
     const numbers = (typeof b === "number") - (typeof a === "number");
-    return numbers || (a < b ? -1 : a > b ? 1 : 0);
+    return numbers || direction * (a < b ? -1 : a > b ? 1 : 0);
   };
   const sort = (table, column, direction) => {
     const body = table.tBodies[0];
     const rows = [...body.rows].map((row) => [key(row.cells[column]), row]);
-    rows.sort((a, b) => direction * compare(a[0], b[0]));
+    rows.sort((a, b) => compare(a[0], b[0], direction));
     body.append(...rows.map((row) => row[1]));
     [...table.tHead.rows[0].cells].forEach((head, i) => {
       if (i === column) head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");

@@ -54,9 +54,15 @@ fn quality(part: &Part) -> Option<Vec<String>> {
             .filter(|((group, _), mark)| **mark == Mark::Best && !std::ptr::eq(*group, *best))
             .map(|((group, _), _)| part.label(group))
             .collect();
+        let unknown = found.iter().filter(|mark| **mark == Mark::Unknown).count();
+        let left = if unknown == 0 {
+            String::new()
+        } else {
+            format!(" ({unknown} with fewer than {FEWEST_SEEDS} seeds not compared)")
+        };
         sentences.push(match others.len() {
-            0 => format!("{head}; each of the others can be told from it."),
-            _ => format!("{head}; {} cannot be told from it at 5 %.", names(&others)),
+            0 => format!("{head}; each of the others can be told from it{left}."),
+            _ => format!("{head}; {} cannot be told from it at 5 %{left}.", names(&others)),
         });
     } else {
         let fewest = scored.iter().map(|(_, e)| e.n).min().unwrap_or(0);

@@ -1,7 +1,8 @@
 //! What the paper claims, and what these results say of it: a verdict for each claim with the number behind it.
 //!
-//! One configuration stands for each kind of model: the first of that kind in the grid (of BIM, the first with spikes), so that no
-//! result chooses it; energy is held against the reference that the grid names or else against the best of the others. Nothing is concluded from fewer than three seeds.
+//! One configuration stands for each kind of model: the first of that kind in the grid, swept values in ascending order (of BIM,
+//! the first with spikes), so that no result chooses it; energy is held against the reference that the grid names or else against the
+//! best of the others. Nothing is concluded from fewer than three seeds.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,9 @@ struct Asked<'a> {
     say: &'a dyn Fn(&Part, &Section) -> Option<Said>,
 }
 
+/// Behind what was decided on generated data.
+const ON_GENERATED: &str = " on generated data";
+
 /// Grids of the paper's tables.
 const TABLES: &[&str] = &["table1_language", "table2_speech", "table3_biomedical"];
 
@@ -62,7 +66,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             place: "section 4.5",
             basis: "peak memory of a training step at the shortest and at the longest length",
             grids: &["memory_vs_length"],
-            say: &|part, _| memory::claim(part),
+            say: &|part, _| memory::claim(part).map(|said| with_seeds(part, said)),
         },
         Asked {
             statement: "BIM leaves out more operations than networks without spikes",
@@ -83,9 +87,9 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             place: "section 4.6",
             basis: "exponentials fitted to the mean update at each difference",
             grids: &["stdp_window"],
-            say: &|_, section| {
+            say: &|part, section| {
                 let table: Option<&Table> = section.tables.iter().find(|table| time_differences::is_table(table));
-                table.map(time_differences::claim)
+                table.map(|table| with_seeds(part, time_differences::claim(table)))
             },
         },
     ];
@@ -96,7 +100,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             .filter_map(|(part, section)| {
                 let (verdict, mut words, number) = (asked.say)(part, section)?;
                 if part.generated() && matches!(verdict, Outcome::Held | Outcome::DidNotHold | Outcome::InPart) {
-                    words += " on generated data";
+                    words += ON_GENERATED;
                 }
                 Some(Evidence { section: section.id.clone(), task: short(part, parts), verdict, words, number })
             })
@@ -116,7 +120,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
 }
 
 /// The task, with the experiment and the scale where there are several.
-fn short(part: &Part, parts: &[Part]) -> String {
+pub(super) fn short(part: &Part, parts: &[Part]) -> String {
     let mut text = part.task.to_owned();
     if parts.iter().any(|other| other.experiment != part.experiment) {
         text = format!("{}, {text}", part.experiment);
@@ -125,6 +129,16 @@ fn short(part: &Part, parts: &[Part]) -> String {
         text = format!("{text}, {}", part.scale);
     }
     text
+}
+
+/// What was said without looking at seeds, unless a configuration has too few of them.
+fn with_seeds(part: &Part, (outcome, words, number): Said) -> Said {
+    let fewest =
+        part.groups.iter().map(|group| group.completed().count()).filter(|seeds| *seeds > 0).min().unwrap_or(0);
+    match too_few(fewest) {
+        Some(words) => (Outcome::Undecided, words, number),
+        None => (outcome, words, number),
+    }
 }
 
 /// What the evidence of all tasks says together: what is decided counts, and the words say of how many tasks.
@@ -144,10 +158,15 @@ fn together(evidence: &[Evidence]) -> (Outcome, String) {
     if let Some(first) = evidence.first().filter(|first| evidence.iter().all(|e| e.words == first.words)) {
         return (verdict, first.words.clone());
     }
+    // what was decided on generated data alone is said to be
+    let is_decided = |e: &&Evidence| matches!(e.verdict, Outcome::Held | Outcome::DidNotHold | Outcome::InPart);
+    let generated = decided > 0 && evidence.iter().filter(is_decided).all(|e| e.words.ends_with(ON_GENERATED));
+    let on = if generated { ON_GENERATED } else { "" };
     if decided > 0 && decided < all {
-        return (verdict, format!("{} on {decided} of {all}, the rest undecided", verdict.words()));
+        let rest = if count(Outcome::Undecided) == all - decided { "undecided" } else { "undecided or not comparable" };
+        return (verdict, format!("{} on {decided} of {all}, the rest {rest}{on}", verdict.words()));
     }
-    (verdict, verdict.words().into())
+    (verdict, format!("{}{on}", verdict.words()))
 }
 
 /// Whether the published value of the paper's model was reproduced.
@@ -163,14 +182,13 @@ fn published(part: &Part, paper: &Paper) -> Option<Said> {
     };
     let info = metric_info(part, metric);
     let e = group.metric(metric, Some(part.split)).estimate()?;
-    let number = format!(
-        "{} {} {}, published {} {}",
-        part.label(group),
-        info.label,
-        info.estimate(&e),
-        first.metric.label,
-        first.metric.text(first.value)
-    );
+    let own = format!("{} {} {}", part.label(group), info.label, info.estimate(&e));
+    // what is not the published data stands beside no published value
+    let number = if part.identity().has_name() {
+        format!("{own}, published {} {}", first.metric.label, first.metric.text(first.value))
+    } else {
+        own
+    };
     Some((outcome, words, number))
 }
 
@@ -268,13 +286,12 @@ fn sparsity(part: &Part) -> Option<Said> {
     let percent = |share: f64| {
         if share.abs() < LEAST_SHARE { "none".to_owned() } else { format!("{} %", significant(100.0 * share, 3)) }
     };
-    let number = format!(
-        "{} {}, of the others {} most with {}",
-        part.label(group),
-        percent(mean(&own)),
-        part.label(closest),
-        percent(mean(&theirs))
-    );
+    let others = if mean(&theirs).abs() < LEAST_SHARE {
+        "none of the others any".to_owned()
+    } else {
+        format!("of the others {} most with {}", part.label(closest), percent(mean(&theirs)))
+    };
+    let number = format!("{} {}, {others}", part.label(group), percent(mean(&own)));
     let outcome = by_interval(&difference, 0.0, Better::Higher);
     Some((outcome, too_few(difference.n).unwrap_or_else(|| outcome.words().into()), number))
 }

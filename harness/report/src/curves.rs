@@ -156,8 +156,16 @@ fn curve(group: &Group, loaded: &Loaded, metric: &str, split: &str) -> Vec<Point
     whole.filter_map(|values| point(mean_seen(&values), values.values().map(|(_, value)| *value))).collect()
 }
 
+/// Magnitudes that a drawing can hold: results of others may say anything.
+const DRAWABLE: std::ops::RangeInclusive<f64> = 1e-100..=1e100;
+
+/// The mean of values with their lowest and highest; values that no drawing can hold are left out.
 pub(super) fn point(x: f64, values: impl Iterator<Item = f64>) -> Option<Point> {
-    let values: Vec<f64> = values.collect();
+    let is_drawable = |v: &f64| *v == 0.0 || DRAWABLE.contains(&v.abs());
+    let values: Vec<f64> = values.filter(is_drawable).collect();
+    if !is_drawable(&x) {
+        return None;
+    }
     let low = values.iter().copied().min_by(f64::total_cmp)?;
     let high = values.iter().copied().max_by(f64::total_cmp)?;
     Some(Point { x, y: values.iter().sum::<f64>() / values.len() as f64, low, high })

@@ -97,11 +97,15 @@ fn is_id(cell: &str) -> bool {
 /// A row without characters that act on a terminal or turn text around: results may come from anybody.
 fn quiet(mut row: ResultRow) -> ResultRow {
     let is_loud = |text: &str| text.chars().any(|c| !c.is_ascii_graphic() && c != ' ');
-    let mut mend = |text: &mut String| {
+    let mend = |text: &mut String| {
         if is_loud(text) {
-            *text = text.lines().map(inert).collect::<Vec<_>>().join("\n");
+            *text = inert(text);
         }
     };
+    // these have several lines
+    for text in [&mut row.reason, &mut row.notes].into_iter().flatten().filter(|text| is_loud(text)) {
+        *text = text.lines().map(inert).collect::<Vec<_>>().join("\n");
+    }
     let texts = [
         &mut row.experiment,
         &mut row.scale,
@@ -112,11 +116,9 @@ fn quiet(mut row: ResultRow) -> ResultRow {
         &mut row.outcome,
         &mut row.device,
     ];
-    texts.into_iter().for_each(&mut mend);
+    texts.into_iter().for_each(mend);
     let optional = [
-        &mut row.reason,
         &mut row.cause,
-        &mut row.notes,
         &mut row.split,
         &mut row.metric,
         &mut row.instruction_set,
@@ -130,7 +132,7 @@ fn quiet(mut row: ResultRow) -> ResultRow {
         &mut row.data_identity,
         &mut row.cost_model,
     ];
-    optional.into_iter().flatten().for_each(&mut mend);
+    optional.into_iter().flatten().for_each(mend);
     // most rows share settings that are quiet, and go on sharing them
     if row.config.iter().any(|(key, value)| is_loud(key) || is_loud(value)) {
         let mended = row.config.iter().map(|(key, value)| {

@@ -60,7 +60,7 @@ pub struct Report {
     pub outcome: String,
     /// One per experiment, task and scale.
     pub sections: Vec<Section>,
-    /// Every planned cell that did not complete; absent if all did.
+    /// Every cell that was begun and did not complete; absent if there is none.
     pub failures: Option<Table>,
     /// The numbers behind the tables, unrounded.
     pub summaries: Vec<Summary>,

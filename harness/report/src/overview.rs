@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::claims::short;
 use super::group::{Part, Run};
 use super::model::{Fact, Loaded};
 use super::provenance;
@@ -44,7 +45,7 @@ pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
 }
 
 fn data_name(part: &Part, parts: &[Part]) -> String {
-    if parts.len() == 1 { "data".into() } else { format!("data, {}", part.task) }
+    if parts.len() == 1 { "data".into() } else { format!("data, {}", short(part, parts)) }
 }
 
 /// The digest of the data, or how many there are.
@@ -63,15 +64,22 @@ fn distinct(values: impl Iterator<Item = String>) -> String {
     values.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ")
 }
 
+/// Whether a name can stand in a command: results may come from anybody, and this is pasted into a shell.
+fn is_plain(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('-')
+}
+
 /// Commands that run the experiments again, each at the commit that ran it where there is one.
 pub(super) fn commands(parts: &[Part]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let commits: BTreeSet<&str> =
         parts.iter().flat_map(Part::runs).filter_map(|run| run.head.git_commit.as_deref()).collect();
-    if let [commit] = commits.iter().collect::<Vec<_>>()[..] {
+    if let [commit] = commits.iter().collect::<Vec<_>>()[..]
+        && is_plain(commit)
+    {
         all.push(format!("git checkout {commit}"));
     }
-    for part in parts {
+    for part in parts.iter().filter(|part| is_plain(part.experiment) && is_plain(part.scale)) {
         let command = format!("cargo run --release -- run experiments/{}.yaml --scale {}", part.experiment, part.scale);
         if !all.contains(&command) {
             all.push(command);
@@ -101,6 +109,7 @@ mod tests {
             commands(&parts),
             ["git checkout 0123456789abcdef", "cargo run --release -- run experiments/quickstart.yaml --scale mini"]
         );
+        assert!(["a;rm -rf $HOME", "--out", "a\nb", "`x`"].iter().all(|name| !is_plain(name)));
         let facts = facts(&parts);
         let of = |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
         assert_eq!(of("program"), Some("0.1.0, commit 0123456789ab"));

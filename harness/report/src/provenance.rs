@@ -119,12 +119,13 @@ pub(super) fn data(part: &Part) -> String {
 /// here and in [`data`].)
 pub(super) fn data_in_short(part: &Part) -> String {
     let dataset = part.info.map_or(part.family, |info| info.data());
-    let what = if part.generated() {
-        format!("generated in the format of {dataset}")
-    } else if let Some(folder) = other_folder(part) {
-        format!("folder `{folder}`, not {dataset} as published")
-    } else {
-        dataset.to_owned()
+    let elsewhere = other_folder(part).filter(|_| !part.identity().has_name());
+    let what = match (part.identity(), elsewhere) {
+        (Identity::Generated, _) => format!("generated in the format of {dataset}"),
+        (_, Some(folder)) => format!("folder `{folder}`, not {dataset} as published"),
+        (Identity::Unverified, None) => "unverified data".to_owned(),
+        (Identity::Subset, None) => format!("a subset of {dataset}"),
+        (Identity::Published, None) => dataset.to_owned(),
     };
     format!("{what}; trains on {}, scored on {}", place(part, "train"), place(part, part.split))
 }

@@ -25,10 +25,11 @@ pub fn choose(report: &mut Report, choice: &Choice) -> Result<(), ReportError> {
     let names = columns().filter_map(|column| column.metric.clone());
     let names: BTreeSet<String> = names.chain(report.summaries.iter().map(|summary| summary.metric.clone())).collect();
     let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-    known("column", &choice.columns, &labels)?;
+    let columns = split(&choice.columns, &labels);
+    known("column", &columns, &labels)?;
     known("metric", &choice.metrics, &names)?;
     for table in report.sections.iter_mut().flat_map(|section| &mut section.tables) {
-        let is_chosen = |label: &str| choice.columns.is_empty() || choice.columns.iter().any(|c| same(c, label));
+        let is_chosen = |label: &str| columns.is_empty() || columns.iter().any(|c| same(c, label));
         let is_measured = |metric: &Option<String>| {
             choice.metrics.is_empty() || metric.as_ref().is_none_or(|m| choice.metrics.iter().any(|c| same(c, m)))
         };
@@ -47,6 +48,23 @@ pub fn choose(report: &mut Report, choice: &Choice) -> Result<(), ReportError> {
         report.summaries.retain(|summary| choice.metrics.iter().any(|metric| same(metric, &summary.metric)));
     }
     Ok(())
+}
+
+/// Labels with commas between them, some of which have commas of their own: as many of the pieces make one as can.
+fn split(chosen: &[String], labels: &BTreeSet<String>) -> Vec<String> {
+    let is_label = |text: &str| labels.iter().any(|label| label.eq_ignore_ascii_case(text));
+    let mut found = Vec::new();
+    for text in chosen {
+        let pieces: Vec<&str> = text.split(',').collect();
+        let mut from = 0;
+        while from < pieces.len() {
+            let joined = |to: usize| pieces[from..to].join(",").trim().to_owned();
+            let to = (from + 1..=pieces.len()).rev().find(|to| is_label(&joined(*to))).unwrap_or(from + 1);
+            found.push(joined(to));
+            from = to;
+        }
+    }
+    found
 }
 
 fn known(what: &'static str, chosen: &[String], all: &BTreeSet<String>) -> Result<(), ReportError> {
@@ -86,6 +104,10 @@ mod tests {
         assert!(report.sections[0].tables.iter().all(|table| !table.id.ends_with("-costs")));
         let tex = render(&report, Format::Latex).unwrap();
         assert!(tex.contains("model & bits per byte & seeds \\\\"), "{tex}");
+        let all: BTreeSet<String> = ["a, b", "a", "c"].map(str::to_owned).into();
+        let of = |text: &str| split(&[text.to_owned()], &all);
+        assert_eq!(of("c, a, b,d"), ["c", "a, b", "d"]);
+        assert_eq!(of("A,c"), ["A", "c"]);
         let report = chosen(&[], &["bits_per_byte"]).unwrap();
         assert!(report.summaries.iter().all(|summary| summary.metric == "bits_per_byte"));
         assert!(labels(&report.sections[0].tables[0]).contains(&"seeds".to_owned()), "columns of no metric stay");

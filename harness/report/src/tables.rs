@@ -298,14 +298,17 @@ pub(super) fn verdict(part: &Part, group: &Group, published: &[Published]) -> (O
 
 /// Why no number of a section compares with a published one, as the end of "not comparable"; `None` if they do.
 pub(super) fn not_comparable(part: &Part) -> Option<String> {
+    let identity = part.identity();
+    match identity {
+        Identity::Generated => return Some(": generated data".into()),
+        Identity::Unverified => return Some(": unverified data".into()),
+        Identity::Published | Identity::Subset => {}
+    }
     if part.scale != PAPER_SCALE {
         return Some(" at this scale".into());
     }
-    match part.identity() {
-        Identity::Published => {}
-        Identity::Subset => return Some(": a subset of the data".into()),
-        Identity::Generated => return Some(": generated data".into()),
-        Identity::Unverified => return Some(": unverified data".into()),
+    if identity == Identity::Subset {
+        return Some(": a subset of the data".into());
     }
     if !part.config("train.eval_limit").is_empty() {
         return Some(": scored on a part (train.eval_limit)".into());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::plan::{Plan, PlannedCell};
+use crate::store::seal::Stored;
 use crate::store::{CellDir, Outcome, Status};
 
 /// What finished cells of one task, model and number of parameters took.
@@ -40,7 +41,7 @@ impl Rates {
         for run in folders.map(|folder| folder.path()) {
             let Ok(plan) = Plan::read(&run.join("plan.json")) else { continue };
             for cell in &plan.cells {
-                if let Some(status) = CellDir::of(&run, &cell.id).status().ok().and_then(|stored| stored.whole()) {
+                if let Some(status) = CellDir::of(&run, &cell.id).status().ok().and_then(Stored::whole) {
                     rates.add(cell, &status);
                 }
             }

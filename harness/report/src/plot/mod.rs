@@ -135,7 +135,7 @@ fn draw(plot: &Plot, size: &Size, style: &str) -> String {
     let labels: Vec<String> = plot.series.iter().map(|series| shorten(&series.label, size.label)).collect();
     let longest = labels.iter().map(|label| text_width(label, size)).fold(0.0, f64::max);
     let left = 4.6 * size.font;
-    let right = size.width - if plot.form == Form::Lines { longest + 24.0 } else { 10.0 };
+    let right = size.width - if plot.form == Form::Lines { longest + 24.0 } else { 1.4 * size.font };
     let x = Axis::new(x_range, (left, right), plot.log_x, size.ticks.0);
     let y = Axis::new(y_range, (height - 3.4 * size.font, top), plot.log_y, size.ticks.1);
     let mut out = String::new();

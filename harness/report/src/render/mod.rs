@@ -124,7 +124,7 @@ fn card_labels(report: &Report) -> String {
     let tables = report.sections.iter().flat_map(|section| &section.tables).chain(&report.failures);
     for table in tables.filter(|table| !table.map) {
         for (i, column) in table.columns.iter().enumerate().skip(1) {
-            let place = format!("#{}-table td:nth-child({})", table.id, i + 1);
+            let place = format!("[id=\"{}-table\"] td:nth-child({})", table.id, i + 1);
             let _ = writeln!(out, "{place}::before{{content:\"{}\"}}", escape::css(&column.label));
             // what is short shares its line with another
             let longest = table.rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.text.chars().count()).max();

@@ -29,7 +29,7 @@ pub(super) struct ReportArgs {
     #[arg(long)]
     template: Option<PathBuf>,
     /// Columns of the tables to keep, by their labels, separated by commas; those that name a row always stay
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long)]
     columns: Vec<String>,
     /// Metrics to keep, by their names in the result files, separated by commas
     #[arg(long, value_delimiter = ',')]
@@ -68,7 +68,8 @@ impl ReportArgs {
     fn write_special(&self, stored: &[::report::Stored], out: &Path) -> Result<()> {
         let own = self.template.as_deref().map(|path| Ok::<_, Error>((path, template(path)?))).transpose()?;
         let mut report = compute_report(stored)?;
-        let choice = ::report::Choice { columns: self.columns.clone(), metrics: self.metrics.clone() };
+        let metrics = self.metrics.iter().map(|name| name.trim().to_owned()).collect();
+        let choice = ::report::Choice { columns: self.columns.clone(), metrics };
         let usage = |e: ReportError| match e {
             ReportError::OwnTemplate { .. } | ReportError::Unknown { .. } => Error::Usage(e.to_string()),
             ReportError::Data(_) | ReportError::Paper(_) | ReportError::Template { .. } | ReportError::Json(_) => {
@@ -83,6 +84,12 @@ impl ReportArgs {
         let filled = own.map(|(path, text)| {
             let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             let name = name.strip_suffix(".tera").unwrap_or(&name).to_owned();
+            let target = out.join(&name);
+            let file = |path: &Path| std::fs::canonicalize(path).ok();
+            if OWN_FILES.contains(&name.as_str()) || (target.exists() && file(&target) == file(path)) {
+                let next = "give the template another name, or another folder with --out";
+                return Err(Error::Usage(format!("{}: it would be overwritten\n  next: {next}", target.display())));
+            }
             let text = ::report::render_own(&report, &name, &text).map_err(usage)?;
             Ok::<_, Error>((out.join(name), text))
         });
@@ -103,6 +110,9 @@ impl ReportArgs {
         Ok(())
     }
 }
+
+/// Files of a run directory that no report replaces.
+const OWN_FILES: [&str; 3] = ["results.parquet", "plan.json", "cells"];
 
 /// Reads a template of the user's own.
 fn template(path: &Path) -> Result<String> {
@@ -192,10 +202,10 @@ struct Rendered {
     text: String,
 }
 
-/// Digests of the table and the page of a run directory.
+/// Digests of what a report was made from and of what was made: the plan has the question that the page begins with.
 fn written_files(dir: &Path) -> Vec<Option<String>> {
     let digest = |name| std::fs::read(dir.join(name)).ok().map(|bytes| ::data::files::sha256_hex(&bytes));
-    ["results.parquet", "report/index.html"].map(digest).into()
+    ["plan.json", "results.parquet", "report.md", "tables.tex", "report/index.html"].map(digest).into()
 }
 
 impl Rendered {
