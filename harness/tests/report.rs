@@ -78,3 +78,21 @@ fn what_is_wrong_is_said_before_anything_is_written() {
     assert_eq!(std::fs::read(folder.path().join("runs/small/results.parquet")).expect("results"), results);
     assert_eq!(std::fs::read_to_string(folder.path().join("plain.txt")).expect("the template"), "x");
 }
+
+/// A finished run writes its report again only where something is missing or asks another question.
+#[test]
+fn a_finished_run_mends_its_report() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert!(folder.run("runs").status.success());
+    let path = |name: &str| folder.path().join("runs/small").join(name);
+    let read = |name: &str| std::fs::read_to_string(path(name)).expect(name);
+    let (text, tables) = (read("report.md"), read("tables.tex"));
+    std::fs::remove_file(path("report.md")).expect("removed");
+    std::fs::write(path("tables.tex"), "cut").expect("written");
+    assert!(folder.run("runs").status.success());
+    assert_eq!((read("report.md"), read("tables.tex")), (text, tables));
+    folder.grid(&GRID.replace("what it should?", "something else?"));
+    assert!(folder.run("runs").status.success());
+    assert!(read("report/index.html").contains("Does the report say something else?"));
+}

@@ -168,6 +168,15 @@ mod tests {
     }
 
     #[test]
+    fn what_has_too_few_seeds_is_not_called_worse() {
+        let mut loaded = fixture::sweep();
+        loaded.rows.retain(|row| row.model != "lstm" || row.seed == 1);
+        let said = argument(&parts(&loaded.rows)[0]);
+        let end = "each of the others can be told from it (1 with fewer than 3 seeds not compared).";
+        assert!(said[0].ends_with(end), "{said:?}");
+    }
+
+    #[test]
     fn nothing_is_said_of_what_was_not_measured() {
         let loaded = fixture::all_failed();
         assert_eq!(argument(&parts(&loaded.rows)[0]), ["No cell of this task has a score yet."]);

@@ -235,6 +235,16 @@ mod tests {
         assert!(report.sections[1].plots[0].level.is_none());
     }
 
+    /// A scale cannot hold what overflows or vanishes: such a value is no point, and the rest of the curve stands.
+    #[test]
+    fn what_no_drawing_can_hold_is_left_out() {
+        let of = |x: f64, values: &[f64]| point(x, values.iter().copied()).map(|p| (p.y, p.low, p.high));
+        assert_eq!(of(1.0, &[2.0, f64::INFINITY, 4.0, f64::NAN]), Some((3.0, 2.0, 4.0)));
+        assert_eq!(of(1.0, &[0.0, 5e-324]), Some((0.0, 0.0, 0.0)));
+        assert_eq!(of(1.0, &[-1e300]), None);
+        assert_eq!((of(f64::INFINITY, &[1.0]), of(5e-324, &[1.0])), (None, None));
+    }
+
     #[test]
     fn a_seed_that_stops_early_does_not_bend_the_mean() {
         let mut loaded = fixture::quickstart();

@@ -222,6 +222,7 @@ mod tests {
         let mut row = fixture::cell("bim\u{1b}[2J", 1);
         row.notes = Some("one\ntwo\u{202E}".into());
         row.config.insert("model.x\u{7}".into(), "y\r".into());
+        row.experiment = "a\nrm -rf $HOME".into();
         (row.cell, row.metric) = ("../../outside".into(), Some("loss".into()));
         let outside = dir.path().join("outside");
         std::fs::create_dir_all(&outside).unwrap();
@@ -230,6 +231,7 @@ mod tests {
         let found = load(&[run]).unwrap();
         let row = &found.rows[0];
         assert_eq!((row.model.as_str(), row.notes.as_deref()), ("bim\\u{1b}[2J", Some("one\ntwo\\u{202e}")));
+        assert_eq!(row.experiment, "a\\nrm -rf $HOME", "one line, wherever it is printed");
         assert_eq!(row.config.get("model.x\\u{7}").map(String::as_str), Some("y\\r"));
         assert!(found.evals.is_empty());
     }

@@ -338,6 +338,24 @@ mod tests {
     }
 
     #[test]
+    fn the_short_line_names_a_dataset_only_where_its_files_match() {
+        let of = |identity: &str, pairs: &[(&str, &str)]| {
+            let mut row = config(cell("bim", 1), pairs);
+            row.data_identity = Some(identity.into());
+            let rows = [row];
+            let text = data_in_short(&parts(&rows)[0]);
+            text.split(';').next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(of("published: every file", &[]), "WikiText-103");
+        assert_eq!(of("subset: 2 of 3 files", &[]), "a subset of WikiText-103");
+        assert_eq!(of("unverified: another size", &[]), "unverified data");
+        assert_eq!(of("generated: here", &[]), "generated in the format of WikiText-103");
+        let root = [("task.root", "my-text")];
+        assert_eq!(of("unverified: another size", &root), "folder `my-text`, not WikiText-103 as published");
+        assert_eq!(of("published: every file", &root), "WikiText-103", "a published copy under another name");
+    }
+
+    #[test]
     fn stretches_and_choices_are_said() {
         let pairs = [
             ("task.train_split", "valid[:0.9]"),

@@ -83,9 +83,42 @@ fn generated_data_and_other_scales_are_said() {
         (Outcome::NotComparable, "not comparable: generated data")
     );
     assert_eq!((generated[3].verdict, generated[3].words.as_str()), (Outcome::Held, "held on generated data"));
+    let both = all(&|row| {
+        row.scale = "sample".into();
+        row.data_identity = Some("generated: by this program".into());
+    });
+    assert_eq!(both[1].words, "not comparable: generated data", "it is at no scale");
     let small = all(&|row| row.scale = "sample".into());
     assert_eq!(small[1].words, "not comparable at this scale");
     assert!(small[1].evidence[0].number.contains("lstm -0.5"), "the number is there: {:?}", small[1]);
+}
+
+/// A verdict on memory or on the window of time differences needs seeds as any other.
+#[test]
+fn what_is_measured_once_decides_nothing() {
+    let of = |seeds: u64| {
+        let rows: Vec<ResultRow> = (1..=seeds).flat_map(|seed| rows("bim", seed, &[("loss", 1.0)], &[])).collect();
+        let parts = parts(&rows);
+        with_seeds(&parts[0], (Held, "held".into(), "1 MiB".into()))
+    };
+    assert_eq!(of(3), (Held, "held".into(), "1 MiB".into()));
+    assert_eq!(of(1), (Undecided, "1 seed, no verdict".into(), "1 MiB".into()));
+}
+
+/// Beside a published value stands only what comes from the published data.
+#[test]
+fn generated_data_stand_beside_no_published_value() {
+    let number = |change: &dyn Fn(&mut ResultRow)| {
+        let of = |seed| rows("bim", seed, &[("perplexity_per_word", 20.0)], &[]);
+        let mut rows: Vec<ResultRow> = (1..=3).flat_map(of).collect();
+        rows.iter_mut().for_each(change);
+        claims_of(rows)[0].evidence[0].number.clone()
+    };
+    assert!(number(&|_| ()).contains(", published perplexity 20.1"), "{}", number(&|_| ()));
+    let generated = number(&|row| row.data_identity = Some("generated: by this program".into()));
+    assert!(!generated.contains("published") && generated.contains("20.0"), "{generated}");
+    let unverified = number(&|row| row.data_identity = Some("unverified: as given".into()));
+    assert!(!unverified.contains("published"), "{unverified}");
 }
 
 #[test]
@@ -118,7 +151,15 @@ fn tasks_count_together() {
         let all: Vec<Evidence> = all.iter().copied().map(evidence).collect();
         assert_eq!(together(&all).0, expected, "{all:?}");
     }
-    assert_eq!(together(&[evidence(Held), evidence(Undecided)]).1, "held on 1 of 2, the rest undecided");
+    let words = |all: &[Evidence]| together(all).1;
+    assert_eq!(words(&[evidence(Held), evidence(Undecided)]), "held on 1 of 2, the rest undecided");
+    let three = [evidence(Held), evidence(Undecided), evidence(NotComparable)];
+    assert_eq!(words(&three), "held on 1 of 3, the rest undecided or not comparable");
+    let generated = |verdict: Outcome| Evidence { words: format!("{verdict:?}{ON_GENERATED}"), ..evidence(verdict) };
+    assert_eq!(words(&[generated(Held), generated(DidNotHold)]), "held in part on generated data");
+    assert_eq!(words(&[generated(Held), evidence(DidNotHold)]), "held in part");
+    let three = [generated(Held), evidence(NotComparable), evidence(NotComparable)];
+    assert_eq!(words(&three), "held on 1 of 3, the rest undecided or not comparable on generated data");
 }
 
 /// What stands for a kind is the first in the grid, whatever came out of it.
