@@ -176,7 +176,8 @@ pub struct NeuronConfig {
     pub surrogate: Surrogate,
     /// Slope of the fast sigmoid.
     pub surrogate_slope: Positive,
-    /// Weight in the loss of the mean number of spikes per neuron and step; of numbers, of their mean magnitude.
+    /// Price: weight in the loss of the mean magnitude of what a neuron sends in a step. Of bursts that is their number of spikes;
+    /// of weighted spikes and codes the level, not its digits; of numbers what they are.
     pub penalty: NonNegative,
 }
 
@@ -238,7 +239,7 @@ pub struct ReadoutConfig {
     pub surrogate: Surrogate,
     /// Slope of the fast sigmoid.
     pub surrogate_slope: Positive,
-    /// Weight in the loss of the mean number of spikes per neuron and step.
+    /// Price: weight in the loss of the mean level per neuron and step.
     pub penalty: NonNegative,
 }
 
@@ -630,9 +631,10 @@ impl BimConfig {
             if learned && neuron.levels == Levels::Analog {
                 return err(step, "analog has no levels and so no step between them; expected fixed, or other levels");
             }
-            if learned && neuron.attached_reset && neuron.fires() {
+            let resets = neuron.fires() && neuron.reset != Reset::None;
+            if learned && neuron.attached_reset && resets {
                 let problem = "with a learned step the reset depends on that step, whose credit would need a trace of its own; \
-                               expected false, or step: fixed";
+                               expected false, reset: none, or step: fixed";
                 return err(reset, problem);
             }
             let several = matches!(neuron.levels, Levels::Integer | Levels::Unsigned);
@@ -643,9 +645,14 @@ impl BimConfig {
                 );
             }
         }
+        if !self.readout.is_there() && self.readout != ReadoutConfig::default() {
+            let problem = "says what its neurons are like, but there are none: expected levels of their own \
+                           (levels: integer, say), or nothing under readout";
+            return Err(Error::Config { key: "readout", problem: problem.to_owned() });
+        }
         if self.pre.step == Step::Learned && (self.delays.0 > 1 || self.kernel.0 > 0.0) {
             let problem = "a learned step is folded into the weights that read the spikes; with delays or a kernel these are not \
-                           the projections: leave delays and kernel out, or expected fixed";
+                           the projections; expected fixed, or neither delays nor a kernel";
             return Err(Error::Config { key: "pre.step", problem: problem.to_owned() });
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! add, its traces are those of `W̃` with `k` in place of `ψ`, and spikes are counted as they are.
 //!
 //! **Credit of `W`.** `∂L/∂W_ij = s_j ∂L/∂W̃_ij`. The right-hand side is what reverse mode and traces give for any `ψ`, so the
-//! credit of `W` is as exact as without a step: through all of the layer's past at fixed weights. When steps move, what a trace
+//! credit of `W` is as exact as without a step: within the layer, through all of its past at fixed weights. When steps move, what a trace
 //! holds is the past of `W̃`, as it holds that of older weights in any case.
 //!
 //! **Credit of `s`.** With `φ = ∂k/∂V`, the step acts where the level is taken and where it is sent: with a detached reset, which
@@ -15,7 +15,7 @@
 //!
 //! | step of | its credit |
 //! |---|---|
-//! | postsynaptic neurons, read-out | exact through all time: nothing later depends on their step but by the level sent at that step |
+//! | postsynaptic neurons, read-out | as exact as that of the weights behind them: within the layer nothing later depends on their step but by the level sent at that step. What the layers above make of it later is inside the chunk, as all credit between layers |
 //! | presynaptic neurons | that of everything in front of `ψ`: inside the chunk |
 //!
 //! The traces would give one of the two parts of a presynaptic step's credit through all time for nothing: that of sending is

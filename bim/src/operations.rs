@@ -69,12 +69,16 @@ fn fire(levels: Levels) -> u64 {
     }
 }
 
+/// What it takes to send a level.
+fn sent(c: &NeuronConfig) -> u64 {
+    if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 }
+}
+
 /// Element-wise operations of a neuron per step, forward and back, and words of its membrane. The kernel is one for all neurons
 /// and multiplies by zeros where there is no membrane or nothing to reset; that is not counted, so that networks without
 /// spikes pay nothing for neurons they do not have.
 fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
-    let once = fire(c.levels);
-    let sent = if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 };
+    let (once, sent) = (fire(c.levels), sent(c));
     if c.fires() {
         // once for the reset and once for the spikes
         return (NEURON + 2 * once + sent, NEURON_REVERSE, 2);
@@ -94,9 +98,8 @@ fn step_reverse(c: &NeuronConfig) -> u64 {
 /// The same for a neuron of the read-out, which has neither membrane nor reset: fired once, and back the surrogate, its product,
 /// and the price.
 fn readout(c: &NeuronConfig) -> (u64, u64) {
-    let sent = if c.spikes == SpikeCode::Weighted { DIGITS } else { 0 };
     let price = if c.penalty.0 > 0.0 { 2 } else { 0 };
-    (fire(c.levels) + sent, 5 + step_reverse(c) + price)
+    (fire(c.levels) + sent(c), 5 + step_reverse(c) + price)
 }
 
 fn source(neuron: &NeuronConfig) -> Source {

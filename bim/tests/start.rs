@@ -1,7 +1,8 @@
 //! What a network starts from, what it refuses, and what it says about itself.
 
 use bim::config::{
-    Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, ReadoutConfig, Share, SpikeCode, Step,
+    Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, NonNegative, Positive, ReadoutConfig, Reset, Share,
+    SpikeCode, Step,
 };
 use bim::network::Network;
 use bim::rule::Membrane;
@@ -291,11 +292,17 @@ fn steps_and_codes_that_make_no_sense_are_refused_with_their_key() {
     refused("pre.spikes", |c| (c.pre.levels, c.pre.spikes) = (Levels::Binary, SpikeCode::Weighted));
     refused("post.spikes", |c| (c.post.levels, c.post.spikes) = (Levels::Signed, SpikeCode::Weighted));
     refused("readout.spikes", |c| c.readout.spikes = SpikeCode::Weighted);
+    // keys of neurons that are not there would do nothing
+    refused("readout", |c| c.readout.threshold = Positive(0.5));
+    refused("readout", |c| c.readout.penalty = NonNegative(0.02));
     for fine in [
         |c: &mut BimConfig| (c.pre.step, c.pre.spikes) = (Step::Learned, SpikeCode::Weighted),
         |c: &mut BimConfig| (c.post.step, c.delays) = (Step::Learned, Count(3)),
         |c: &mut BimConfig| (c.pre.levels, c.pre.step) = (Levels::Quantised, Step::Learned),
         |c: &mut BimConfig| (c.readout.levels, c.readout.step) = (Levels::Signed, Step::Learned),
+        |c: &mut BimConfig| {
+            (c.pre.attached_reset, c.pre.reset, c.pre.step) = (true, Reset::None, Step::Learned);
+        },
     ] {
         of(|_| ()).expect("the base");
         let mut c = BimConfig { delays: Count(1), kernel: Share(0.0), ..config() };

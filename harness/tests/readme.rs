@@ -1,8 +1,9 @@
-//! Every figure that the README states as measured stands in a committed results file.
+//! Every figure that the README and the page of results state as measured stands in a committed results file.
 //!
-//! A table of figures follows a comment that names its file and the model that ratios are held against:
-//! `<!-- figures of reports/results/….parquet against MODEL -->`. The first cell of a row names its model in backticks; what the
-//! other cells must say follows from the column's title. A figure in the text beside the tables must stand in one of them.
+//! A table of figures follows a comment that says where they are from: `<!-- figures of FILE against MODEL -->` names the model that
+//! ratios are held against, and what a cell must say follows from its column's title; `<!-- METRIC by learning rate of FILE -->` has a
+//! column for each rate. The first cell of a row names its model in backticks. A figure in README's text beside the tables must stand
+//! in one of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,11 +24,13 @@ fn section(readme: &str) -> Vec<&str> {
     from.take_while(|line| !line.starts_with("## ")).collect()
 }
 
-/// A value for each seed of a model, sorted.
+/// A value for each seed of a model, sorted; of the validation part only where no other was scored.
 fn values(rows: &[ResultRow], model: &str, metric: &str) -> Vec<f64> {
-    let of = rows.iter().filter(|r| r.model == model && r.metric.as_deref() == Some(metric));
+    let of = || rows.iter().filter(|r| r.model == model && r.metric.as_deref() == Some(metric));
+    let judged = |r: &&ResultRow| r.split.as_deref() == Some("valid");
+    let only_judged = of().all(|r| judged(&r));
     let mut found: Vec<(u64, f64)> =
-        of.filter(|r| r.split.as_deref() != Some("valid")).filter_map(|r| Some((r.seed, r.value?))).collect();
+        of().filter(|r| only_judged || !judged(r)).filter_map(|r| Some((r.seed, r.value?))).collect();
     found.sort_by_key(|(seed, _)| *seed);
     found.into_iter().map(|(_, value)| value).collect()
 }
@@ -64,8 +67,31 @@ fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> St
         "learning" => energy(&["energy_learning_pj"]),
         "learning with traffic" => energy(&learning),
         "training with traffic" => energy(&["energy_forward_with_traffic_pj", learning[0]]),
-        other => panic!("README: no test knows what a column `{other}` must say"),
+        "prequential loss" => format!("{:.3}", mean(rows, model, &["prequential_loss"])),
+        "bits per byte, frozen" => format!("{:.3}", mean(rows, model, &["bits_per_byte"])),
+        "bits per byte, dynamic" => format!("{:.3}", mean(rows, model, &["dynamic_bits_per_byte"])),
+        "change" => {
+            let change = mean(rows, model, &["dynamic_bits_per_byte"]) - mean(rows, model, &["bits_per_byte"]);
+            format!("{change:+.3}").replace('-', "−")
+        }
+        other => panic!("no test knows what a column `{other}` must say"),
     }
+}
+
+/// What the cells of a row must say that has a column for each learning rate, the best of them in bold.
+fn by_rate(rows: &[ResultRow], model: &str, metric: &str, titles: &[&str]) -> Vec<String> {
+    let rate = |r: &ResultRow| r.config.get("train.learning_rate").and_then(|rate| rate.parse::<f64>().ok());
+    let at = |title: &str| {
+        let wanted: f64 = title.parse().expect("a learning rate as the title of a column");
+        let these: Vec<ResultRow> =
+            rows.iter().filter(|r| rate(r).is_some_and(|r| (r / wanted - 1.0).abs() < 1e-9)).cloned().collect();
+        mean(&these, model, &[metric])
+    };
+    let means: Vec<f64> = titles.iter().map(|title| at(title)).collect();
+    let lower = metrics::catalogue::find(metric).is_some_and(|(m, _)| m.better == Some(statistics::Better::Lower));
+    let best = means.iter().copied().reduce(|a, b| if lower { a.min(b) } else { a.max(b) });
+    let text = |m: &f64| if Some(*m) == best { format!("**{m:.3}**") } else { format!("{m:.3}") };
+    means.iter().map(text).collect()
 }
 
 fn cells(line: &str) -> Vec<&str> {
@@ -83,29 +109,43 @@ fn figures(line: &str) -> Vec<String> {
     words.filter(is_figure).map(str::to_owned).collect()
 }
 
-#[test]
-fn every_figure_of_the_readme_stands_in_a_committed_file() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
-    let lines = section(&readme);
+/// Checks every table of figures: rows that are not what the files say, and what would be right.
+fn wrong_rows(lines: &[&str]) -> (usize, Vec<String>) {
     let (mut tables, mut wrong) = (0, Vec::new());
     for (i, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("|---")) {
+        let titles = cells(lines[i - 1]);
+        if titles == ["row", "is"] {
+            continue;
+        }
         tables += 1;
         let comment = lines[..i - 1].iter().rev().find(|line| !line.is_empty()).expect("something before a table");
-        let named = comment.strip_prefix("<!-- figures of ").and_then(|c| c.strip_suffix(" -->"));
-        let (file, reference) = named.and_then(|n| n.split_once(" against ")).expect("a table without its file");
+        let comment = comment.strip_prefix("<!-- ").and_then(|c| c.strip_suffix(" -->")).unwrap_or_default();
+        let figures = comment.strip_prefix("figures of ").and_then(|n| n.split_once(" against "));
+        let rates = comment.split_once(" by learning rate of ");
+        let (file, kind) = figures.or(rates.map(|(metric, file)| (file, metric))).expect("a table without its file");
         let rows = read_results(&root().join(file)).expect(file);
-        let titles = cells(lines[i - 1]);
         for line in lines[i + 1..].iter().take_while(|line| line.starts_with('|')) {
             let cells = cells(line);
             assert_eq!(cells.len(), titles.len(), "{line}");
             let model = cells[0].split('`').nth(1).expect("a model in backticks");
-            assert!(!values(&rows, model, "bits_per_byte").is_empty(), "{file} has no `{model}`");
-            let right: Vec<String> = titles[1..].iter().map(|title| expected(&rows, model, reference, title)).collect();
+            assert!(rows.iter().any(|row| row.model == model && row.value.is_some()), "{file} has no `{model}`");
+            let right: Vec<String> = match figures {
+                Some((_, reference)) => titles[1..].iter().map(|t| expected(&rows, model, reference, t)).collect(),
+                None => by_rate(&rows, model, kind, &titles[1..]),
+            };
             if right.iter().zip(&cells[1..]).any(|(right, cell)| right != cell) {
                 wrong.push(format!("| {} | {} |", cells[0], right.join(" | ")));
             }
         }
     }
+    (tables, wrong)
+}
+
+#[test]
+fn every_figure_of_the_readme_stands_in_a_committed_file() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let lines = section(&readme);
+    let (tables, wrong) = wrong_rows(&lines);
     assert!(tables > 0, "no table under {SECTION}");
     assert!(wrong.is_empty(), "rows of the README that are not what the files say; right is:\n{}", wrong.join("\n"));
     let in_tables: String = lines.iter().filter(|line| line.starts_with('|')).copied().collect();
@@ -113,6 +153,14 @@ fn every_figure_of_the_readme_stands_in_a_committed_file() {
     for figure in beside.flat_map(|line| figures(line)) {
         assert!(in_tables.contains(&figure), "the figure {figure} under {SECTION} stands in no table");
     }
+}
+
+#[test]
+fn the_tables_of_the_page_of_results_are_what_the_files_say() {
+    let page = fs::read_to_string(root().join("reports/results/README.md")).expect("the page of results");
+    let (tables, wrong) = wrong_rows(&page.lines().collect::<Vec<_>>());
+    assert!(tables > 3, "{tables} tables");
+    assert!(wrong.is_empty(), "rows that are not what the files say; right is:\n{}", wrong.join("\n"));
 }
 
 #[test]

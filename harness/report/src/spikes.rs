@@ -126,8 +126,8 @@ pub(super) fn table(part: &Part, SpikeBounds { bounds }: &SpikeBounds, id: &str)
     let one = unit.strip_suffix('s').unwrap_or(unit);
     let caption = format!(
         "Models with spikes, forward, mean over the last fifth of training. An inference is one {one}. Per synapse: accumulates \
-         over the weights behind spikes that are not zero; a burst of k is k spikes, and one event where a machine sends it as \
-         one graded spike. Weight products per {one}: accumulates (AC) behind spikes, multiply–accumulates (MAC) behind \
+         over the weights behind spikes that are not zero; a burst of k is k spikes, a weighted level as many as its signed digits \
+         that are not zero, and either is one event where a machine sends it as one graded spike. Weight products per {one}: accumulates (AC) behind spikes, multiply–accumulates (MAC) behind \
          anything else, to which no bound applies."
     );
     let mut table = Table::empty(format!("{id}-spikes"), "Spikes per synapse and inference", caption);
