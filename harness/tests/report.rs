@@ -96,3 +96,35 @@ fn a_finished_run_mends_its_report() {
     assert!(folder.run("runs").status.success());
     assert!(read("report/index.html").contains("Does the report say something else?"));
 }
+
+/// A log beside the results that changes nothing in them.
+#[test]
+fn tensorboard_gets_the_rows_of_every_cell() {
+    let folder = Folder::new();
+    folder.grid(GRID);
+    assert!(folder.run("plain").status.success());
+    let output = folder.command("runs").arg("--tensorboard").output().expect("starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = |out: &str| rows::results::read_results(&folder.path().join(out).join("small/results.parquet"));
+    let values = |out: &str| -> Vec<(String, Option<String>, Option<f64>)> {
+        let measured = rows(out).expect("results").into_iter().filter(|row| row.split.as_deref() == Some("test"));
+        measured.map(|row| (row.cell, row.metric, row.value)).collect()
+    };
+    assert_eq!(values("plain"), values("runs"));
+    assert!(!values("runs").is_empty());
+    let of = |model: &str| {
+        let found =
+            std::fs::read_dir(folder.path().join("runs/small/tensorboard/language")).expect("the task's folder");
+        let of = |name: &str| name.starts_with(&format!("{model}-seed1-"));
+        let folders: Vec<_> = found.flatten().filter(|entry| entry.file_name().to_str().is_some_and(of)).collect();
+        assert_eq!(folders.len(), 1, "{model}");
+        let files: Vec<_> = std::fs::read_dir(folders[0].path()).expect("the cell's folder").flatten().collect();
+        assert!(files.len() == 1 && files[0].file_name().to_string_lossy().starts_with("events.out.tfevents."));
+        String::from_utf8_lossy(&std::fs::read(files[0].path()).expect("an event file")).into_owned()
+    };
+    for model in ["lstm", "rnn"] {
+        let text = of(model);
+        assert!(text.contains("brain.Event:2") && text.contains("train/loss") && text.contains("test/bits_per_byte"));
+    }
+    assert!(!folder.path().join("plain/small/tensorboard").exists());
+}

@@ -6,6 +6,7 @@ pub mod parquet;
 pub mod results;
 pub mod row;
 mod settings;
+pub mod tensorboard;
 
 pub use event::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 pub use settings::Settings;

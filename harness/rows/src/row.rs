@@ -33,6 +33,11 @@ pub trait Value: Sized {
     /// The value as text that tells it from every other; `None` for null.
     fn text(&self) -> Option<String>;
 
+    /// The value as a number; `None` for null and for what is none.
+    fn number(&self) -> Option<f64> {
+        None
+    }
+
     /// What stands for a value in files of versions before the column was added; `None` where the column is needed.
     fn absent() -> Option<Self> {
         None
@@ -41,7 +46,7 @@ pub trait Value: Sized {
 
 /// A type with its nullable form.
 macro_rules! value {
-    ($type:ty, $data_type:expr, $array:ty, $read:ident, $owned:expr, $borrowed:expr) => {
+    ($type:ty, $data_type:expr, $array:ty, $read:ident, $owned:expr, $borrowed:expr, $number:expr) => {
         impl Value for $type {
             fn data_type() -> DataType {
                 $data_type
@@ -57,6 +62,10 @@ macro_rules! value {
 
             fn text(&self) -> Option<String> {
                 Some(format!("{self:?}"))
+            }
+
+            fn number(&self) -> Option<f64> {
+                $number(self)
             }
         }
 
@@ -79,6 +88,10 @@ macro_rules! value {
                 self.as_ref().and_then(Value::text)
             }
 
+            fn number(&self) -> Option<f64> {
+                self.as_ref().and_then(Value::number)
+            }
+
             fn absent() -> Option<Self> {
                 Some(None)
             }
@@ -90,10 +103,10 @@ fn copied<T: Copy>(value: &T) -> T {
     *value
 }
 
-value!(u64, DataType::UInt64, UInt64Array, u64, |x| x, copied);
-value!(f64, DataType::Float64, Float64Array, f64, |x| x, copied);
-value!(bool, DataType::Boolean, BooleanArray, bool, |x| x, copied);
-value!(String, DataType::Utf8, StringArray, str, str::to_owned, String::as_str);
+value!(u64, DataType::UInt64, UInt64Array, u64, |x| x, copied, |x: &u64| Some(*x as f64));
+value!(f64, DataType::Float64, Float64Array, f64, |x| x, copied, |x: &f64| Some(*x));
+value!(bool, DataType::Boolean, BooleanArray, bool, |x| x, copied, |_: &bool| None);
+value!(String, DataType::Utf8, StringArray, str, str::to_owned, String::as_str, |_: &String| None);
 
 /// Lists without nulls, of numbers of one type.
 macro_rules! list {
@@ -146,6 +159,9 @@ pub trait Row: Sized {
     /// Appends the row's columns as text, each with its name; nulls are left out, so that a column that is added later changes
     /// nothing.
     fn write_text(&self, out: &mut String);
+
+    /// Names every column that is a number and not null, with its value.
+    fn numbers(&self, each: &mut dyn FnMut(&'static str, f64));
 
     /// Rows of a table that was read from `path`.
     ///
@@ -205,6 +221,12 @@ macro_rules! table {
                     out.push_str(concat!(stringify!($field), "="));
                     out.push_str(&text);
                     out.push('\n');
+                })+
+            }
+
+            fn numbers(&self, each: &mut dyn FnMut(&'static str, f64)) {
+                $(if let Some(number) = $crate::row::Value::number(&self.$field) {
+                    each(stringify!($field), number);
                 })+
             }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Metadata, open, place, plain, properties, read_batches, refused, schema, sync_folder};
 use crate::row::Row;
+use crate::tensorboard::Board;
 use crate::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
 use data::error::{At, DataError, DataResult};
 use data::files::{PARTIAL, remove_abandoned, sha256_hex};
@@ -60,6 +61,11 @@ impl Rows {
     /// Room from the start, so that what a step is measured to need does not grow with the steps before it.
     pub fn with_room() -> Self {
         Self { steps: Vec::with_capacity(MOST_ROWS), layers: Vec::with_capacity(MOST_ROWS), ..Self::default() }
+    }
+
+    /// Shows the rows; `None` once that is not possible.
+    pub fn show(&self, mut board: Board) -> Option<Board> {
+        board.write(&self.steps, &self.layers, &self.evals).is_ok().then_some(board)
     }
 
     /// Takes an event.

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use super::Metadata;
 use super::parts::{Kept, Parts, Rows, discard_parts};
 use crate::Event;
+use crate::tensorboard::Board;
 use data::error::{DataError, DataResult};
 
 /// Collects a running cell's events and has them written in parts; see [`super::parts`].
@@ -40,6 +41,8 @@ enum Work {
     Part(Rows),
     /// Merge the parts into the cell's files.
     Merge,
+    /// Show what comes from now on there too.
+    Show(Board),
 }
 
 /// What it answers: the buffer, to be used again and freed where it was allocated, and how it went.
@@ -72,6 +75,14 @@ impl PartWriter {
             spare: Some(Rows::with_room()),
             thread: Thread { work: Some(work), done, handle: Some(handle) },
         })
+    }
+
+    /// Has the rows from now on shown in TensorBoard, too, until one of them cannot be written there: that stops nothing else.
+    ///
+    /// # Errors
+    /// `Io` if rows handed over before could not be written.
+    pub fn show(&mut self, board: Board) -> DataResult<()> {
+        self.thread.ask(&self.cell_dir, Work::Show(board))
     }
 
     /// Takes an event. It reaches the disk with the next [`PartWriter::flush`], or before if many have come.
@@ -169,10 +180,17 @@ fn gone(cell_dir: &Path) -> DataError {
 /// The thread: ends with the channel, or after the first failure, as a part that is missing must not be followed by another.
 fn serve(on_start: fn(), mut parts: Parts, work: &Receiver<Work>, done: &SyncSender<Done>) {
     on_start();
+    let mut board = None;
     for work in work {
         let answer = match work {
+            Work::Show(new) => {
+                board = Some(new);
+                continue;
+            }
             Work::Part(rows) => {
                 let result = parts.write(&rows);
+                // a picture of the run that cannot be drawn is no reason to end it
+                board = board.and_then(|board: Board| rows.show(board));
                 Done { rows: Some(rows), result, kept: parts.kept().clone() }
             }
             Work::Merge => Done { rows: None, result: parts.merge_all(), kept: parts.kept().clone() },

@@ -41,6 +41,9 @@ pub(super) struct RunArgs {
     /// End a cell that shows no progress for so long, in seconds
     #[arg(long, value_name = "S", default_value_t = 900.0)]
     stall_seconds: f64,
+    /// Write event files for TensorBoard too, to the folder `tensorboard` of the run directory
+    #[arg(long)]
+    tensorboard: bool,
 }
 
 pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
@@ -83,7 +86,8 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     let mut code = exit::DONE;
     for (plan, run) in plans.iter().zip(&runs) {
         let active = cluster::settle(plan, run, cluster::Ends::Record)?;
-        let context = Context { run, data: &select.data, devices: &devices, interrupt: &interrupt, build, limit };
+        let (data, tensorboard) = (select.data.as_path(), args.tensorboard);
+        let context = Context { run, data, devices: &devices, interrupt: &interrupt, build, limit, tensorboard };
         let display = Display::new(mode, plan.cells.iter().filter(|cell| cell.selected).count() as u64);
         let Worked { statuses, any } = work(plan, &context, &pool, &active, &display)?;
         let held = table::lock(run)?;

@@ -37,6 +37,9 @@ pub(super) struct WorkerArgs {
     /// Longest training time, in seconds
     #[arg(long, value_name = "S")]
     limit_seconds: Option<f64>,
+    /// Write event files for TensorBoard too, to the folder `tensorboard` of the run directory
+    #[arg(long)]
+    tensorboard: bool,
 }
 
 pub(super) fn run(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
@@ -44,7 +47,8 @@ pub(super) fn run(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
     let interrupt = interrupted()?;
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
-    let context = Context { run, data: &args.data, devices: &devices, interrupt: &interrupt, build, limit };
+    let (data, tensorboard) = (args.data.as_path(), args.tensorboard);
+    let context = Context { run, data, devices: &devices, interrupt: &interrupt, build, limit, tensorboard };
     if args.serve {
         worker::serve(&context, &interrupt)?;
         return Ok(exit::DONE);

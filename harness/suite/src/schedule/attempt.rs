@@ -17,6 +17,7 @@ use crate::store::{Cause, CellDir, Outcome, Position, Provenance, Status, load_c
 use crate::tasks::Metric;
 use data::account::Kind;
 use rows::parquet::{Kept, Metadata, PartWriter, discard_parts};
+use rows::tensorboard::Board;
 
 /// What became of an attempt.
 pub enum Attempt {
@@ -164,6 +165,19 @@ fn go(
         meta.insert("outputs".to_owned(), serde_json::json!(outputs).to_string());
     }
     let (mut sink, start) = resume(dir, &meta, trace)?;
+    if context.tensorboard {
+        let short = cell.id.get(..8).unwrap_or(&cell.id);
+        let name = format!(
+            "{}/{}-seed{}-{short}",
+            plain(&cell.config.task_name),
+            plain(&cell.config.model_name),
+            cell.config.seed
+        );
+        match Board::create(&context.run.join("tensorboard").join(name)) {
+            Ok(board) => sink.show(board)?,
+            Err(e) => dir.log(&format!("nothing is shown in TensorBoard: {e}")),
+        }
+    }
     let mut job = Job {
         config: &cell.config,
         task: &*task,
@@ -181,6 +195,11 @@ fn go(
         _ => {}
     }
     outcome
+}
+
+/// A model's name as a folder's.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "_-".contains(c) { c } else { '_' }).collect()
 }
 
 /// The last checkpoint whose files, and the rows before it, are what was written; without one the cell starts again.

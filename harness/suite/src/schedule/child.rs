@@ -65,6 +65,9 @@ impl Worker {
         if let Some(limit) = context.limit {
             command.args(["--limit-seconds", &limit.as_secs_f64().to_string()]);
         }
+        if context.tensorboard {
+            command.arg("--tensorboard");
+        }
         if let Some(threads) = threads.filter(|_| std::env::var_os("RAYON_NUM_THREADS").is_none()) {
             command.env("RAYON_NUM_THREADS", threads.to_string());
         }

@@ -43,6 +43,8 @@ pub struct Context<'a> {
     pub build: &'a Build,
     /// Longest training time per cell.
     pub limit: Option<Duration>,
+    /// Whether rows are shown in TensorBoard too, from the run directory's folder of that name.
+    pub tensorboard: bool,
 }
 
 /// What a program was built from; the library does not know, so that it need not be built again when only that changes.
