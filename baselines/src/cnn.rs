@@ -3,6 +3,7 @@ mod resnet;
 
 use candle_core::{DType, Device, Tensor};
 use learner::{Error, InputKind, Io, ParamSource, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
@@ -13,7 +14,7 @@ use causal::Causal;
 use resnet::Resnet;
 
 /// Which convolutional network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     /// Dilated causal convolutions over a stream.
@@ -24,7 +25,7 @@ pub enum Family {
 }
 
 /// Sizes of a [`Cnn`]. Keys of the other family are an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CnnConfig {
     /// Which network.

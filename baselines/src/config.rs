@@ -1,5 +1,6 @@
 use candle_core::Device;
 use learner::{AdamWConfig, Cost, Decay, Error, Io, Learner, Result, Schedule};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ops::Precision;
@@ -9,8 +10,9 @@ use crate::{
 };
 
 /// A whole number from `LOW` to `HIGH`, checked while it is read, so that an error points at the key that caused it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "usize")]
+#[schemars(inline, extend("minimum" = LOW, "maximum" = HIGH, "x-expected" = format!("an integer from {LOW} to {HIGH}")))]
 pub struct Whole<const LOW: usize, const HIGH: usize>(usize);
 
 impl<const LOW: usize, const HIGH: usize> Whole<LOW, HIGH> {
@@ -52,8 +54,9 @@ pub(crate) const fn whole<const LOW: usize, const HIGH: usize>(x: usize) -> Whol
 }
 
 /// A share from 0 to 1, checked while it is read.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(inline, extend("minimum" = 0, "maximum" = 1, "x-expected" = "a number from 0 to 1"))]
 pub struct Share(f64);
 
 impl TryFrom<f64> for Share {
@@ -70,8 +73,9 @@ impl From<Share> for f64 {
 }
 
 /// A number above 0, checked while it is read.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(inline, extend("exclusiveMinimum" = 0, "x-expected" = "a number above 0"))]
 pub struct Positive(f64);
 
 impl TryFrom<f64> for Positive {

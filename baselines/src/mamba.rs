@@ -1,5 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{Group, Init, Io, ParamSource, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
@@ -9,7 +10,7 @@ use crate::ops::{MambaShape, MambaState, MambaWeights, Prepare, mamba};
 use crate::{SequenceModel, State};
 
 /// Sizes of a [`Mamba`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MambaConfig {
     /// Channels of the residual stream, `D`.

@@ -1,5 +1,6 @@
 use candle_core::{DType, Device, Tensor};
 use learner::{Init, Io, ParamSource, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Width, whole};
@@ -9,7 +10,7 @@ use crate::ops::{Cell, Prepare, rnn};
 use crate::{SequenceModel, State};
 
 /// Sizes of an [`Rnn`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RnnConfig {
     /// The recurrence: `gru` or `vanilla`.

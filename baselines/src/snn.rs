@@ -1,6 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use learner::operations::Source;
 use learner::{Init, Io, ParamSource, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Positive, Share, Width, positive, share, whole};
@@ -10,7 +11,7 @@ use crate::ops::{LifState, Neuron, Prepare, Threshold, lif};
 use crate::{SequenceModel, State};
 
 /// Sizes and neurons of an [`Snn`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SnnConfig {
     /// Channels of the input and neurons of every layer, `H`.
@@ -33,7 +34,7 @@ pub struct SnnConfig {
 }
 
 /// A threshold that rises by `strength` with every spike and falls back by `decay` per step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adaptation {
     /// What of the rise is left after a step.

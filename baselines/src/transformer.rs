@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use learner::{Error, Init, InputKind, Io, ParamSource, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Layers, Whole, Width, whole};
@@ -11,7 +12,7 @@ use crate::ops::{AttentionShape, Prepare, Rotary, Sight, attention, mlp};
 use crate::{SequenceModel, State, recording};
 
 /// Sizes of a [`Transformer`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransformerConfig {
     /// Channels, `D`; a multiple of twice the heads.

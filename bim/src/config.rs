@@ -2,13 +2,15 @@
 //! points at the key that caused it.
 
 use learner::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! bounded {
     ($(#[$doc:meta])* $name:ident, $type:ty, $low:expr, $high:expr, $expected:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "f64", into = "f64")]
+        #[schemars(inline, extend("minimum" = $low, "maximum" = $high, "x-expected" = $expected))]
         pub struct $name(pub $type);
         impl TryFrom<f64> for $name {
             type Error = String;
@@ -79,7 +81,7 @@ impl Bits {
 }
 
 /// How many spikes a neuron may fire in one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Levels {
     /// 0 or 1.
@@ -102,7 +104,7 @@ pub enum Levels {
 }
 
 /// What a spike does to the membrane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reset {
     /// `−ϑ s_{t-1}` after the leak. The paper's eq. 3 prints no reset; this is the usual one.
@@ -114,7 +116,7 @@ pub enum Reset {
 }
 
 /// Stand-in for the derivative of firing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Surrogate {
     /// Straight-through within the range of levels.
@@ -124,7 +126,7 @@ pub enum Surrogate {
 }
 
 /// What the distance between a neuron's levels is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// `threshold`, the same for all neurons. A level of `k` arrives at the synapses as `k`.
@@ -137,7 +139,7 @@ pub enum Step {
 }
 
 /// How a level of several spikes is sent, and so how it is paid. It changes counts and prices, no number of the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SpikeCode {
     /// As so many spikes: an accumulate each.
@@ -149,7 +151,7 @@ pub enum SpikeCode {
 }
 
 /// A population of leaky integrate-and-fire neurons.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NeuronConfig {
     /// Spikes per step.
@@ -220,7 +222,7 @@ impl Default for NeuronConfig {
 
 /// What the read-out sees of the residual stream: as it is, or through neurons of its own, one per channel. They have no
 /// membrane, so that their credit is exact within the step. Keys mean what they mean for [`NeuronConfig`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadoutConfig {
     /// Spikes per step; `analog` is none: the read-out sees numbers and multiplies.
@@ -277,7 +279,7 @@ impl ReadoutConfig {
 /// | `eprop` | through the state space only, by traces | within the step |
 /// | `spatial` | none | within the step |
 /// | `tbptt`, `bptt` | within the chunk | within the chunk |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Credit {
     /// Each layer's own eligibility traces are carried across chunks (exact within the layer); between layers credit
@@ -302,7 +304,7 @@ pub enum Credit {
 }
 
 /// Form of the state space's decay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DecayForm {
     /// One per head, as in Mamba-2.
@@ -313,7 +315,7 @@ pub enum DecayForm {
 }
 
 /// Which presynaptic neurons a head's step size `Δ_h` reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeltaInput {
     /// Its own group of `J / H` neurons: the traces of `W_Δ` shrink by the number of heads.
@@ -324,7 +326,7 @@ pub enum DeltaInput {
 }
 
 /// Pair-based spike-timing-dependent plasticity (paper eqs. 5, 6).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StdpConfig {
     /// `A₊`: potentiation where the presynaptic spike comes first.
@@ -346,7 +348,7 @@ pub struct StdpConfig {
 }
 
 /// How STDP's changes depend on the weight they act on, with `x = w / w_max`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Bounds {
     /// Not at all.
@@ -361,7 +363,7 @@ pub enum Bounds {
 }
 
 /// How gradient and STDP are brought together (eq. 4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mixing {
     /// `Δw = −η [λ ĝ − (1−λ) Ω̂]`: Ω is scaled to the running root mean square of the gradient that the optimiser has normalised.
@@ -387,7 +389,7 @@ impl Default for StdpConfig {
 }
 
 /// Which way round eq. 9 is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PruneRule {
     /// `p = σ(β(θ − |w|))`: small weights go.
@@ -398,7 +400,7 @@ pub enum PruneRule {
 }
 
 /// Adaptive synaptic pruning (paper eqs. 9, 10). Magnitudes and `θ` are in units of the layer's root mean square weight.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneConfig {
     /// Target share of pruned connections, `ρ`; 0 switches pruning off.
@@ -435,7 +437,7 @@ impl Default for PruneConfig {
 }
 
 /// Factors on the learning rate of groups of parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rates {
     /// `A_log`.
@@ -457,7 +459,7 @@ impl Default for Rates {
 
 /// Gradient diagnostics: how far the online gradient is from backpropagation through time, and what pairs of spikes receive
 /// by their difference in time. They change nothing else. Values go to `layers.parquet`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiagnoseConfig {
     /// Updates between diagnoses; 0 switches them off.
@@ -479,7 +481,7 @@ impl Default for DiagnoseConfig {
 }
 
 /// The network and its learning rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BimConfig {
     /// Width of the residual stream. A block has `J = width · population` presynaptic neurons.

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::linear::check_last;
@@ -11,7 +12,7 @@ use crate::kernels::{Keep, Panels, STEP_LANES, View, each, load, multiply, par_m
 use crate::scratch::Scratch;
 
 /// The recurrence of an RNN.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cell {
     /// Gated recurrent unit (Cho et al. 2014), with the reset gate applied after the hidden state's product as in

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod data;
+mod explain;
 mod gate;
 mod inspect;
 mod launch;
@@ -102,6 +103,10 @@ enum Command {
     Data(DataCommand),
     /// Show what there is: kinds of models and tasks, metrics, cost models
     List(list::ListArgs),
+    /// Say what a key of a grid file means, what it may be, and what it is by default
+    Explain(explain::ExplainArgs),
+    /// Print what a grid file may say as JSON Schema, for editors
+    Schema,
 }
 
 #[derive(Args)]
@@ -186,6 +191,8 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Watch(args) => watch::run(args),
         Command::Selftest(SelftestCommand::Resume(args)) => selftest::resume(args, mode),
         Command::List(args) => Ok(list::run(args)),
+        Command::Explain(args) => explain::run(args),
+        Command::Schema => explain::schema(),
         Command::Data(DataCommand::List(args)) => data::list(args),
         Command::Data(DataCommand::Fetch(args)) => data::fetch(args, mode),
         Command::Data(DataCommand::Verify(args)) => data::verify(args, mode),

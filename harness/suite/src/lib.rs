@@ -58,6 +58,7 @@ mod registry;
 mod report_config;
 mod run;
 mod schedule;
+mod schema;
 mod store;
 mod tasks;
 mod train;

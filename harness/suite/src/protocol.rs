@@ -4,13 +4,14 @@
 //! nothing with either, is scored once at the end. A grid that breaks this is refused where it is written, unless it says
 //! that nothing is chosen by its results.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tasks::{Part, TaskConfig};
 use grid::{ConfigResult, Node, Sources};
 
 /// What the results of a task are used to choose: its key `selection`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
     /// Settings were chosen on the validation part, here or elsewhere; the result is of the test part.

@@ -28,6 +28,16 @@ macro_rules! registry {
                 }
             }
 
+            /// The settings of every kind, as JSON Schema.
+            pub fn schemas(
+                generator: &mut schemars::SchemaGenerator,
+            ) -> Vec<(&'static $info_type, serde_json::Value)> {
+                vec![$({
+                    const INFO: &$info_type = &$info;
+                    (INFO, generator.subschema_for::<$settings>().to_value())
+                }),+]
+            }
+
             /// Reads the settings that a grid file gives, `kind` among them; `name` is the grid's.
             ///
             /// # Errors

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use grid::{ConfigResult, Grid, Node, RawCell, Selection, Sources, read_as};
 
 /// The keys as they are written.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Written {
+pub(crate) struct Written {
     /// Name of the model that the others are compared with; a single BIM if absent.
     reference: Option<String>,
     /// The grid that chose the learning rates, named as its run directory is: `GRID`, or `GRID.SCALE` for another scale than

@@ -5,10 +5,11 @@ use std::num::NonZeroU64;
 use baselines::ops::Precision;
 use bim::config::{Count, NonNegative, Positive, Share};
 use learner::{AdamWConfig, Decay, Schedule};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `train:` keys of a grid file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Budget in tokens or frames. Rounded up to whole segments.

@@ -13,6 +13,7 @@ use std::f64::consts::TAU;
 use std::sync::Arc;
 
 use realfft::{RealFftPlanner, RealToComplex};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Added to a band's power before the logarithm: below the noise of any recording of 16 bits, above silence's zero.
@@ -21,7 +22,7 @@ pub const FLOOR: f64 = 1e-6;
 const MAX_BANDS: usize = 128;
 
 /// What a spectrogram looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct LogMelConfig {
     /// Mel bands, 1 to 128.
@@ -33,11 +34,14 @@ pub struct LogMelConfig {
 }
 
 /// A configuration before it is checked.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Written {
+    /// Mel bands, 1 to 128.
     bands: usize,
+    /// Length of the window, 5 to 100 ms.
     window_ms: f64,
+    /// Time between frames, 1 to 100 ms.
     hop_ms: f64,
 }
 

@@ -2,6 +2,7 @@
 
 use learner::seeded_rng;
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cache::Frames;
@@ -10,7 +11,7 @@ use super::cache::Frames;
 const FLAT: f64 = 1e-3;
 
 /// Over what the mean and the standard deviation of each band are taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalise {
     /// All training utterances that are used.
@@ -23,7 +24,7 @@ pub enum Normalise {
 }
 
 /// How frames become steps: step `t` holds the frames from `t · stride` on, `stack` of them side by side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Stacking {
     /// Frames in a step.
@@ -51,7 +52,7 @@ impl Stacking {
 }
 
 /// A number of frames or bands, 1 to 64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "usize", into = "usize")]
 pub struct Span(pub usize);
 
@@ -69,7 +70,7 @@ impl From<Span> for usize {
 }
 
 /// `SpecAugment` (Park et al. 2019) without time warping: bands and frames that are set to the mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpecAugment {
     /// Masks over bands.

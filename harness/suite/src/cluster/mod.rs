@@ -3,7 +3,7 @@
 //! A task calls `harness worker` on the shared run directory, which keeps locks, checkpoints and statuses as everywhere. Slurm is asked
 //! only about cells whose worker could not say how it ended.
 
-mod resources;
+pub mod resources;
 mod script;
 mod slurm;
 

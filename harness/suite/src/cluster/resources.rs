@@ -2,10 +2,11 @@
 
 use clap::Args;
 use grid::{ConfigResult, Grid, Sources, read_as};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The `resources:` of a grid and the flags over them. What is not said is left to the site's defaults.
-#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
     /// Longest time of a task, as Slurm writes it: minutes, HH:MM:SS or D-HH

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -33,7 +34,7 @@ use rows::PredictionRow;
 const RESAMPLES: usize = 1000;
 
 /// Where the label supervises.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Supervise {
     /// At every step, equally.
@@ -44,7 +45,7 @@ pub enum Supervise {
 }
 
 /// The task's keys in a grid file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CardioConfig {
     /// Folder under the data directory.
@@ -91,8 +92,9 @@ impl Default for CardioConfig {
 }
 
 /// A sampling rate that PTB-XL has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u32", into = "u32")]
+#[schemars(inline, extend("enum" = [100, 500], "x-expected" = "100 or 500"))]
 pub struct Hertz(pub u32);
 
 impl TryFrom<u32> for Hertz {
@@ -109,8 +111,9 @@ impl From<Hertz> for u32 {
 }
 
 /// Samples per step: at least one, at most the 1000 of a recording at 100 Hz.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "usize", into = "usize")]
+#[schemars(inline, extend("minimum" = 1, "maximum" = 1000, "x-expected" = "a whole number from 1 to 1000"))]
 pub struct Frame(pub usize);
 
 impl TryFrom<usize> for Frame {
@@ -128,8 +131,9 @@ impl From<Frame> for usize {
 }
 
 /// A share in percent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(inline, extend("minimum" = 0, "maximum" = 100, "x-expected" = "a percentage from 0 to 100"))]
 pub struct Percent(pub f64);
 
 impl TryFrom<f64> for Percent {

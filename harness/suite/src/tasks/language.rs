@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, made, repaired};
@@ -31,7 +32,7 @@ pub use part::TextPart;
 use score::{LanguageScorer, SCORES};
 
 /// Unit of prediction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// 256 byte values.
@@ -45,7 +46,7 @@ pub enum Unit {
 
 /// Sizes of a generated text.
 #[allow(clippy::struct_field_names, reason = "the keys of a grid name their unit")]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateText {
     /// Bytes of the training split.
@@ -57,7 +58,7 @@ pub struct GenerateText {
 }
 
 /// The task's keys in a grid file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LanguageConfig {
     /// Folder under the data directory.

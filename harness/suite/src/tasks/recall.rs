@@ -13,6 +13,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Metric, Misfit, Part, Scorer, Scores, Segment, Settings, Source, Task, made};
@@ -22,7 +23,7 @@ use data::identity::sums::Sums;
 use rows::PredictionRow;
 
 /// The task's keys in a grid file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecallConfig {
     /// Different cues; chance is one in so many.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::table::{Row, Table};
@@ -12,7 +13,7 @@ use crate::error::DataResult;
 const MAX_STATEMENTS: usize = 1024;
 
 /// Which statements are the classes; the publisher's benchmark (Strodthoff et al., 2021) has a task for each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelSet {
     /// The five [`SUPERCLASSES`] of the diagnostic statements (column `diagnostic_class`).

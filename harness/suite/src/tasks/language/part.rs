@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use data::datasets::wikitext::articles::{articles, cut};
@@ -17,8 +18,9 @@ const EXPECTED: &str = "expected `train`, `valid` or `test`, or a part of one as
 ///
 /// Each end is the beginning of an article that is nearest to its share of the file's bytes, so that no article is in two
 /// parts, and parts that meet at a share have every article between them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(inline)]
 pub struct TextPart {
     split: Split,
     from: f64,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bim::config::{Count, Positive, Share};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Seizure;
@@ -16,7 +17,7 @@ use data::datasets::chbmit::{Recording, patient};
 use data::error::DataResult;
 
 /// How recordings are divided into training, validation and test.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// By patient: `train_cases`, `valid_cases`, `test_cases`. No patient is in two parts.
@@ -27,7 +28,7 @@ pub enum Split {
 }
 
 /// Size of a generated dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct GenerateEeg {
     /// Patients, 1 to 20.
@@ -45,7 +46,7 @@ impl Default for GenerateEeg {
 }
 
 /// The task's keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SeizureConfig {
     /// Folder under the data directory.

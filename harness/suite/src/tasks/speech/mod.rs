@@ -18,6 +18,7 @@ use bim::config::{Count, Positive};
 use learner::ctc::steps_needed;
 use learner::{InputKind, Io};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -36,7 +37,7 @@ use data::identity::sums::Sums;
 use data::identity::{self, Found, Wanted};
 
 /// How many utterances of each part are used, from the first on; all where a number is absent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Utterances {
     /// For training.
@@ -48,7 +49,7 @@ pub struct Utterances {
 }
 
 /// The task's keys in a grid file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpeechConfig {
     /// Folder under the data directory.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use learner::ctc::BLANK;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use data::datasets::vocabulary::Vocabulary;
@@ -12,7 +13,7 @@ use data::error::{At, DataError, DataResult};
 const CHARACTERS: &str = " 'ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 /// Unit of recognition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Space, apostrophe and the letters A to Z.

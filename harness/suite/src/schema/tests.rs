@@ -1,0 +1,137 @@
+//! Tests of the schema: what it accepts is what is read.
+
+use super::*;
+
+/// Whether a value meets a schema, as far as this schema goes: the first thing that is wrong.
+fn check(schema: &Value, value: &Value, language: &Language, path: &str) -> Result<(), String> {
+    if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
+        let name = name.strip_prefix("#/$defs/").expect("a definition");
+        check(&language.definitions[name], value, language, path)?;
+    }
+    for alternatives in ["anyOf", "oneOf"].iter().filter_map(|word| schema.get(*word)?.as_array()) {
+        let errors: Vec<String> =
+            alternatives.iter().filter_map(|one| check(one, value, language, path).err()).collect();
+        if errors.len() == alternatives.len() {
+            return Err(format!("{path}: none of: {}", errors.join(" | ")));
+        }
+    }
+    let name = |value: &Value| match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.as_f64().is_some_and(|n| n.fract() == 0.0) => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if let Some(types) = schema.get("type") {
+        let types: Vec<&str> = types
+            .as_array()
+            .map_or_else(|| vec![types], |all| all.iter().collect())
+            .into_iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let own = name(value);
+        if !types.contains(&own) && !(own == "integer" && types.contains(&"number")) {
+            return Err(format!("{path}: {own} for {types:?}"));
+        }
+    }
+    if schema.get("not").is_some_and(|not| check(not, value, language, path).is_ok()) {
+        return Err(format!("{path}: {}", schema["not"]));
+    }
+    let grouped = |text: &str| text.bytes().all(|c| c.is_ascii_digit() || b"_.eE+-".contains(&c));
+    if schema.get("pattern") == Some(&json!(GROUPED)) && value.as_str().is_some_and(|text| !grouped(text)) {
+        return Err(format!("{path}: {value} is no number"));
+    }
+    if schema.get("const").is_some_and(|only| only != value) {
+        return Err(format!("{path}: {value} for {}", schema["const"]));
+    }
+    if schema.get("enum").and_then(Value::as_array).is_some_and(|all| !all.contains(value)) {
+        return Err(format!("{path}: {value} is none of {}", schema["enum"]));
+    }
+    if let Some(number) = value.as_f64() {
+        let bound = |word: &str| schema.get(word).and_then(Value::as_f64);
+        if bound("minimum").is_some_and(|low| number < low) || bound("maximum").is_some_and(|high| number > high) {
+            return Err(format!("{path}: {number} is out of range"));
+        }
+    }
+    if let (Some(items), Some(all)) = (schema.get("items"), value.as_array()) {
+        all.iter().enumerate().try_for_each(|(i, item)| check(items, item, language, &format!("{path}[{i}]")))?;
+    }
+    if let Some(map) = value.as_object() {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for (key, value) in map {
+            let path = format!("{path}.{key}");
+            match (properties.and_then(|p| p.get(key)), schema.get("additionalProperties")) {
+                (Some(schema), _) => check(schema, value, language, &path)?,
+                (None, Some(Value::Bool(false))) => return Err(format!("{path}: no such key")),
+                (None, Some(schema @ Value::Object(_))) => check(schema, value, language, &path)?,
+                (None, _) => {}
+            }
+        }
+        let required = schema.get("required").and_then(Value::as_array);
+        if let Some(missing) =
+            required.into_iter().flatten().filter_map(Value::as_str).find(|key| !map.contains_key(*key))
+        {
+            return Err(format!("{path}: no {missing}"));
+        }
+    }
+    Ok(())
+}
+
+fn yaml(text: &str) -> Value {
+    serde_yaml::from_str(text).expect("YAML")
+}
+
+fn accepts(text: &str) -> Result<(), String> {
+    let language = Language::new();
+    check(&language.top, &yaml(text), &language, "grid")
+}
+
+#[test]
+fn every_shipped_grid_meets_it() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../experiments");
+    let language = Language::new();
+    let mut grids = 0;
+    for file in std::fs::read_dir(folder).expect("the grids").flatten() {
+        let text = std::fs::read_to_string(file.path()).expect("a grid");
+        check(&language.top, &yaml(&text), &language, &file.path().display().to_string())
+            .unwrap_or_else(|e| panic!("{e}"));
+        grids += 1;
+    }
+    assert!(grids > 15, "{grids}");
+}
+
+#[test]
+fn what_is_no_grid_does_not_meet_it() {
+    let good = "experiment: e\ntask: {kind: cardio, generate: 4_0}\nmodels: [{kind: bim, lambda: 0.5, pre: {levels: binary}}, lstm]\n";
+    assert_eq!(accepts(good), Ok(()));
+    for (from, to) in [
+        ("lambda: 0.5", "lambda: 1.5"),
+        ("lambda: 0.5", "lamda: 0.5"),
+        ("binary", "ternary"),
+        ("pre: {", "pre: {burts: 1, "),
+        ("kind: bim", "kind: bin"),
+        ("lstm]", "lstn]"),
+        ("experiment: e\n", ""),
+        ("task:", "taks:"),
+        ("generate: 4_0", "generate: yes"),
+    ] {
+        assert!(accepts(&good.replace(from, to)).is_err(), "{from} → {to}");
+    }
+}
+
+/// The keys of the schema are those that the program reads: a key that it names is accepted, with its default.
+#[test]
+fn defaults_are_those_that_are_read() {
+    let language = Language::new();
+    let [models, _] = &language.kinds;
+    let (kind, bim) = &models.entries[0];
+    assert_eq!(*kind, "bim");
+    let default = serde_json::to_value(bim::BimConfig::default()).expect("JSON");
+    for (key, value) in default.as_object().expect("a mapping") {
+        let schema = &bim["properties"][key];
+        assert_eq!(schema.get("default"), Some(value), "{key}: {schema}");
+        assert!(schema["description"].as_str().is_some_and(|text| !text.is_empty() && !text.contains("[`")), "{key}");
+    }
+}
