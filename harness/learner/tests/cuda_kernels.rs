@@ -75,11 +75,11 @@ fn logits(kind: Logits, weight: &[f32], o: usize) -> Vec<f32> {
     let mut z: Vec<f32> = drawn(1, weight.len() * o).iter().map(|z| z * 6.0).collect();
     for (i, (row, weight)) in z.chunks_mut(o).zip(weight).enumerate() {
         let far = [200.0, -200.0][i / 2 % 2];
-        row.iter_mut().for_each(|z| match kind {
-            _ if *weight == 0.0 => *z = f32::NAN,
-            Logits::Far => *z += far,
-            Logits::Ordinary | Logits::Broken => {}
-        });
+        if *weight == 0.0 {
+            row.fill(f32::NAN);
+        } else if kind == Logits::Far {
+            row.iter_mut().for_each(|z| *z += far);
+        }
     }
     if kind == Logits::Broken {
         z[o - 1] = f32::NAN;

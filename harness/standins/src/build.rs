@@ -74,22 +74,17 @@ pub(crate) fn name_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
 /// # Errors
 /// Which file cannot be read.
 pub(crate) fn kernel_text(path: &Path) -> Result<String, String> {
-    let mut text = format!("#line 1 \"{}\"\n", path.display());
+    let at = |line: usize, path: &Path| format!("#line {line} \"{}\"", path.display());
+    let mut lines = vec![at(1, path)];
     for (number, line) in read(path)?.lines().enumerate() {
         let header = line.strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'));
-        match header.map(|name| path.with_file_name(name)) {
-            Some(header) => {
-                let body = read(&header)?.replace("#pragma once", "");
-                text +=
-                    &format!("#line 1 \"{}\"\n{body}#line {} \"{}\"\n", header.display(), number + 2, path.display());
-            }
-            None => {
-                text += line;
-                text += "\n";
-            }
+        if let Some(header) = header.map(|name| path.with_file_name(name)) {
+            lines.extend([at(1, &header), read(&header)?.replace("#pragma once", ""), at(number + 2, path)]);
+        } else {
+            lines.push(line.to_owned());
         }
     }
-    Ok(text)
+    Ok(lines.join("\n") + "\n")
 }
 
 /// Flags for the project's own sources: what the compiler warns of is an error.
