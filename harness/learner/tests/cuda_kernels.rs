@@ -78,7 +78,9 @@ fn logits(kind: Logits, weight: &[f32], o: usize) -> Vec<f32> {
         if *weight == 0.0 {
             row.fill(f32::NAN);
         } else if kind == Logits::Far {
-            row.iter_mut().for_each(|z| *z += far);
+            for z in row {
+                *z += far;
+            }
         }
     }
     if kind == Logits::Broken {
@@ -350,7 +352,11 @@ fn ctc_against_twin(
     match kind {
         Logits::Ordinary => {}
         // in 64 bits exponentials reach further than those of the other losses
-        Logits::Far => z.iter_mut().for_each(|z| *z += 800.0),
+        Logits::Far => {
+            for z in &mut z {
+                *z += 800.0;
+            }
+        }
         Logits::Broken => z[o - 1] = f32::NAN,
     }
     let transcripts = Transcripts {
