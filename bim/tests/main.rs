@@ -37,12 +37,16 @@ fn every_file_here_is_a_module() {
     // asked when it runs, not when it is compiled: another checkout may have compiled it into a shared target folder
     let package = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the package is");
     let dir = std::path::Path::new(&package).join("tests");
-    let source = include_str!("main.rs");
-    for entry in std::fs::read_dir(dir).expect("the folder of this file") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("main.rs") {
-            let stem = path.file_stem().and_then(|s| s.to_str()).expect("a name");
-            assert!(source.contains(&format!("\nmod {stem};")), "tests/main.rs does not name {stem}");
+    for (folder, owner, source) in [
+        (dir.clone(), "main.rs", include_str!("main.rs")),
+        (dir.join("cuda_kernels"), "cuda_kernels.rs", include_str!("cuda_kernels.rs")),
+    ] {
+        for entry in std::fs::read_dir(folder).expect("the folder of the modules") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("main.rs") {
+                let stem = path.file_stem().and_then(|s| s.to_str()).expect("a name");
+                assert!(source.contains(&format!("\nmod {stem};")), "tests/{owner} does not name {stem}");
+            }
         }
     }
 }

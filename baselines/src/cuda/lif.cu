@@ -4,9 +4,8 @@
 
 // current [B, K, H] arrives as x w + b and leaves as u - threshold; membrane, adaptation [B, H] go from before to after;
 // before [B, H]: spikes of the step before the segment; spikes [B, K, H]; w [H, H]: from row to column.
-extern "C" __global__ void lif_forward(int steps, int width, float decay, float threshold, float rho, float strength,
-                                       const float *__restrict__ w, float *current, float *membrane, float *adaptation,
-                                       float *before, float *spikes) {
+extern "C" __global__ void __launch_bounds__(1024) lif_forward(int steps, int width, float decay, float threshold, float rho,
+    float strength, const float *__restrict__ w, float *current, float *membrane, float *adaptation, float *before, float *spikes) {
   const int first = blockIdx.x * blockDim.x + threadIdx.x, stride = gridDim.x * blockDim.x;
   const size_t stream = size_t(blockIdx.y) * width;
   float *u = membrane + stream, *a = adaptation + stream, *s_before = before + stream;
@@ -37,9 +36,9 @@ extern "C" __global__ void lif_forward(int steps, int width, float decay, float 
 
 // d_current [B, K, H] from excess = u - threshold and dy [B, K, H]; du, da [B, H] are scratch and arrive as zeros;
 // w_t [H, H]: the recurrent weights transposed, or null.
-extern "C" __global__ void lif_backward(int steps, int width, float decay, float slope, float rho, float strength,
-                                        const float *__restrict__ w_t, const float *__restrict__ excess,
-                                        const float *__restrict__ dy, float *du, float *da, float *d_current) {
+extern "C" __global__ void __launch_bounds__(1024) lif_backward(int steps, int width, float decay, float slope, float rho,
+    float strength, const float *__restrict__ w_t, const float *__restrict__ excess, const float *__restrict__ dy, float *du,
+    float *da, float *d_current) {
   const int first = blockIdx.x * blockDim.x + threadIdx.x, stride = gridDim.x * blockDim.x;
   const size_t stream = size_t(blockIdx.y) * width;
   du += stream;

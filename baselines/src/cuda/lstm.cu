@@ -5,8 +5,8 @@ __device__ __forceinline__ float sigmoid(float z) { return 1.0f / (1.0f + expf(-
 
 // gates [B, K, 4H] arrive as x w + b and leave after their nonlinearities; w [H, 4H]: the hidden state's rows;
 // hidden, cell [B, H] before the segment; cells, out [B, K, H].
-extern "C" __global__ void lstm_forward(int steps, int width, const float *__restrict__ w, const float *__restrict__ hidden,
-                                        const float *__restrict__ cell, float *gates, float *cells, float *out) {
+extern "C" __global__ void __launch_bounds__(1024) lstm_forward(int steps, int width, const float *__restrict__ w,
+    const float *__restrict__ hidden, const float *__restrict__ cell, float *gates, float *cells, float *out) {
   const size_t stream = size_t(blockIdx.x) * width;
   gates += stream * steps * 4;
   cells += stream * steps;
@@ -41,9 +41,9 @@ extern "C" __global__ void lstm_forward(int steps, int width, const float *__res
 }
 
 // d_gates [B, K, 4H] before the nonlinearities, from dy [B, K, H]; w_t [4H, H]; dc [B, H] is scratch and arrives as zeros.
-extern "C" __global__ void lstm_backward(int steps, int width, const float *__restrict__ w_t, const float *__restrict__ cell,
-                                         const float *__restrict__ gates, const float *__restrict__ cells,
-                                         const float *__restrict__ dy, float *dc, float *d_gates) {
+extern "C" __global__ void __launch_bounds__(1024) lstm_backward(int steps, int width, const float *__restrict__ w_t,
+    const float *__restrict__ cell, const float *__restrict__ gates, const float *__restrict__ cells, const float *__restrict__ dy,
+    float *dc, float *d_gates) {
   const size_t stream = size_t(blockIdx.x) * width;
   gates += stream * steps * 4;
   d_gates += stream * steps * 4;

@@ -5,8 +5,8 @@ __device__ __forceinline__ float sigmoid(float z) { return 1.0f / (1.0f + expf(-
 
 // from_x [B, K, 3H]: the input's product, candidate, reset, update; w [H, 3H]: the hidden state's rows, columns of reset,
 // update, candidate; b [4H]: of n, r, z, u; hidden [B, H]; sums [B, K, 4H]: n, r, z after their nonlinearities and u; out [B, K, H].
-extern "C" __global__ void gru_forward(int steps, int width, const float *__restrict__ from_x, const float *__restrict__ w,
-                                       const float *__restrict__ b, const float *__restrict__ hidden, float *sums, float *out) {
+extern "C" __global__ void __launch_bounds__(1024) gru_forward(int steps, int width, const float *__restrict__ from_x,
+    const float *__restrict__ w, const float *__restrict__ b, const float *__restrict__ hidden, float *sums, float *out) {
   const size_t stream = size_t(blockIdx.x) * width;
   from_x += stream * steps * 3;
   sums += stream * steps * 4;
@@ -37,9 +37,9 @@ extern "C" __global__ void gru_forward(int steps, int width, const float *__rest
 }
 
 // d_sums [B, K, 4H] from dy [B, K, H]; w_t [3H, H]; y: what gru_forward put out; dh [B, H] is scratch and arrives as zeros.
-extern "C" __global__ void gru_backward(int steps, int width, const float *__restrict__ w_t, const float *__restrict__ hidden,
-                                        const float *__restrict__ sums, const float *__restrict__ y, const float *__restrict__ dy,
-                                        float *dh, float *d_sums) {
+extern "C" __global__ void __launch_bounds__(1024) gru_backward(int steps, int width, const float *__restrict__ w_t,
+    const float *__restrict__ hidden, const float *__restrict__ sums, const float *__restrict__ y, const float *__restrict__ dy,
+    float *dh, float *d_sums) {
   const size_t stream = size_t(blockIdx.x) * width;
   sums += stream * steps * 4;
   d_sums += stream * steps * 4;
@@ -68,8 +68,8 @@ extern "C" __global__ void gru_backward(int steps, int width, const float *__res
 }
 
 // out [B, K, H] arrives as x w + b and leaves as tanh of it and of the hidden state's product; w [H, H]; hidden [B, H].
-extern "C" __global__ void vanilla_forward(int steps, int width, const float *__restrict__ w, const float *__restrict__ hidden,
-                                           float *out) {
+extern "C" __global__ void __launch_bounds__(1024) vanilla_forward(int steps, int width, const float *__restrict__ w,
+    const float *__restrict__ hidden, float *out) {
   const size_t stream = size_t(blockIdx.x) * width;
   out += stream * steps;
   for (int t = 0; t < steps; ++t) {
@@ -84,8 +84,8 @@ extern "C" __global__ void vanilla_forward(int steps, int width, const float *__
 }
 
 // d_sums [B, K, H] from y and dy [B, K, H]; w_t [H, H].
-extern "C" __global__ void vanilla_backward(int steps, int width, const float *__restrict__ w_t, const float *__restrict__ y,
-                                            const float *__restrict__ dy, float *d_sums) {
+extern "C" __global__ void __launch_bounds__(1024) vanilla_backward(int steps, int width, const float *__restrict__ w_t,
+    const float *__restrict__ y, const float *__restrict__ dy, float *d_sums) {
   const size_t stream = size_t(blockIdx.x) * width;
   y += stream * steps;
   dy += stream * steps;

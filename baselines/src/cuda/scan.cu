@@ -11,8 +11,8 @@ __device__ __forceinline__ float sum_over_states(float v, int lanes) {
 
 // du [B, K, 2H]: delta, then u; bc [B, K, 2N]: B, then C; a [H, N]; h [B, H, N] from before to after; kept [B, ceil(K / 16), H, N]:
 // states at the start of every 16 steps; y [B, K, H].
-extern "C" __global__ void scan_forward(int steps, int channels, int states, const float *__restrict__ du,
-                                        const float *__restrict__ bc, const float *__restrict__ a, float *h, float *kept, float *y) {
+extern "C" __global__ void __launch_bounds__(256) scan_forward(int steps, int channels, int states, const float *__restrict__ du,
+    const float *__restrict__ bc, const float *__restrict__ a, float *h, float *kept, float *y) {
   const int n = threadIdx.x, c = blockIdx.x * blockDim.y + threadIdx.y, b = blockIdx.y, lanes = blockDim.x;
   const bool here = c < channels && n < states;
   const size_t cell = size_t(c) * states + n;
@@ -36,9 +36,9 @@ extern "C" __global__ void scan_forward(int steps, int channels, int states, con
 
 // From dy [B, K, H]: d_du [B, K, 2H]; d_bc [B, blocks of channels, K, 2N], to be summed over the second; d_a [B, H, N], to be
 // summed over the first. In an order of its own and always the same: no atomic operations.
-extern "C" __global__ void scan_backward(int steps, int channels, int states, const float *__restrict__ du,
-                                         const float *__restrict__ bc, const float *__restrict__ a, const float *__restrict__ kept,
-                                         const float *__restrict__ dy, float *d_du, float *d_bc, float *d_a) {
+extern "C" __global__ void __launch_bounds__(256) scan_backward(int steps, int channels, int states, const float *__restrict__ du,
+    const float *__restrict__ bc, const float *__restrict__ a, const float *__restrict__ kept, const float *__restrict__ dy,
+    float *d_du, float *d_bc, float *d_a) {
   __shared__ float part_b[1024], part_c[1024];
   const int n = threadIdx.x, r = threadIdx.y, c = blockIdx.x * blockDim.y + r, b = blockIdx.y, lanes = blockDim.x;
   const bool here = c < channels && n < states;

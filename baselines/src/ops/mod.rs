@@ -24,7 +24,7 @@ pub use conv::{Before, Conv, Edge, conv, conv_slow};
 pub use lif::{LifState, Neuron, Threshold, lif, lif_slow};
 pub use linear::{Prepare, linear, linear_slow};
 pub use lstm::{lstm, lstm_slow};
-pub use mamba::{MambaShape, MambaState, MambaWeights, mamba, mamba_slow};
+pub use mamba::{MambaShape, MambaState, MambaWeights, mamba, mamba_slow, scan_slow};
 pub use mlp::{mlp, mlp_slow};
 pub use pool::{Pool, pool, pool_slow};
 pub use precision::Precision;

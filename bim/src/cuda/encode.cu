@@ -3,57 +3,17 @@
 // A thread per neuron of a stream; neurons run over populations, then channels. Products and sums that the twin rounds one by one
 // are kept apart, so that the same inputs give the same spikes.
 
-// A neuron's constants, as kernels/neuron.rs has them.
-struct Neuron {
-  float beta, gain, threshold, reset, inverse, lowest, highest, offset, slope;
-  bool fast_sigmoid, attached, analog;
-
-  // nine numbers and three flags
-  __device__ Neuron(const float *c)
-      : beta(c[0]), gain(c[1]), threshold(c[2]), reset(c[3]), inverse(c[4]), lowest(c[5]), highest(c[6]), offset(c[7]), slope(c[8]),
-        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {}
-
-  __device__ static float clip(float x, float low, float high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-  }
-
-  __device__ float fire(float v) const {
-    if (analog) return v;
-    if (offset == 0.0f) return v > threshold ? 1.0f : 0.0f;
-    return clip(floorf(fmaf(v, inverse, offset)), lowest, highest);
-  }
-
-  __device__ float surrogate(float v) const {
-    if (analog) return 1.0f;
-    if (!fast_sigmoid) {
-      const float x = __fmul_rn(v, inverse);
-      const float low = offset == 0.0f ? 0.5f : lowest - 0.5f, high = offset == 0.0f ? 1.5f : highest + 0.5f;
-      return x >= low && x <= high ? inverse : 0.0f;
-    }
-    const float nearest =
-        offset == 0.0f ? threshold : (clip(floorf(__fmul_rn(v, inverse)), lowest, highest - 1.0f) + 0.5f) * threshold;
-    const float x = 1.0f + slope * fabsf(v - nearest);
-    return 1.0f / (x * x);
-  }
-
-  __device__ float carry(float v) const { return attached ? beta - reset * surrogate(v) : beta; }
-
-  __device__ float step(float v, float current) const {
-    return fmaf(beta, v, fmaf(gain, current, __fmul_rn(-reset, fire(v))));
-  }
-};
+#include "neuron.cuh"
 
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
 
 // x [conv - 1 + K, streams, channels]; c [K, streams, channels] or null; v [1 + K, streams, J]; s [delays - 1 + K, streams, J];
 // last [streams, J]: the last psi of the chunk before, or null without a post-synaptic kernel; psi [K, streams, J].
 // gain [J]; current [J] or null; taps [conv, channels] or null, latest first; delay [delays, J] or null, latest first.
-extern "C" __global__ void encode_forward(int steps, int streams, int channels, int population, int conv, int with_silu, int delays,
-                                          float kernel, const float *__restrict__ constants, const float *__restrict__ gain,
-                                          const float *__restrict__ current, const float *__restrict__ taps,
-                                          const float *__restrict__ delay, const float *__restrict__ x, float *c, float *v, float *s,
-                                          const float *__restrict__ last, float *psi) {
+extern "C" __global__ void __launch_bounds__(256) encode_forward(int steps, int streams, int channels, int population, int conv,
+    int with_silu, int delays, float kernel, const float *__restrict__ constants, const float *__restrict__ gain,
+    const float *__restrict__ current, const float *__restrict__ taps, const float *__restrict__ delay, const float *__restrict__ x,
+    float *c, float *v, float *s, const float *__restrict__ last, float *psi) {
   const Neuron neuron(constants);
   const int neurons = channels * population, m = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (m >= neurons) return;
@@ -89,11 +49,10 @@ extern "C" __global__ void encode_forward(int steps, int streams, int channels, 
 // lpsi [streams, J] or null: the adjoints of membrane, spikes and psi, from later chunks and to earlier ones;
 // ds [delays - 1 + K, streams, J] is scratch; d_input [K, streams, J]: gradients of the neurons' inputs; of each stream, to be summed:
 // d_gain, d_current [streams, J], d_delay [streams, delays, J].
-extern "C" __global__ void encode_reverse(int steps, int streams, int channels, int population, int conv, int with_silu, int delays,
-                                          int temporal, float penalty, float kernel, const float *__restrict__ constants,
-                                          const float *__restrict__ delay, const float *__restrict__ drive,
-                                          const float *__restrict__ v, const float *__restrict__ s, float *d_psi, float *lv, float *ls,
-                                          float *lpsi, float *ds, float *d_input, float *d_gain, float *d_current, float *d_delay) {
+extern "C" __global__ void __launch_bounds__(256) encode_reverse(int steps, int streams, int channels, int population, int conv,
+    int with_silu, int delays, int temporal, float penalty, float kernel, const float *__restrict__ constants,
+    const float *__restrict__ delay, const float *__restrict__ drive, const float *__restrict__ v, const float *__restrict__ s,
+    float *d_psi, float *lv, float *ls, float *lpsi, float *ds, float *d_input, float *d_gain, float *d_current, float *d_delay) {
   const Neuron neuron(constants);
   const int neurons = channels * population, m = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (m >= neurons) return;
@@ -144,11 +103,10 @@ extern "C" __global__ void encode_reverse(int steps, int streams, int channels, 
 // On through gain, SiLU and convolution, a thread per channel of a stream: from d_input to dx [K, streams, channels].
 // lx [conv - 1, streams, channels]: the adjoint of the inputs before the chunk; d_drive [conv - 1 + K, streams, channels] is
 // scratch; d_taps [streams, conv, channels], to be summed over streams.
-extern "C" __global__ void encode_reverse_inputs(int steps, int streams, int channels, int population, int conv, int with_silu,
-                                                 int temporal, const float *__restrict__ gain, const float *__restrict__ taps,
-                                                 const float *__restrict__ drive, const float *__restrict__ x,
-                                                 const float *__restrict__ d_input, float *lx, float *d_drive, float *dx,
-                                                 float *d_taps) {
+extern "C" __global__ void __launch_bounds__(256) encode_reverse_inputs(int steps, int streams, int channels, int population,
+    int conv, int with_silu, int temporal, const float *__restrict__ gain, const float *__restrict__ taps,
+    const float *__restrict__ drive, const float *__restrict__ x, const float *__restrict__ d_input, float *lx, float *d_drive,
+    float *dx, float *d_taps) {
   const int channel = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y, neurons = channels * population, before = conv - 1;
   if (channel >= channels) return;
   const size_t wide_x = size_t(streams) * channels, wide = size_t(streams) * neurons, at = size_t(b) * channels + channel;

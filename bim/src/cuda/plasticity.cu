@@ -1,11 +1,13 @@
 // What acts on single synapses beside the gradient: pairs of spikes (kernels/stdp.rs), mixing (plasticity.rs), pruning
 // (kernels/prune.rs). Rows are time-major: row (t, b) is t streams + b.
 
+#include "block.cuh"
+
 // The presynaptic side of the pairs, a thread per neuron of a stream: `spikes` [K, streams, J] → `weighted` [K, streams, J], what a
 // postsynaptic spike of a step is paired with, and `after` [streams, J], what those before the chunk are; `trace` [streams, J] is the
 // decaying sum before and after the chunk.
-extern "C" __global__ void stdp_pre(int steps, int wide, float a_plus, float a_minus, float keep_pre, float keep_post, float at_zero,
-                                    const float *__restrict__ spikes, float *trace, float *weighted, float *after) {
+extern "C" __global__ void __launch_bounds__(256) stdp_pre(int steps, int wide, float a_plus, float a_minus, float keep_pre,
+    float keep_post, float at_zero, const float *__restrict__ spikes, float *trace, float *weighted, float *after) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= wide) return;
   float p = trace[i];
@@ -25,7 +27,8 @@ extern "C" __global__ void stdp_pre(int steps, int wide, float a_plus, float a_m
 }
 
 // The postsynaptic sum over the chunk: `spikes` [K, streams, D], `trace` [streams, D].
-extern "C" __global__ void stdp_post(int steps, int wide, float keep_post, const float *__restrict__ spikes, float *trace) {
+extern "C" __global__ void __launch_bounds__(256) stdp_post(int steps, int wide, float keep_post, const float *__restrict__ spikes,
+    float *trace) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= wide) return;
   float q = trace[i];
@@ -34,9 +37,9 @@ extern "C" __global__ void stdp_post(int steps, int wide, float keep_post, const
 }
 
 // omega [D, J] += spikesᵀ weighted + beforeᵀ after, where `before` [streams, D] is the postsynaptic trace before the chunk.
-extern "C" __global__ void stdp_pairs(int steps, int streams, int pre, int post, const float *__restrict__ spikes,
-                                      const float *__restrict__ weighted, const float *__restrict__ before,
-                                      const float *__restrict__ after, float *omega) {
+extern "C" __global__ void __launch_bounds__(256) stdp_pairs(int steps, int streams, int pre, int post,
+    const float *__restrict__ spikes, const float *__restrict__ weighted, const float *__restrict__ before,
+    const float *__restrict__ after, float *omega) {
   const int j = blockIdx.x * blockDim.x + threadIdx.x, d = blockIdx.y;
   if (j >= pre) return;
   float sum = omega[size_t(d) * pre + j];
@@ -48,19 +51,9 @@ extern "C" __global__ void stdp_pairs(int steps, int streams, int pre, int post,
   omega[size_t(d) * pre + j] = sum;
 }
 
-__device__ __forceinline__ double block_sum(double v, double *parts) {
-  __syncthreads();  // whoever still reads the sum before
-  parts[threadIdx.x] = v;
-  __syncthreads();
-  for (int by = blockDim.x / 2; by > 0; by /= 2) {
-    if (int(threadIdx.x) < by) parts[threadIdx.x] += parts[threadIdx.x + by];
-    __syncthreads();
-  }
-  return parts[0];
-}
-
 // Sums over all synapses, one block of a power of two threads, at most 256: direction², omega², direction omega.
-extern "C" __global__ void mix_moments(int count, const float *__restrict__ direction, const float *__restrict__ omega, double *sums) {
+extern "C" __global__ void __launch_bounds__(256) mix_moments(int count, const float *__restrict__ direction,
+    const float *__restrict__ omega, double *sums) {
   __shared__ double parts[256];
   double g2 = 0.0, o2 = 0.0, go = 0.0;
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
@@ -80,7 +73,8 @@ extern "C" __global__ void mix_moments(int count, const float *__restrict__ dire
 }
 
 // direction = keep direction - add omega; omega starts again. As printed, direction = -(keep raw + add omega).
-extern "C" __global__ void mix(int count, float keep, float add, const float *__restrict__ raw, float *direction, float *omega) {
+extern "C" __global__ void __launch_bounds__(256) mix(int count, float keep, float add, const float *__restrict__ raw,
+    float *direction, float *omega) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   direction[i] = raw ? -__fadd_rn(__fmul_rn(keep, raw[i]), __fmul_rn(add, omega[i]))
@@ -90,9 +84,9 @@ extern "C" __global__ void mix(int count, float keep, float add, const float *__
 
 // Candidates of a pruning event: `drawn` [count] are the host's draws, one for each synapse that is there; `candidate` [count] gets 1
 // where it may go. `sign` is 1 for the corrected rule, -1 for the printed one. In f64, as the twin has it.
-extern "C" __global__ void prune_candidates(int count, double hazard, double steepness, double theta, double sign, double rms,
-                                            const float *__restrict__ w, const float *__restrict__ mask,
-                                            const double *__restrict__ drawn, unsigned *candidate) {
+extern "C" __global__ void __launch_bounds__(256) prune_candidates(int count, double hazard, double steepness, double theta,
+    double sign, double rms, const float *__restrict__ w, const float *__restrict__ mask, const double *__restrict__ drawn,
+    unsigned *candidate) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const double distance = sign * (theta - fabs(double(w[i])) / rms);
@@ -101,7 +95,7 @@ extern "C" __global__ void prune_candidates(int count, double hazard, double ste
 }
 
 // Removes those that were chosen, `gone` [count].
-extern "C" __global__ void prune(int count, const unsigned *__restrict__ gone, float *w, float *mask) {
+extern "C" __global__ void __launch_bounds__(256) prune(int count, const unsigned *__restrict__ gone, float *w, float *mask) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count || !gone[i]) return;
   w[i] = 0.0f;

@@ -1,19 +1,11 @@
 // Row-wise and element-wise pieces of a block (kernels/row.rs is the twin). A block per row for the norm, a thread per element for
 // the gate.
 
-__device__ __forceinline__ float block_sum(float v, float *parts) {
-  __syncthreads();  // whoever still reads the sum before
-  parts[threadIdx.x] = v;
-  __syncthreads();
-  for (int by = blockDim.x / 2; by > 0; by /= 2) {
-    if (int(threadIdx.x) < by) parts[threadIdx.x] += parts[threadIdx.x + by];
-    __syncthreads();
-  }
-  return parts[0];
-}
+#include "block.cuh"
 
 // y = x / rms(x) of rows of `width`, inverse = 1 / rms(x); a power of two threads a block, at most 256.
-extern "C" __global__ void normalize(int width, float epsilon, const float *__restrict__ x, float *y, float *inverse) {
+extern "C" __global__ void __launch_bounds__(256) normalize(int width, float epsilon, const float *__restrict__ x, float *y,
+    float *inverse) {
   __shared__ float parts[256];
   const size_t row = size_t(blockIdx.x) * width;
   float sum = 0.0f;
@@ -24,8 +16,8 @@ extern "C" __global__ void normalize(int width, float epsilon, const float *__re
 }
 
 // Added to dx: (dy - y (y dy) / width) / rms(x).
-extern "C" __global__ void normalize_reverse(int width, const float *__restrict__ y, const float *__restrict__ inverse,
-                                             const float *__restrict__ dy, float *dx) {
+extern "C" __global__ void __launch_bounds__(256) normalize_reverse(int width, const float *__restrict__ y,
+    const float *__restrict__ inverse, const float *__restrict__ dy, float *dx) {
   __shared__ float parts[256];
   const size_t row = size_t(blockIdx.x) * width;
   float sum = 0.0f;
@@ -35,13 +27,14 @@ extern "C" __global__ void normalize_reverse(int width, const float *__restrict_
 }
 
 // Added to out: y silu(z).
-extern "C" __global__ void gate(int count, const float *__restrict__ y, const float *__restrict__ z, float *out) {
+extern "C" __global__ void __launch_bounds__(256) gate(int count, const float *__restrict__ y, const float *__restrict__ z,
+    float *out) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < count) out[i] += y[i] * z[i] / (1.0f + expf(-z[i]));
 }
 
-extern "C" __global__ void gate_reverse(int count, const float *__restrict__ y, const float *__restrict__ z,
-                                        const float *__restrict__ d_out, float *dy, float *dz) {
+extern "C" __global__ void __launch_bounds__(256) gate_reverse(int count, const float *__restrict__ y, const float *__restrict__ z,
+    const float *__restrict__ d_out, float *dy, float *dz) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
   const float sigma = 1.0f / (1.0f + expf(-z[i]));

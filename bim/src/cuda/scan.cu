@@ -3,52 +3,14 @@
 // A thread per channel of a stream. `per_state`: a decay for each channel and state, rates [lag + 1, N, D]; without it one for each
 // head, rates [lag + 1, H]. What the reverse pass sums over channels and streams it leaves apart, in an order that is always the same.
 
-struct Neuron {
-  float beta, gain, threshold, reset, inverse, lowest, highest, offset, slope;
-  bool fast_sigmoid, attached, analog;
-
-  // nine numbers and three flags, as in encode.cu
-  __device__ Neuron(const float *c)
-      : beta(c[0]), gain(c[1]), threshold(c[2]), reset(c[3]), inverse(c[4]), lowest(c[5]), highest(c[6]), offset(c[7]), slope(c[8]),
-        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {}
-
-  __device__ static float clip(float x, float low, float high) {
-    x = x < low ? low : x;
-    return x > high ? high : x;
-  }
-
-  __device__ float fire(float v) const {
-    if (analog) return v;
-    if (offset == 0.0f) return v > threshold ? 1.0f : 0.0f;
-    return clip(floorf(fmaf(v, inverse, offset)), lowest, highest);
-  }
-
-  __device__ float surrogate(float v) const {
-    if (analog) return 1.0f;
-    if (!fast_sigmoid) {
-      const float x = __fmul_rn(v, inverse);
-      const float low = offset == 0.0f ? 0.5f : lowest - 0.5f, high = offset == 0.0f ? 1.5f : highest + 0.5f;
-      return x >= low && x <= high ? inverse : 0.0f;
-    }
-    const float nearest =
-        offset == 0.0f ? threshold : (clip(floorf(__fmul_rn(v, inverse)), lowest, highest - 1.0f) + 0.5f) * threshold;
-    const float x = 1.0f + slope * fabsf(v - nearest);
-    return 1.0f / (x * x);
-  }
-
-  __device__ float carry(float v) const { return attached ? beta - reset * surrogate(v) : beta; }
-
-  __device__ float step(float v, float current) const {
-    return fmaf(beta, v, fmaf(gain, current, __fmul_rn(-reset, fire(v))));
-  }
-};
+#include "neuron.cuh"
 
 // p [lag + K, streams, D + 2N]: u, B, C; delta, a [lag + K, streams, H]; v [1 + lag + K, streams, D]; h [streams, N, D] from before to
 // after the chunk; s [K, streams, D]; skip [D]; current [D] or null; rates are those of the chunk.
-extern "C" __global__ void state_forward(int lag, int steps, int streams, int channels, int states, int heads, int per_state,
-                                        const float *__restrict__ constants, const float *__restrict__ p,
-                                        const float *__restrict__ delta, const float *__restrict__ a, const float *__restrict__ rates,
-                                        const float *__restrict__ skip, const float *__restrict__ current, float *v, float *h, float *s) {
+extern "C" __global__ void __launch_bounds__(256) state_forward(int lag, int steps, int streams, int channels, int states,
+    int heads, int per_state, const float *__restrict__ constants, const float *__restrict__ p, const float *__restrict__ delta,
+    const float *__restrict__ a, const float *__restrict__ rates, const float *__restrict__ skip, const float *__restrict__ current,
+    float *v, float *h, float *s) {
   const Neuron neuron(constants);
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
@@ -78,13 +40,12 @@ extern "C" __global__ void state_forward(int lag, int steps, int streams, int ch
 // Scratch: states_of [window + 1, streams, N, D]. Left for state_reverse_sums: adjoint_of [window, streams, N, D] (of the state at a
 // step), ly, dz [window, streams, D]. d_p [window, streams, D + 2N]: of u, here. To be summed over streams: d_skip, d_current
 // [streams, D] and d_rate [streams, D] (per head: over its channels too) or [streams, N, D].
-extern "C" __global__ void state_reverse(int lag, int steps, int streams, int channels, int states, int heads, int per_state,
-                                        int through_state, int through_membrane, const float *__restrict__ constants,
-                                        const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ a,
-                                        const float *__restrict__ rates, const float *__restrict__ skips, const float *__restrict__ v,
-                                        const float *__restrict__ h0, const float *__restrict__ ds, float *lh, float *lv,
-                                        float *states_of, float *adjoint_of, float *ly_of, float *dz_of, float *d_p, float *d_skip,
-                                        float *d_current, float *d_rate) {
+extern "C" __global__ void __launch_bounds__(256) state_reverse(int lag, int steps, int streams, int channels, int states,
+    int heads, int per_state, int through_state, int through_membrane, const float *__restrict__ constants,
+    const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ a, const float *__restrict__ rates,
+    const float *__restrict__ skips, const float *__restrict__ v, const float *__restrict__ h0, const float *__restrict__ ds,
+    float *lh, float *lv, float *states_of, float *adjoint_of, float *ly_of, float *dz_of, float *d_p, float *d_skip,
+    float *d_current, float *d_rate) {
   const Neuron neuron(constants);
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
@@ -156,10 +117,10 @@ extern "C" __global__ void state_reverse(int lag, int steps, int streams, int ch
 
 // Sums over channels, a block of 32 threads per row of the window: of B and C into d_p, and of the step sizes into
 // d_z [window, streams, H], through softplus.
-extern "C" __global__ void state_reverse_sums(int streams, int channels, int states, int heads, const float *__restrict__ p,
-                                             const float *__restrict__ delta, const float *__restrict__ states_of,
-                                             const float *__restrict__ adjoint_of, const float *__restrict__ ly_of,
-                                             const float *__restrict__ dz_of, float *d_p, float *d_z) {
+extern "C" __global__ void __launch_bounds__(32) state_reverse_sums(int streams, int channels, int states, int heads,
+    const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ states_of,
+    const float *__restrict__ adjoint_of, const float *__restrict__ ly_of, const float *__restrict__ dz_of, float *d_p,
+    float *d_z) {
   const int lane = threadIdx.x, width = channels + 2 * states, per = channels / heads;
   const size_t row = blockIdx.x, layer = size_t(states) * channels;
   const float *after = states_of + (row + streams) * layer, *adjoint = adjoint_of + row * layer;

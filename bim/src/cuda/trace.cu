@@ -5,7 +5,8 @@ __device__ __forceinline__ float slope_of(float delta) { return -expm1f(-delta);
 
 // What is left of a trace behind each step, [streams, H, K], and of one at the chunk's start, [streams, H]: products of decays.
 // A thread per head of a stream.
-extern "C" __global__ void trace_left(int steps, int streams, int heads, const float *__restrict__ a, float *behind, float *left) {
+extern "C" __global__ void __launch_bounds__(256) trace_left(int steps, int streams, int heads, const float *__restrict__ a,
+    float *behind, float *left) {
   const int h = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (h >= heads) return;
   float product = 1.0f;
@@ -19,11 +20,10 @@ extern "C" __global__ void trace_left(int steps, int streams, int heads, const f
 // Sources with a decay per head, a thread per channel of a stream: s_u [streams, K, H, N] and s_b [streams, K, D] of W_u and W_B,
 // s_delta [streams, K, H, N, P] of W_delta. The traces of b_delta and A_log, bias and a_log [streams, N, D], and the state
 // h0 [streams, N, D] go to the chunk's end. rates [lag + 1, H].
-extern "C" __global__ void trace_sources(int lag, int steps, int streams, int channels, int states, int heads,
-                                         const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ a,
-                                         const float *__restrict__ rates, const float *__restrict__ behind,
-                                         const float *__restrict__ left, float *s_u, float *s_b, float *s_delta, float *bias,
-                                         float *a_log, float *h0) {
+extern "C" __global__ void __launch_bounds__(256) trace_sources(int lag, int steps, int streams, int channels, int states,
+    int heads, const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ a,
+    const float *__restrict__ rates, const float *__restrict__ behind, const float *__restrict__ left, float *s_u, float *s_b,
+    float *s_delta, float *bias, float *a_log, float *h0) {
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
   const int width = channels + 2 * states, per = channels / heads, h = d / per;
@@ -57,10 +57,9 @@ extern "C" __global__ void trace_sources(int lag, int steps, int streams, int ch
 
 // Sources with a decay for each channel and state, a thread per state of a channel of a stream: s_u, s_b and s_delta
 // [streams, K, N, D] and left [streams, N, D]. rates [lag + 1, N, D].
-extern "C" __global__ void trace_sources_per_state(int lag, int steps, int streams, int channels, int states, int heads,
-                                                   const float *__restrict__ p, const float *__restrict__ delta,
-                                                   const float *__restrict__ rates, float *left, float *s_u, float *s_b,
-                                                   float *s_delta, float *bias, float *a_log, float *h0) {
+extern "C" __global__ void __launch_bounds__(256) trace_sources_per_state(int lag, int steps, int streams, int channels, int states,
+    int heads, const float *__restrict__ p, const float *__restrict__ delta, const float *__restrict__ rates, float *left,
+    float *s_u, float *s_b, float *s_delta, float *bias, float *a_log, float *h0) {
   const int cell = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y, layer = states * channels;
   if (cell >= layer) return;
   const int k = cell / channels, d = cell % channels, width = channels + 2 * states, h = d / (channels / heads);
@@ -93,9 +92,9 @@ extern "C" __global__ void trace_sources_per_state(int lag, int steps, int strea
 // trace [streams, rows, columns] = left trace + sum over steps of s [streams, K, rows] psi: a block of columns for each row of each
 // stream. `per_left` rows share what is left, left [streams, rows / per_left]; `per_group` rows read the same columns of
 // psi [K, streams, inputs], the first group from 0 and each from `step` further on.
-extern "C" __global__ void trace_advance(int steps, int streams, int rows, int columns, int inputs, int per_left, int per_group, int step,
-                                         const float *__restrict__ left, const float *__restrict__ s, const float *__restrict__ psi,
-                                         float *trace) {
+extern "C" __global__ void __launch_bounds__(256) trace_advance(int steps, int streams, int rows, int columns, int inputs,
+    int per_left, int per_group, int step, const float *__restrict__ left, const float *__restrict__ s,
+    const float *__restrict__ psi, float *trace) {
   const int j = blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y, b = blockIdx.z;
   if (j >= columns) return;
   const size_t at = (size_t(b) * rows + r) * columns + j;
@@ -109,8 +108,8 @@ extern "C" __global__ void trace_advance(int steps, int streams, int rows, int c
 // The credit through the step sizes that reaches back before the window: added to d_delta [streams, H, columns], the sum over states and
 // channels of the adjoint lambda [streams, N, D] times the trace [streams, H, N, P, columns]. A block of columns for each head of
 // each stream.
-extern "C" __global__ void trace_contract(int channels, int states, int heads, int columns, const float *__restrict__ lambda,
-                                          const float *__restrict__ trace, float *d_delta) {
+extern "C" __global__ void __launch_bounds__(256) trace_contract(int channels, int states, int heads, int columns,
+    const float *__restrict__ lambda, const float *__restrict__ trace, float *d_delta) {
   const int j = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y, b = blockIdx.z, per = channels / heads;
   if (j >= columns) return;
   float sum = d_delta[(size_t(b) * heads + h) * columns + j];

@@ -54,6 +54,23 @@ impl Targets {
         }
     }
 
+    /// Whether they fit logits of this shape, `[B, K, O]`.
+    ///
+    /// # Errors
+    /// If shapes disagree, or a transcript cannot be.
+    pub(crate) fn check(&self, [b, k, o]: [usize; 3]) -> Result<()> {
+        let want = |what: &str, t: &Tensor, dims: &[usize]| -> Result<()> {
+            if t.dims() == dims { Ok(()) } else { Err(Error::shape(what, dims, t.dims())) }
+        };
+        want("target weights", self.weight(), &[b, k])?;
+        match self {
+            Self::Classes { class, .. } => want("classes", class, &[b, k]),
+            Self::Labels { label, .. } => want("labels", label, &[b, o]),
+            Self::Posteriors { probability, .. } => want("posteriors", probability, &[b, k, o]),
+            Self::Transcripts { transcripts, .. } => transcripts.check([b, k, o]),
+        }
+    }
+
     /// What aligning them to outputs takes, `outputs` per step, beside the loss of every step: nothing but for transcripts.
     #[must_use]
     pub fn alignment(&self, outputs: usize) -> Work {
@@ -139,10 +156,8 @@ impl CustomOp1 for KnownGradient {
 /// If shapes disagree.
 pub fn loss_slow(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
     let (b, k, o) = logits.dims3()?;
+    y.check([b, k, o])?;
     let weight = y.weight();
-    if weight.dims() != [b, k] {
-        return Err(Error::shape("target weights", [b, k], weight.dims()));
-    }
     let total = f64::from(weight.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?);
     if total == 0.0 {
         return Ok(None);
@@ -180,32 +195,20 @@ const ROWS: usize = 32;
 /// If shapes disagree or a class is outside the outputs.
 pub fn loss_and_gradient(logits: &Tensor, y: &Targets, gradient: &mut [f32]) -> Result<Option<f64>> {
     let (b, k, o) = logits.dims3()?;
-    let weight = y.weight();
-    if weight.dims() != [b, k] || gradient.len() != b * k * o {
-        return Err(Error::shape("target weights and gradient", [b, k, b * k * o], (weight.dims(), gradient.len())));
+    y.check([b, k, o])?;
+    if gradient.len() != b * k * o {
+        return Err(Error::shape("the loss's gradient", b * k * o, gradient.len()));
     }
-    let weight = crate::read_f32(weight)?;
+    let weight = crate::read_f32(y.weight())?;
     let total: f64 = weight.iter().map(|&w| f64::from(w)).sum();
     gradient.fill(0.0);
     if total == 0.0 {
         return Ok(None);
     }
-    let want = |t: &Tensor, dims: &[usize], what: &str| -> Result<()> {
-        if t.dims() == dims { Ok(()) } else { Err(Error::shape(what, dims, t.dims())) }
-    };
     let (classes, values) = match y {
-        Targets::Classes { class, .. } => {
-            want(class, &[b, k], "classes")?;
-            (class.flatten_all()?.to_vec1::<u32>()?, Vec::new())
-        }
-        Targets::Labels { label, .. } => {
-            want(label, &[b, o], "labels")?;
-            (Vec::new(), crate::read_f32(label)?)
-        }
-        Targets::Posteriors { probability, .. } => {
-            want(probability, &[b, k, o], "posteriors")?;
-            (Vec::new(), crate::read_f32(probability)?)
-        }
+        Targets::Classes { class, .. } => (class.flatten_all()?.to_vec1::<u32>()?, Vec::new()),
+        Targets::Labels { label, .. } => (Vec::new(), crate::read_f32(label)?),
+        Targets::Posteriors { probability, .. } => (Vec::new(), crate::read_f32(probability)?),
         Targets::Transcripts { transcripts, .. } => {
             let logits = logits.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
             let (losses, wide) = transcripts.losses_and_gradient(&logits, [b, k, o])?;
@@ -333,6 +336,35 @@ mod tests {
             assert!((fast - slow).abs() < 1e-5 * slow.abs(), "{fast} {slow}"); // f32 sums in another order
             let error = fast_gradient.iter().zip(&slow_gradient).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(error < 1e-6, "{error} of gradients up to 0.5"); // `exp_fast` is good to 2 units in the last place
+        }
+        Ok(())
+    }
+
+    /// Each form of the loss refuses targets of another shape than the logits', and says which.
+    #[test]
+    fn targets_of_another_shape_are_errors() -> Result<()> {
+        let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu);
+        let logits = zeros(&[2, 3, 5])?;
+        let class = |dims: &[usize]| Tensor::zeros(dims, DType::U32, &Device::Cpu);
+        let transcripts = Transcripts { labels: vec![vec![1]; 3], steps: vec![3; 3], blank: 0 };
+        let wrong = [
+            ("target weights", Targets::Classes { class: class(&[2, 3])?, weight: zeros(&[3, 2])? }),
+            ("classes", Targets::Classes { class: class(&[2, 4])?, weight: zeros(&[2, 3])? }),
+            ("labels", Targets::Labels { label: zeros(&[1, 5])?, weight: zeros(&[2, 3])? }),
+            ("posteriors", Targets::Posteriors { probability: zeros(&[2, 3, 4])?, weight: zeros(&[2, 3])? }),
+            ("transcripts", Targets::Transcripts { transcripts, weight: zeros(&[2, 3])? }),
+        ];
+        for (what, y) in wrong {
+            let mut gradient = vec![0.0; 30];
+            let found = [
+                loss(&logits, &y).err(),
+                loss_slow(&logits, &y).err(),
+                loss_and_gradient(&logits, &y, &mut gradient).err(),
+            ];
+            for error in found {
+                let said = error.map(|e| e.to_string()).unwrap_or_default();
+                assert!(said.contains(what), "{what}: {said}");
+            }
         }
         Ok(())
     }

@@ -20,20 +20,12 @@ inline float __half2float(float x) { return x; }
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) float2 { float x, y; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
-struct dim3 { unsigned x, y, z; };
-using cudaStream_t = void *;
-#define WARP_SIZE 32
+template <class T, class V> T atomicAdd(T *p, V v) {
+  T old, sum;
+  __atomic_load(p, &old, __ATOMIC_RELAXED);
+  do { sum = old + T(v); } while (!__atomic_compare_exchange(p, &old, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  return old;
+}
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-inline double rsqrt(double x) { return 1 / std::sqrt(x); }
 inline float normcdff(float x) { return .5f * std::erfc(-x * .70710678f); }
 inline double normcdf(double x) { return .5 * std::erfc(-x * .7071067811865476); }
-inline int __float_as_int(float f) {
-  int i;
-  std::memcpy(&i, &f, 4);
-  return i;
-}
-inline float __int_as_float(int i) {
-  float f;
-  std::memcpy(&f, &i, 4);
-  return f;
-}

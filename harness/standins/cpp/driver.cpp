@@ -14,7 +14,6 @@
 #define API extern "C" __attribute__((visibility("default"))) int
 enum { SUCCESS = 0, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
-
 using Launch = int (*)(void *, const char *, void **, const unsigned *, int);
 struct Library {
   std::string path;
@@ -27,6 +26,7 @@ struct Function {
   void *code = nullptr;
   Launch launch = nullptr;
   bool synchronises = false;
+  unsigned threads = 1024;  // most that a block may have
 };
 struct Module {
   std::map<std::string, Function> functions;
@@ -157,7 +157,7 @@ API cuGetErrorString(int, const char **s) { return *s = "from the stand-in drive
 API cuModuleLoadData(void **m, const void *image) {
   auto *module = new Module;
   std::string ptx(static_cast<const char *>(image));
-  static const std::regex entry(R"(\.entry\s+(\w+)\s*\(([^)]*)\))"), param(R"(\.param\s+(?:\.align\s+\d+\s+)?\.(\w)(\d+))");
+  static const std::regex entry(R"(\.entry\s+(\w+)\s*\(([^)]*)\))"), bound(R"(\.maxntid\s+(\d+))"), param(R"(\.param\s+(?:\.align\s+\d+\s+)?\.(\w)(\d+))");
   std::vector<std::smatch> found(std::sregex_iterator(ptx.begin(), ptx.end(), entry), {});
   for (size_t i = 0; i < found.size(); ++i) {
     Function f;
@@ -169,6 +169,9 @@ API cuModuleLoadData(void **m, const void *image) {
     }
     size_t begin = found[i].position(), end = i + 1 < found.size() ? found[i + 1].position() : ptx.size();
     std::string body = ptx.substr(begin, end - begin);
+    std::smatch most;
+    std::string before = body.substr(0, body.find('{'));
+    if (std::regex_search(before, most, bound)) f.threads = std::stoul(most[1]);
     f.synchronises = body.find("bar.") != std::string::npos || body.find("barrier") != std::string::npos || body.find("shfl") != std::string::npos;
     module->functions[f.name] = f;
   }
@@ -191,8 +194,8 @@ API cuFuncGetAttribute(int *v, int, void *) { return *v = 1024, SUCCESS; }
 API cuFuncSetAttribute(void *, int, int) { return SUCCESS; }
 API cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void *stream, void **args, void **) {
-  // limits of a launch that every card since compute capability 7.5 has
-  if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || bx * by * bz == 0 || bx * by * bz > 1024 || bz > 64) {
+  // limits of a launch that every card since compute capability 7.5 has, and the kernel's own __launch_bounds__
+  if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || bx * by * bz == 0 || bx * by * bz > f->threads || bz > 64) {
     fprintf(stderr, "stand-in driver: %s: a grid of %u %u %u blocks of %u %u %u threads\n", f->name.c_str(), gx, gy, gz, bx, by, bz);
     return 1;
   }

@@ -3,10 +3,8 @@
 // Shows wrong indices, wrong arithmetic and missing barriers between writes and reads of one block. Cannot show races between
 // blocks, faults of the memory model, limits of launches, or speed.
 #pragma once
-#include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -28,11 +26,9 @@ HOST_STATE Dim3 blockDim, gridDim;
 #define __restrict__
 #define __shared__ static
 #define __launch_bounds__(...)
-constexpr int warpSize = 32;
 
 extern "C" void host_barrier();  // host.cpp
 inline void __syncthreads() { host_barrier(); }
-inline void __syncwarp(unsigned = ~0u) { host_barrier(); }
 
 // Exchanges within a warp. Every thread of the block must come here, as it must to a barrier.
 HOST_STATE unsigned char host_slots[1024][8];
@@ -50,20 +46,6 @@ template <class T> T __shfl_xor_sync(unsigned, T v, int mask, int width = 32) {
   unsigned threads = blockDim.x * blockDim.y * blockDim.z, from = at - lane + other;
   return host_exchange(v, other < unsigned(width) && from < threads ? from : at, at);
 }
-template <class T> T __shfl_down_sync(unsigned, T v, unsigned by, int width = 32) {
-  unsigned at = host_thread(), lane = at % width, threads = blockDim.x * blockDim.y * blockDim.z;
-  return host_exchange(v, lane + by < unsigned(width) && at + by < threads ? at + by : at, at);
-}
-template <class T> T __shfl_sync(unsigned, T v, int lane, int width = 32) {
-  unsigned at = host_thread();
-  return host_exchange(v, at - at % width + unsigned(lane) % width, at);
-}
-template <class T, class V> T atomicAdd(T *p, V v) {
-  T old, sum;
-  __atomic_load(p, &old, __ATOMIC_RELAXED);
-  do { sum = old + T(v); } while (!__atomic_compare_exchange(p, &old, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-  return old;
-}
 // rounded once each: never fused, whatever the compiler would do
 inline float __fadd_rn(float a, float b) { volatile float sum = a + b; return sum; }
 inline float __fsub_rn(float a, float b) { volatile float difference = a - b; return difference; }
@@ -72,4 +54,3 @@ using std::isfinite;
 using std::isnan;
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }
-template <class T> T __ldg(const T *p) { return *p; }

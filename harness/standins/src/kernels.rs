@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::build::{compile, folder, name_of, read, sources, write};
+use crate::build::{STRICT, compile, folder, kernel_text, name_of, read, sources, write};
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
@@ -31,8 +31,6 @@ pub enum Arg<'a> {
     WideIn(&'a [f64]),
     /// `f64` that the kernel writes, or reads and writes.
     Wide(&'a mut [f64]),
-    /// Bytes that the kernel reads.
-    Bytes(&'a [u8]),
     /// Addresses of arrays.
     Table(&'a [u64]),
     /// No array.
@@ -73,7 +71,7 @@ impl Kernels {
     /// # Errors
     /// What the compiler says, or that a piece is not there exactly once.
     pub fn build_with(source: &Path, replace: &[(&str, &str)]) -> Result<Self, String> {
-        let mut text = read(source)?;
+        let mut text = kernel_text(source)?;
         for (from, to) in replace {
             let found = text.matches(from).count();
             if found != 1 {
@@ -89,11 +87,12 @@ impl Kernels {
         let folder = folder("kernels")?;
         let library = folder.join(format!("{name}.so"));
         let copy = folder.join(format!("{name}.cpp"));
-        write(&copy, &format!("#line 1 \"{}\"\n{text}", source.display()))?;
+        write(&copy, &text)?;
         let path = |p: &Path| p.display().to_string();
-        let mut args: Vec<String> =
-            ["-O1", "-shared", "-Wall", "-Wno-unused-variable", "-include"].map(String::from).into();
-        args.extend([path(&cpp.join("host.h")), path(&copy), path(&cpp.join("host.cpp"))]);
+        let mut args: Vec<String> = ["-O1", "-shared"].map(String::from).into();
+        // an error on purpose may leave a variable that nothing reads
+        args.extend(if replace.is_empty() { &STRICT[..] } else { &["-w"] }.iter().map(ToString::to_string));
+        args.extend(["-include".into(), path(&cpp.join("host.h")), path(&copy), path(&cpp.join("host.cpp"))]);
         args.extend(flags.split_whitespace().map(String::from));
         compile(&library, args)?;
         Self::open(&library)
@@ -138,7 +137,6 @@ impl Kernels {
                     Arg::Counts(v) => ('q', v.as_mut_ptr() as u64),
                     Arg::WideIn(v) => ('q', v.as_ptr() as u64),
                     Arg::Wide(v) => ('q', v.as_mut_ptr() as u64),
-                    Arg::Bytes(v) => ('q', v.as_ptr() as u64),
                     Arg::Table(v) => ('q', v.as_ptr() as u64),
                     Arg::Null => ('q', 0),
                     Arg::I32(v) => ('i', u64::from(v.cast_unsigned())),

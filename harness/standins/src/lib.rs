@@ -15,5 +15,5 @@ mod stand_ins;
 
 pub use build::compiler;
 pub use kernels::{Arg, Kernels};
-pub use prove::{close, drawn, prove};
+pub use prove::{FORWARD, GRADIENT, close, drawn, near, prove};
 pub use stand_ins::StandIns;

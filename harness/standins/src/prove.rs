@@ -5,6 +5,11 @@ use std::path::Path;
 use crate::build::compiler;
 use crate::kernels::Kernels;
 
+/// What values of a kernel and of its twin may differ by, to be given to [`close`]: exponentials and the order of sums are others.
+pub const FORWARD: f32 = 1e-5;
+/// The same for gradients: sums of many such values.
+pub const GRADIENT: f32 = 1e-4;
+
 /// Compiles the source and runs `check` on it, which must find nothing; then once for each deliberate error, a piece of the text and
 /// what stands in its place, which `check` must find. Where there is no C++ compiler it says why and does nothing.
 ///
@@ -30,20 +35,40 @@ pub fn prove(source: &Path, errors: &[(&str, &str)], check: impl Fn(&Kernels) ->
 /// Whether `got` is `want` to within `tolerance` of the largest of `want` and 1, element by element.
 ///
 /// # Errors
-/// Where they differ most.
+/// Where they first differ by more.
 pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("{what}: {} elements for {}", got.len(), want.len()));
     }
-    let scale = want.iter().fold(1f32, |m, w| m.max(w.abs()));
-    // what is no number on one side differs
-    let error = |i: usize| if got[i].to_bits() == want[i].to_bits() { 0.0 } else { (got[i] - want[i]).abs() / scale };
-    let worst = (0..got.len()).map(|i| (i, error(i))).find(|(_, e)| e.is_nan() || *e > tolerance);
-    match worst {
+    let scale = want.iter().filter(|w| w.is_finite()).fold(1f32, |m, w| m.max(w.abs()));
+    let error = |i: usize| difference(f64::from(got[i]), f64::from(want[i])) / f64::from(scale);
+    let first = (0..got.len()).map(|i| (i, error(i))).find(|(_, e)| *e > f64::from(tolerance));
+    match first {
         None => Ok(()),
         Some((i, e)) => {
             Err(format!("{what}[{i}] of {}: {} for {}, off by {e:.2e} of {scale}", got.len(), got[i], want[i]))
         }
+    }
+}
+
+/// [`close`] for one number.
+///
+/// # Errors
+/// If they differ by more.
+pub fn near(what: &str, got: f64, want: f64, tolerance: f32) -> Result<(), String> {
+    let error = difference(got, want) / want.abs().max(1.0);
+    if error.is_nan() || error > f64::from(tolerance) { Err(format!("{what}: {got} for {want}")) } else { Ok(()) }
+}
+
+/// How far apart two numbers are. What is infinite or no number on one side alone is infinitely far off.
+fn difference(got: f64, want: f64) -> f64 {
+    let error = (got - want).abs();
+    if got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()) {
+        0.0
+    } else if error.is_nan() {
+        f64::INFINITY
+    } else {
+        error
     }
 }
 

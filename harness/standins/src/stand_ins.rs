@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::build::{compile, folder, name_of, read, sources, write};
+use crate::build::{STRICT, compile, folder, kernel_text, name_of, read, sources, write};
 
 /// Candle's kernel sources that have a host build. Sorting has none: its shared memory has its size from the launch.
 const CANDLE: [&str; 9] = ["affine", "unary", "binary", "ternary", "fill", "indexing", "reduce", "cast", "conv"];
@@ -25,7 +25,7 @@ impl StandIns {
         let texts = ["host.h", "host.cpp", "candle.h", "driver.cpp", "products.cpp", "random.cpp"]
             .into_iter()
             .map(|file| read(&cpp.join(file)))
-            .chain(own.iter().map(|path| read(path)))
+            .chain(own.iter().map(|path| kernel_text(path)))
             .collect::<Result<Vec<_>, _>>()?;
         let parts = texts.iter().map(String::as_str).chain([candle_kernels.to_str().unwrap_or_default()]);
         let folder = folder(&name_of(parts))?;
@@ -38,6 +38,7 @@ impl StandIns {
             write(&map, &format!("{name} {{ global: *; }};\n"))?;
             let mut args =
                 vec!["-O2".to_owned(), "-shared".into(), cpp.join(format!("{source}.cpp")).display().to_string()];
+            args.extend(STRICT.map(String::from));
             args.extend(["-ldl".into(), format!("-Wl,-soname,{name}")]);
             if source != "driver" {
                 args.push(format!("-Wl,--version-script={}", map.display())); // their symbols have versions
@@ -117,11 +118,13 @@ fn host_kernels(folder: &Path, candle_kernels: &Path, own: &[PathBuf]) -> Result
     let mut objects = Vec::new();
     for (i, source) in own.iter().enumerate() {
         let object = folder.join(format!("own-{i}.o"));
-        let args = ["-O1", &include, "-include", "host.h", "-x", "c++", "-c"].map(String::from);
-        compile(&object, args.into_iter().chain([path(source)]))?;
+        let args =
+            ["-O1", &include, "-include", "host.h", "-x", "c++", "-c"].into_iter().chain(STRICT).map(String::from);
+        compile(&object, args.chain([path(source)]))?;
         objects.push(path(&object));
     }
     let ours = folder.join("libown.so");
-    compile(&ours, ["-O2".to_owned(), "-shared".into()].into_iter().chain(objects).chain([runner]))?;
+    let args = ["-O2", "-shared"].into_iter().chain(STRICT).map(String::from);
+    compile(&ours, args.chain(objects).chain([runner]))?;
     Ok(vec![ours, library])
 }

@@ -21,9 +21,8 @@ impl Devices {
     /// # Errors
     /// `Usage` for another word, or a GPU that is not there.
     pub fn parse(text: &str) -> Result<Self> {
-        let cuda = |n| cuda(n).map_err(|e| Error::Usage(format!("--device cuda:{n}: {e}")));
         match text {
-            "auto" if candle_core::utils::cuda_is_available() => Ok(match cuda(0) {
+            "auto" if candle_core::utils::cuda_is_available() => Ok(match gpu(0) {
                 Ok(device) => Self::Auto(device),
                 Err(e) => {
                     data::tell!("{e}\n  cells run on the CPU");
@@ -32,7 +31,7 @@ impl Devices {
             }),
             "auto" | "cpu" => Ok(Self::One(Device::Cpu)),
             other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-                Some(n) => Ok(Self::One(cuda(n)?)),
+                Some(n) => Ok(Self::One(gpu(n)?)),
                 None => Err(Error::Usage(format!("--device {other}: expected auto, cpu or cuda:N"))),
             },
         }
@@ -60,8 +59,17 @@ impl Devices {
 
 /// A GPU with one stream for all threads. Candle's default is one for each thread, and a cell's threads hand tensors to each
 /// other: work on streams of their own would be in no order.
-fn cuda(ordinal: usize) -> candle_core::Result<Device> {
-    Device::new_cuda_with_stream(ordinal)
+fn gpu(ordinal: usize) -> Result<Device> {
+    Device::new_cuda_with_stream(ordinal).map_err(|e| {
+        Error::Usage(if candle_core::utils::cuda_is_available() {
+            format!("--device cuda:{ordinal}: {e}\n  nvidia-smi lists the GPUs that are there; --device cpu needs none")
+        } else {
+            format!(
+                "--device cuda:{ordinal}: this program was built without CUDA\n  \
+                 build it with --features cuda (see CONTRIBUTING.md), or take --device cpu"
+            )
+        })
+    })
 }
 
 /// `cpu` or `cuda:N`.
@@ -71,5 +79,20 @@ pub fn name(device: &Device) -> String {
         candle_core::DeviceLocation::Cpu => "cpu".into(),
         candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
         candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_refused_with_what_to_do() {
+        let refused = |text: &str| Devices::parse(text).expect_err("refused").to_string();
+        let said = refused("cuda:7");
+        assert!(said.contains("--device cuda:7") && said.contains("--device cpu"), "{said}");
+        // said where it is the reason and nowhere else
+        assert_eq!(said.contains("--features cuda"), !candle_core::utils::cuda_is_available(), "{said}");
+        assert!(refused("gpu").contains("expected auto, cpu or cuda:N"));
     }
 }

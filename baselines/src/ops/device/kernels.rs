@@ -5,7 +5,7 @@ use learner::device::{Arg, Grid, Kernel, launch, on_graph, takes};
 
 use super::super::{Cell, LifState, Neuron, matmul_slow};
 
-/// Threads of a block that has a stream to itself: one per unit, up to what a block can have.
+/// Threads of a block that has a stream to itself: one per unit, up to what a block can have and the kernels' bounds say.
 fn threads(width: usize) -> [usize; 2] {
     [width.next_multiple_of(32).min(1024), 1]
 }
@@ -133,7 +133,6 @@ pub(in super::super) fn rnn(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor,
     let hidden = hidden.detach().contiguous()?;
     let grid = per_stream(streams, width);
     let sizes = [Arg::Size(steps), Arg::Size(width)];
-    let out = Tensor::zeros((streams, steps, width), x.dtype(), x.device())?;
     let kept = w_hidden.detach();
     match cell {
         Cell::Vanilla => {
@@ -156,7 +155,8 @@ pub(in super::super) fn rnn(x: &Tensor, w: &Tensor, b: &Tensor, hidden: &Tensor,
         Cell::Gru => {
             let from_x = matmul_slow(x, &w_in)?.contiguous()?; // [B, K, 3H]
             let b = b.contiguous()?;
-            let sums = Tensor::zeros((streams, steps, 4 * width), x.dtype(), x.device())?;
+            let zeros = |columns: usize| Tensor::zeros((streams, steps, columns), x.dtype(), x.device());
+            let (sums, out) = (zeros(4 * width)?, zeros(width)?);
             let mut args = sizes.to_vec();
             let products = from_x.detach();
             args.extend([&products, &w_hidden, &b, &hidden, &sums, &out].map(Arg::Tensor));

@@ -164,8 +164,12 @@ pub fn mamba_slow(
     Ok((y, MambaState { inputs: v.narrow(1, steps, taps - 1)?.contiguous()?.detach(), hidden: h.detach() }))
 }
 
-/// The scan, step by step: `delta` and `u` `[B, K, H]`, `B` beside `C` `[B, K, 2N]`, `a` `[H, N]`, the state `[B, H, N]`.
-fn scan_slow(delta: &Tensor, u: &Tensor, bc: &Tensor, a: &Tensor, mut h: Tensor) -> Result<(Tensor, Tensor)> {
+/// The selective scan in tensor operations, step by step: `delta` and `u` `[B, K, H]`, `B` beside `C` `[B, K, 2N]`, `a` `[H, N]`,
+/// the state before the segment `[B, H, N]` → outputs `[B, K, H]` and the state after it, on the graph. The twin of the GPU's kernel.
+///
+/// # Errors
+/// If shapes do not fit.
+pub fn scan_slow(delta: &Tensor, u: &Tensor, bc: &Tensor, a: &Tensor, mut h: Tensor) -> Result<(Tensor, Tensor)> {
     let (steps, states) = (u.dim(1)?, a.dim(1)?);
     let mut out = Vec::with_capacity(steps);
     for t in 0..steps {

@@ -44,11 +44,10 @@ impl Transcripts {
     /// # Errors
     /// If there are not as many utterances as streams, one is longer than `K`, or a label cannot be.
     pub fn losses_and_gradient(&self, logits: &[f64], [b, k, o]: [usize; 3]) -> Result<(Vec<f64>, Vec<f64>)> {
-        if (self.labels.len(), self.steps.len()) != (b, b) || logits.len() != b * k * o {
-            let got = (self.labels.len(), self.steps.len(), logits.len());
-            return Err(Error::shape("CTC transcripts, lengths and logits", (b, b, b * k * o), got));
+        self.check([b, k, o])?;
+        if logits.len() != b * k * o {
+            return Err(Error::shape("CTC logits", b * k * o, logits.len()));
         }
-        self.check_steps(k)?;
         let total = self.total_steps() as f64;
         let mut gradient = vec![0.0; b * k * o];
         let losses: Result<Vec<f64>> = (logits.par_chunks(k * o), gradient.par_chunks_mut(k * o))
@@ -74,21 +73,15 @@ impl Transcripts {
         Ok((losses?, gradient))
     }
 
-    fn check_steps(&self, k: usize) -> Result<()> {
-        match self.steps.iter().find(|steps| **steps > k) {
-            Some(long) => Err(Error::shape("CTC utterance", format!("at most {k} steps"), long)),
-            None => Ok(()),
-        }
-    }
-
-    /// Everything that [`Self::losses_and_gradient`] refuses, for kernels that cannot.
-    #[cfg(feature = "cuda")]
+    /// Whether they fit logits `[B, K, O]`.
     pub(crate) fn check(&self, [b, k, o]: [usize; 3]) -> Result<()> {
         if (self.labels.len(), self.steps.len()) != (b, b) {
             let got = (self.labels.len(), self.steps.len());
             return Err(Error::shape("CTC transcripts and lengths", (b, b), got));
         }
-        self.check_steps(k)?;
+        if let Some(long) = self.steps.iter().find(|steps| **steps > k) {
+            return Err(Error::shape("CTC utterance", format!("at most {k} steps"), long));
+        }
         let labels = || self.labels.iter().flatten();
         match labels().chain([&self.blank]).find(|l| **l as usize >= o) {
             Some(bad) => Err(Error::shape("CTC label", format!("below {o}"), bad)),

@@ -13,9 +13,8 @@ __device__ __forceinline__ double block_sum(double v, double *parts) {
 }
 
 // Sums of squares of the gradients' chunks, to `squares` [C].
-extern "C" __global__ void adamw_squares(const unsigned *__restrict__ of, const unsigned *__restrict__ from,
-                                         const unsigned *__restrict__ len, const unsigned long long *__restrict__ gradients,
-                                         double *squares) {
+extern "C" __global__ void __launch_bounds__(256) adamw_squares(const unsigned *__restrict__ of, const unsigned *__restrict__ from,
+    const unsigned *__restrict__ len, const unsigned long long *__restrict__ gradients, double *squares) {
   __shared__ double parts[256];
   const int chunk = blockIdx.x;
   const float *g = (const float *)gradients[of[chunk]] + from[chunk];
@@ -28,13 +27,11 @@ extern "C" __global__ void adamw_squares(const unsigned *__restrict__ of, const 
 // A step, unless the gradient's norm is not finite: then nothing is changed. `sum` [1] is the gradient's sum of squares; its norm is
 // clipped to `clip`. `keep` and `rate` [P]: what a weight is multiplied with and how far it goes; `moved` [C]: sums of squares of
 // the change.
-extern "C" __global__ void adamw_step(float beta1, float beta2, float correct1, float correct2, float epsilon, float clip,
-                                      const double *__restrict__ sum, const unsigned *__restrict__ of,
-                                      const unsigned *__restrict__ from, const unsigned *__restrict__ len,
-                                      const float *__restrict__ keep, const float *__restrict__ rate,
-                                      const unsigned long long *__restrict__ gradients,
-                                      const unsigned long long *__restrict__ weights, const unsigned long long *__restrict__ firsts,
-                                      const unsigned long long *__restrict__ seconds, double *moved) {
+extern "C" __global__ void __launch_bounds__(256) adamw_step(float beta1, float beta2, float correct1, float correct2,
+    float epsilon, float clip, const double *__restrict__ sum, const unsigned *__restrict__ of, const unsigned *__restrict__ from,
+    const unsigned *__restrict__ len, const float *__restrict__ keep, const float *__restrict__ rate,
+    const unsigned long long *__restrict__ gradients, const unsigned long long *__restrict__ weights,
+    const unsigned long long *__restrict__ firsts, const unsigned long long *__restrict__ seconds, double *moved) {
   __shared__ double parts[256];
   const int chunk = blockIdx.x;
   const unsigned p = of[chunk];

@@ -14,10 +14,9 @@ __device__ __forceinline__ bool skips(const unsigned *labels, int s) { return s 
 // logits [B, K, O]; labels [B, L]; lengths [B] of the labels; total: steps of all utterances. Scratch: sums [B, K], alpha [B, K, S],
 // beta [B, 2, S]. losses [B]: infinite for labels that do not fit, whose gradient is zero; gradient [B, K, O] of the sum of the
 // losses divided by the total.
-extern "C" __global__ void ctc(int K, int outputs, int L, unsigned blank, float total, const float *__restrict__ logits,
-                               const unsigned *__restrict__ labels, const unsigned *__restrict__ lengths,
-                               const unsigned *__restrict__ step_counts, double *sums, double *alpha, double *beta, double *losses,
-                               float *gradient) {
+extern "C" __global__ void __launch_bounds__(128) ctc(int K, int outputs, int L, unsigned blank, float total,
+    const float *__restrict__ logits, const unsigned *__restrict__ labels, const unsigned *__restrict__ lengths,
+    const unsigned *__restrict__ step_counts, double *sums, double *alpha, double *beta, double *losses, float *gradient) {
   const int b = blockIdx.x, S = 2 * L + 1, steps = step_counts[b], n = 2 * int(lengths[b]) + 1;
   const float *z = logits + size_t(b) * K * outputs;
   float *g = gradient + size_t(b) * K * outputs;

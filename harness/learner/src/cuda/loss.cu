@@ -30,7 +30,7 @@ __device__ __forceinline__ double softmax(const float *z, float *out, int output
 }
 
 // The sum of `count` values, in an order that is always the same; one block.
-extern "C" __global__ void loss_total_weight(int count, const float *__restrict__ values, double *sum) {
+template <class T> __device__ __forceinline__ void total_of(int count, const T *values, double *sum) {
   __shared__ double parts[256];
   double part = 0.0;
   for (int i = threadIdx.x; i < count; i += blockDim.x) part += values[i];
@@ -43,31 +43,30 @@ extern "C" __global__ void loss_total_weight(int count, const float *__restrict_
   }
 }
 
-extern "C" __global__ void loss_sum(int count, const double *__restrict__ values, double *sum) {
-  __shared__ double parts[256];
-  double part = 0.0;
-  for (int i = threadIdx.x; i < count; i += blockDim.x) part += values[i];
-  parts[threadIdx.x] = part;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    double all = 0.0;
-    for (int i = 0; i < int(blockDim.x); ++i) all += parts[i];
-    *sum = all;
-  }
+extern "C" __global__ void __launch_bounds__(256) loss_total_weight(int count, const float *__restrict__ values, double *sum) {
+  total_of(count, values, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) loss_sum(int count, const double *__restrict__ values, double *sum) {
+  total_of(count, values, sum);
+}
+
+// Whether a row has no weight, and then its gradient and loss, whatever its logits are.
+__device__ __forceinline__ bool unweighted(float weight, int outputs, float *g, double *loss) {
+  if (weight != 0.0f) return false;
+  for (int i = threadIdx.x; i < outputs; i += 32) g[i] = 0.0f;
+  if (threadIdx.x == 0) *loss = 0.0;
+  return true;
 }
 
 // One class per row: softmax cross-entropy. A class that is no output makes the loss no number.
-extern "C" __global__ void loss_classes(int outputs, const float *__restrict__ logits, const unsigned *__restrict__ classes,
-                                        const float *__restrict__ weight, const double *__restrict__ total, double *losses,
-                                        float *gradient) {
+extern "C" __global__ void __launch_bounds__(32) loss_classes(int outputs, const float *__restrict__ logits,
+    const unsigned *__restrict__ classes, const float *__restrict__ weight, const double *__restrict__ total, double *losses,
+    float *gradient) {
   const int row = blockIdx.x;
   const float *z = logits + size_t(row) * outputs;
   float *g = gradient + size_t(row) * outputs;
-  if (weight[row] == 0.0f) {
-    for (int i = threadIdx.x; i < outputs; i += 32) g[i] = 0.0f;
-    if (threadIdx.x == 0) losses[row] = 0.0;
-    return;
-  }
+  if (unweighted(weight[row], outputs, g, losses + row)) return;
   const double log_sum = softmax(z, g, outputs);
   const float scale = float(weight[row] / *total);
   const unsigned wanted = classes[row];
@@ -76,17 +75,13 @@ extern "C" __global__ void loss_classes(int outputs, const float *__restrict__ l
 }
 
 // A distribution over outputs per row, `target` [R, O].
-extern "C" __global__ void loss_posteriors(int outputs, const float *__restrict__ logits, const float *__restrict__ target,
-                                           const float *__restrict__ weight, const double *__restrict__ total, double *losses,
-                                           float *gradient) {
+extern "C" __global__ void __launch_bounds__(32) loss_posteriors(int outputs, const float *__restrict__ logits,
+    const float *__restrict__ target, const float *__restrict__ weight, const double *__restrict__ total, double *losses,
+    float *gradient) {
   const int row = blockIdx.x;
   const float *z = logits + size_t(row) * outputs, *p = target + size_t(row) * outputs;
   float *g = gradient + size_t(row) * outputs;
-  if (weight[row] == 0.0f) {
-    for (int i = threadIdx.x; i < outputs; i += 32) g[i] = 0.0f;
-    if (threadIdx.x == 0) losses[row] = 0.0;
-    return;
-  }
+  if (unweighted(weight[row], outputs, g, losses + row)) return;
   const double log_sum = softmax(z, g, outputs);
   const float scale = float(weight[row] / *total);
   double nll = 0.0;
@@ -99,17 +94,13 @@ extern "C" __global__ void loss_posteriors(int outputs, const float *__restrict_
 }
 
 // Yes or no for every output of a stream's rows: `label` [R / steps, O]; the loss is the mean over outputs.
-extern "C" __global__ void loss_labels(int steps, int outputs, const float *__restrict__ logits, const float *__restrict__ label,
-                                       const float *__restrict__ weight, const double *__restrict__ total, double *losses,
-                                       float *gradient) {
+extern "C" __global__ void __launch_bounds__(32) loss_labels(int steps, int outputs, const float *__restrict__ logits,
+    const float *__restrict__ label, const float *__restrict__ weight, const double *__restrict__ total, double *losses,
+    float *gradient) {
   const int row = blockIdx.x;
   const float *z = logits + size_t(row) * outputs, *y = label + size_t(row / steps) * outputs;
   float *g = gradient + size_t(row) * outputs;
-  if (weight[row] == 0.0f) {
-    for (int i = threadIdx.x; i < outputs; i += 32) g[i] = 0.0f;
-    if (threadIdx.x == 0) losses[row] = 0.0;
-    return;
-  }
+  if (unweighted(weight[row], outputs, g, losses + row)) return;
   const float scale = float(weight[row] / *total) / float(outputs);
   double bce = 0.0;
   for (int i = threadIdx.x; i < outputs; i += 32) {

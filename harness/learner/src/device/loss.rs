@@ -17,29 +17,14 @@ const ONE: Grid = Grid { blocks: [1, 1], threads: [256, 1] };
 pub(crate) fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
     let (b, k, o) = logits.dims3()?;
     let device = logits.device();
-    let weight = y.weight();
-    if weight.dims() != [b, k] {
-        return Err(Error::shape("target weights", [b, k], weight.dims()));
-    }
-    let want = |t: &Tensor, dims: &[usize], what: &str| -> Result<()> {
-        if t.dims() == dims { Ok(()) } else { Err(Error::shape(what, dims, t.dims())) }
-    };
+    y.check([b, k, o])?;
     let (name, target) = match y {
-        Targets::Classes { class, .. } => {
-            want(class, &[b, k], "classes")?;
-            ("loss_classes", class)
-        }
-        Targets::Labels { label, .. } => {
-            want(label, &[b, o], "labels")?;
-            ("loss_labels", label)
-        }
-        Targets::Posteriors { probability, .. } => {
-            want(probability, &[b, k, o], "posteriors")?;
-            ("loss_posteriors", probability)
-        }
+        Targets::Classes { class, .. } => ("loss_classes", class),
+        Targets::Labels { label, .. } => ("loss_labels", label),
+        Targets::Posteriors { probability, .. } => ("loss_posteriors", probability),
         Targets::Transcripts { transcripts, .. } => return ctc(transcripts, logits),
     };
-    let (weight, target, z) = (weight.contiguous()?, target.contiguous()?, logits.detach().contiguous()?);
+    let (weight, target, z) = (y.weight().contiguous()?, target.contiguous()?, logits.detach().contiguous()?);
     let rows = b * k;
     let total = Tensor::zeros(1, DType::F64, device)?;
     let losses = Tensor::zeros(rows, DType::F64, device)?;

@@ -101,7 +101,7 @@ pub fn launch(device: &Device, kernel: Kernel, grid: Grid, args: &[Arg<'_>]) -> 
 ///
 /// # Errors
 /// If it is not contiguous, of another type, or on another device.
-pub fn address(t: &Tensor, device: &CudaDevice) -> Result<u64> {
+pub(crate) fn address(t: &Tensor, device: &CudaDevice) -> Result<u64> {
     let (storage, layout) = t.storage_and_layout();
     let Some((start, _)) = layout.contiguous_offsets() else { bail!("a kernel's operand: expected it contiguous") };
     let Storage::Cuda(storage) = &*storage else { bail!("a kernel's operand: expected it on the GPU") };
