@@ -1,7 +1,7 @@
 //! Every figure that the README and the page of results state as measured stands in a committed results file.
 //!
 //! A table of figures follows a comment that says where they are from: `<!-- figures of FILE against MODEL -->` names the model that
-//! ratios are held against, and what a cell must say follows from its column's title; `<!-- METRIC by learning rate of FILE -->` has a
+//! ratios are held against (`MODEL of FILE` if it stands in another one), and what a cell must say follows from its column's title; `<!-- METRIC by learning rate of FILE -->` has a
 //! column for each rate. The first cell of a row names its model in backticks. A figure in README's text beside the tables must stand
 //! in one of them.
 
@@ -123,14 +123,20 @@ fn wrong_rows(lines: &[&str]) -> (usize, Vec<String>) {
         let figures = comment.strip_prefix("figures of ").and_then(|n| n.split_once(" against "));
         let rates = comment.split_once(" by learning rate of ");
         let (file, kind) = figures.or(rates.map(|(metric, file)| (file, metric))).expect("a table without its file");
-        let rows = read_results(&root().join(file)).expect(file);
+        let mut rows = read_results(&root().join(file)).expect(file);
+        let reference = figures.map(|(_, reference)| reference.split_once(" of ").unwrap_or((reference, file)));
+        if let Some((model, other)) = reference.filter(|(_, other)| *other != file) {
+            assert!(!rows.iter().any(|row| row.model == model && row.value.is_some()), "{file} has its own `{model}`");
+            let others = read_results(&root().join(other)).expect(other);
+            rows.extend(others.into_iter().filter(|row| row.model == model));
+        }
         for line in lines[i + 1..].iter().take_while(|line| line.starts_with('|')) {
             let cells = cells(line);
             assert_eq!(cells.len(), titles.len(), "{line}");
             let model = cells[0].split('`').nth(1).expect("a model in backticks");
             assert!(rows.iter().any(|row| row.model == model && row.value.is_some()), "{file} has no `{model}`");
-            let right: Vec<String> = match figures {
-                Some((_, reference)) => titles[1..].iter().map(|t| expected(&rows, model, reference, t)).collect(),
+            let right: Vec<String> = match reference {
+                Some((reference, _)) => titles[1..].iter().map(|t| expected(&rows, model, reference, t)).collect(),
                 None => by_rate(&rows, model, kind, &titles[1..]),
             };
             if right.iter().zip(&cells[1..]).any(|(right, cell)| right != cell) {
