@@ -22,6 +22,7 @@ mod plot;
 mod provenance;
 mod render;
 mod select;
+mod silence;
 mod spikes;
 mod tables;
 mod time_differences;
@@ -142,6 +143,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(tables::costs(part, &id));
     all.extend(energy::energies(part, &id));
     all.extend(spikes::table(part, &paper.spikes, &id));
+    all.extend(silence::table(part, loaded, &id));
     all.extend(conventions::table(part, &id));
     if identity.has_name() {
         all.extend(paper.table(part.family, format!("{id}-published")));
@@ -151,6 +153,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     plots.extend(curves::sweeps(part, &id));
     plots.extend(time_differences::plots(part, loaded, &id));
     plots.extend(memory::plot(part, &id));
+    plots.extend(silence::plot(part, loaded, &id));
     let (argument, front) = (argument::argument(part), energy::pareto(part, &id));
     Section {
         heading,

@@ -12,9 +12,13 @@ use rows::parquet::read_rows;
 use rows::results::{ResultRow, read_results};
 
 use super::model::{Difference, Loaded};
+use super::silence;
 
 /// Configuration path of the furthest spike time difference that a cell measured; 0 is none.
 pub(super) const FURTHEST: &str = "model.diagnose.time_differences";
+
+/// Metric that models have whose neurons spike.
+const SPIKING: &str = "spike_sparsity";
 
 /// What a report is made of.
 #[derive(Clone, Debug)]
@@ -31,7 +35,7 @@ pub enum Stored {
 }
 
 /// Reads results files, and of run directories every cell's `evals.parquet`, and of `layers.parquet` what was measured by spike
-/// time difference.
+/// time difference and the last silence of each population.
 ///
 /// A cell of one experiment that more than one directory holds is taken from the first: equal ids mean equal results. A cell without
 /// `evals.parquet` has no learning curve; that is not an error, since results may be kept without their cells. A cell without metrics
@@ -56,17 +60,27 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
         if let Some(dir) = dir {
             loaded.questions.extend(question(dir));
             let measures = |row: &ResultRow| row.config.get(FURTHEST).is_some_and(|most| most != "0");
-            let cells: BTreeMap<&String, bool> =
-                new.iter().filter(|row| row.metric.is_some()).map(|row| (&row.cell, measures(row))).collect();
+            let mut cells: BTreeMap<&String, (bool, bool)> = BTreeMap::new();
+            for row in new.iter().filter(|row| row.metric.is_some()) {
+                let (differs, spikes) = cells.entry(&row.cell).or_default();
+                *differs |= measures(row);
+                *spikes |= row.metric.as_deref() == Some(SPIKING) && row.value.is_some();
+            }
             // one after another: Polars has threads of its own, and waiting for them from ours would nest without end
-            for (cell, measures) in cells.into_iter().filter(|(cell, _)| is_id(cell)) {
+            for (cell, (differs, spikes)) in cells.into_iter().filter(|(cell, _)| is_id(cell)) {
                 let folder = dir.join("cells").join(cell);
                 let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
                 if evals.exists() {
                     loaded.evals.insert(cell.clone(), read_rows(&evals)?);
                 }
-                if measures && layers.exists() {
-                    loaded.differences.insert(cell.clone(), differences(read_rows(&layers)?));
+                if (differs || spikes) && layers.exists() {
+                    let rows = read_rows(&layers)?;
+                    if spikes {
+                        loaded.silence.insert(cell.clone(), silence::last(&rows));
+                    }
+                    if differs {
+                        loaded.differences.insert(cell.clone(), differences(rows));
+                    }
                 }
             }
         }

@@ -19,6 +19,8 @@ pub struct Loaded {
     /// Updates by spike time difference of each cell that measured them, by cell id; absent without a stored
     /// `layers.parquet`.
     pub differences: BTreeMap<String, Vec<Difference>>,
+    /// Silence of each population of a cell whose model spikes, by cell id, from the input on.
+    pub silence: BTreeMap<String, Vec<(String, f64)>>,
     /// Description of the grid, by experiment, where a run directory has its plan.
     pub questions: BTreeMap<String, String>,
 }
