@@ -102,13 +102,13 @@ fn recordings_by_published_names_with_other_content_are_not_chb_mit() {
     put(root.join("chb01/chb01_01.edf"), b"no recording of the dataset");
     let of = |names: &[&str]| chbmit(&root, names, 0, &mut sums(dir.path())).unwrap();
     for (names, told) in [
-        (vec!["chb01/chb01_01.edf"], "RECORDS-WITH-SEIZURES is no file"),
+        (vec!["chb01/chb01_01.edf"], "RECORDS-WITH-SEIZURES is not there"),
         (vec!["chb77/chb77_01.edf"], "chb77/chb77_01.edf is no file of the dataset"),
         (vec![], "no recording is read"),
     ] {
         let found = of(&names);
         assert_eq!(found.identity, Identity::Unverified);
-        assert!(found.reason.contains(told) || names.len() == 1, "{found}");
+        assert!(found.reason.contains(told), "{found}");
     }
     put(root.join("chb01/chb01-summary.txt"), b"File Name: chb01_01.edf\n");
     assert!(of(&["chb01/chb01_01.edf"]).reason.contains("is not the published file"));
@@ -154,11 +154,25 @@ fn splits_of_librispeech_are_known_by_their_sizes() {
         split("test-clean", 2619, 40, 324.2),
         split("test-clean", 2620, 39, 324.2),
         split("test-clean", 2620, 40, 330.0),
+        split("test-clean", 2620, 40, 324.2 * 1.002),
         split("test-other", 2620, 40, 324.2), // another split under this name
         split("my-own", 2620, 40, 324.2),
     ] {
         assert_eq!(of(&other, 9999).identity, Identity::Unverified, "{}", other.name);
     }
+}
+
+#[test]
+fn a_split_of_which_nothing_is_used_says_nothing_of_the_data() {
+    let (whole, other) = (split("test-clean", 2620, 40, 324.2), split("my-own", 3, 1, 1.0));
+    let of = |used| {
+        let wanted = [Wanted { split: &whole, used: 2620 }, Wanted { split: &other, used }];
+        librispeech(Path::new("nowhere"), &wanted)
+    };
+    assert_eq!(of(1).identity, Identity::Unverified);
+    let found = of(0);
+    assert_eq!(found.identity, Identity::Subset, "a split that was asked for is not used: {found}");
+    assert!(found.reason.contains("2620 utterances") && found.reason.contains("headers"), "{found}");
 }
 
 #[test]
