@@ -85,7 +85,8 @@ impl Scratch {
         };
         // on a file system without locks nobody removes what may be somebody's
         let is_taken = matches!(folder.try_lock(), Err(TryLockError::WouldBlock));
-        Ok((!is_taken && is_at(&folder, &path)).then_some(Self { path, folder }))
+        // a scratch that is not this process's must not come to be: dropping it would remove the folder
+        Ok(if !is_taken && is_at(&folder, &path) { Some(Self { path, folder }) } else { None })
     }
 }
 
