@@ -7,6 +7,9 @@ use std::process::{Command, Output};
 
 use common::{Folder, stderr, stdout};
 
+/// What happens to a file or folder.
+type Damage = fn(&Path);
+
 const TRAIN: &str = "train: {streams: 2, segment: 25, seen: 1_000, curve_points: 1, eval_streams: 2}\n";
 
 fn grid(task: &str) -> String {
@@ -55,9 +58,8 @@ fn rename_channels(path: &Path) {
 /// What is left out stands in the terminal, in the rows and in the report; above the share that a grid allows it refuses the cell.
 #[test]
 fn what_is_left_out_is_told_wherever_a_person_looks() {
-    type Damage = fn(&Path);
     let lose_signals: Damage = |root| {
-        let signals = below(root, &|path| path.ends_with(".dat"));
+        let signals = below(root, &|path| path.ends_with("_lr.dat"));
         signals.iter().step_by(9).for_each(|path| std::fs::remove_file(path).expect("removed"));
     };
     let lose_recording: Damage =
@@ -107,7 +109,7 @@ fn results_that_are_damaged_are_said_to_be_and_made_again() {
     let whole = folder.results("runs");
     let cell = std::fs::read_dir(folder.path().join("runs/small/cells")).expect("cells").next().expect("a cell");
     let cell = cell.expect("a cell").path();
-    let damages: [(&str, fn(&Path)); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("evals.parquet", |path| std::fs::remove_file(path).expect("removed")),
         ("steps.parquet", |path| std::fs::write(path, "").expect("written")),
         ("predictions.parquet", |path| {
@@ -169,7 +171,7 @@ fn messages_of_odd_recordings_are_for_people() {
         bytes[256 + count * before + size..][..size].copy_from_slice(&text);
         std::fs::write(path, bytes).expect("written");
     }
-    let inputs: [(fn(&Path), &str); 4] = [
+    let inputs: [(Damage, &str); 4] = [
         (|path| field(path, 96, 8, "nV"), "`nV`"),
         (|path| field(path, 104, 8, "800"), "no scale"), // the lowest value is the highest
         (|path| field(path, 120, 8, "lots"), "lots"),

@@ -216,7 +216,7 @@ mod tests {
         settle();
         for read in [3, 0] {
             let mut sums = Sums::in_folder(&dir.path().join("cache"));
-            assert_eq!(sums.of(&[path.clone()]).unwrap(), [Some(crate::files::sha256_hex(b"one"))]);
+            assert_eq!(sums.of(std::slice::from_ref(&path)).unwrap(), [Some(crate::files::sha256_hex(b"one"))]);
             assert_eq!(sums.bytes_read(), read, "it is remembered");
         }
     }

@@ -124,7 +124,9 @@ fn recordings_that_are_left_out_are_looked_at() {
     let names = ["c/a.edf", "c/b.edf", "c/d.edf", "c/c-summary.txt"];
     let line = |name: &&str| format!("{} {name}\n", crate::files::sha256_hex(name.as_bytes()));
     let list = List::of(Box::leak(names.iter().map(line).collect::<String>().into_boxed_str()));
-    names.iter().for_each(|name| put(dir.path().join(name), name.as_bytes()));
+    for name in names {
+        put(dir.path().join(name), name.as_bytes());
+    }
     let of = |used: &[&str], left_out: &[&str]| {
         chbmit::against(&list, dir.path(), used, left_out, &mut sums(dir.path())).unwrap()
     };

@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn a_text_that_is_read_again_has_the_same_ids_and_another_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let text: String = (0..9000).map(|i| format!(" the {} cat Ω {} . \n", i % 97, i % 7)).collect();
+        let line = |i: u32| format!(" the {} cat Ω {} . \n", i % 97, i % 7);
+        let text = (0..9000).map(line).collect::<Vec<String>>().concat();
         let bytes = text.into_bytes();
         std::fs::write(dir.path().join("wiki.train.tokens"), &bytes).unwrap();
         let sha256 = data::files::sha256_hex(&bytes);
