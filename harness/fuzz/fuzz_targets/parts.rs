@@ -26,11 +26,23 @@ fn whole() -> [Vec<u8>; 4] {
         let events = [
             Event::Step(StepRow { step, loss: (step > 1).then_some(0.5), ..StepRow::default() }),
             Event::Layer(LayerRow { step, layer: name.clone(), quantity: "rate".into(), value: 0.1 }),
-            Event::Eval(EvalRow { step, split: "valid".into(), metric: name.clone(), ..EvalRow::default() }),
+            Event::Eval(EvalRow {
+                step,
+                seen: 9,
+                split: "valid".into(),
+                metric: name.clone(),
+                value: Some(0.5),
+                n: 3,
+                low: None,
+                high: Some(1.0),
+            }),
             Event::Prediction(PredictionRow {
                 item: name,
                 scores: vec![0.5; step as usize],
-                ..PredictionRow::default()
+                split: "test".into(),
+                target: None,
+                hypothesis: Some("a b".into()),
+                nll: Some(0.25),
             }),
         ];
         events.into_iter().for_each(|event| writer.push(event).expect("it is written"));
