@@ -168,13 +168,13 @@ fn verifying_nothing_is_no_success() {
     let inputs: [(Make, &str); 4] = [
         (|_| (), "check --data"),
         (|data| std::fs::write(data, "a file").unwrap(), "check --data"),
-        (|data| std::fs::create_dir(data).unwrap(), "nothing there can be verified"),
+        (|data| std::fs::create_dir(data).unwrap(), "not found\n  expected: files of a known dataset"),
         (
             |data| {
                 std::fs::create_dir_all(data.join("other")).unwrap();
                 std::fs::write(data.join("other/x.edf"), "x").unwrap();
             },
-            "nothing there can be verified",
+            "not found\n  expected: files of a known dataset",
         ),
     ];
     for (make, told) in inputs {
@@ -183,4 +183,18 @@ fn verifying_nothing_is_no_success() {
         let (code, _, err) = program.run(&["verify"]);
         assert!(code == 4 && err.contains(told) && err.contains("expected"), "{told}: {code} {err}");
     }
+}
+
+/// Files that nothing vouches for are one fault, with one message and one code, whether their dataset is named or not.
+#[test]
+fn files_that_nothing_vouches_for_are_there_and_not_verified() {
+    let program = Program::new(&file("https://h/a", "d/a", ""));
+    std::fs::create_dir_all(program.data().join("d")).unwrap();
+    std::fs::write(program.data().join("d/a"), "put there by hand").unwrap();
+    let answers = [&["verify"][..], &["verify", "d"]].map(|arguments| program.run(arguments));
+    assert_eq!(answers[0], answers[1]);
+    let (code, out, err) = &answers[0];
+    assert!(*code == 4 && out.starts_with("unknown  d/a"), "{code} {out}");
+    assert!(err.contains("1 files of known datasets, and no checksum") && err.contains("next: "), "{err}");
+    assert!(!err.contains("not found"), "{err}");
 }

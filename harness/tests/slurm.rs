@@ -153,7 +153,8 @@ fn arrays_on_a_real_cluster() {
     let folder = Folder::new();
     let seeds = |n: u32| (1..=n).map(|i| i.to_string()).collect::<Vec<_>>().join(", ");
     folder.grid(&format!("{GRID}seeds: [{}]\n", seeds(200)));
-    let dry = cluster.launch(&folder, &["--dry-run"]);
+    let dry = cluster.launch(&folder, &["--dry-run", "--cache", "/fast disk"]);
+    assert!(stdout(&dry).contains("\nexport HARNESS_CACHE='/fast disk'\n"), "{}", stdout(&dry));
     assert_eq!(dry.status.code(), Some(0), "{}", stderr(&dry));
     assert!(
         stdout(&dry).contains("#SBATCH --array=0-100\n") && stdout(&dry).contains("#SBATCH --array=0-98\n"),

@@ -21,6 +21,13 @@ pub fn folder() -> PathBuf {
     GIVEN.get().cloned().unwrap_or_else(|| default_folder(|name| env::var_os(name).map(PathBuf::from)))
 }
 
+/// The folder, where the command line or `HARNESS_CACHE` names one: for processes that do not inherit the environment.
+#[must_use]
+pub fn named() -> Option<PathBuf> {
+    let of_variable = || env::var_os(VARIABLE).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+    GIVEN.get().cloned().or_else(of_variable)
+}
+
 fn default_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
     let named = |name: &str| variable(name).filter(|path| !path.as_os_str().is_empty());
     // the XDG specification says that a relative path is to be ignored

@@ -5,7 +5,7 @@
 //! | WikiText-103 | lines, bytes and tokens of the splits as published; valid and test by the SHA-256 of their text |
 //! | PTB-XL | SHA-256 of both tables; of the signal files whose SHA-256 is known, those that are used |
 //! | CHB-MIT | SHA-256 of every file that is used, by the publisher's list |
-//! | `LibriSpeech` | utterances, speakers and minutes of the splits as published; audio and text of the utterances that are known |
+//! | `LibriSpeech` | utterances, speakers and minutes of the splits as published; text, and MD5 of the audio, of the utterances that are known; lengths and MD5 as the headers of the audio files state them |
 //!
 //! Nothing here is from memory: each number has its source beside it.
 

@@ -65,13 +65,13 @@ mod train;
 
 pub use schedule::Build;
 
-/// What the benchmarks take apart; no interface for anyone else.
+/// What the benchmarks and fuzz targets take apart; no interface for anyone else.
 #[doc(hidden)]
 pub mod parts {
     pub use crate::error::Result;
     pub use crate::plan::{OpenTasks, Plan, open_task};
     pub use crate::record::Recorder;
     pub use crate::run::{build, segments_for, step};
-    pub use crate::store::Position;
+    pub use crate::store::{CellDir, Position, load_checkpoint};
     pub use crate::tasks::Source;
 }

@@ -76,6 +76,24 @@ const ROUNDING_S: f64 = 1.0;
 /// Largest number of seconds by which an annotation may end after its recording: times are whole seconds.
 const BEYOND_END_S: f64 = 1.0;
 
+/// Cases of the published dataset: `chb01` to this.
+const CASES: u32 = 24;
+/// A command names so many cases at most; for more it fetches all.
+const CASES_NAMED: usize = 4;
+
+/// The command that fetches the cases of which `wanted` is true, with the lists of recordings.
+#[must_use]
+pub fn fetching(wanted: impl Fn(&str) -> bool) -> String {
+    let cases: Vec<String> = (1..=CASES).map(|n| format!("chb{n:02}")).filter(|case| wanted(case)).collect();
+    let mut command = "harness data fetch chb-mit".to_owned();
+    if (1..=CASES_NAMED).contains(&cases.len()) {
+        let only = |name: String| format!(" --only '{name}'");
+        command.extend(std::iter::once(only("RECORDS*".into())));
+        command.extend(cases.iter().map(|case| only(format!("{case}/*"))));
+    }
+    command
+}
+
 impl ChbMit {
     /// Reads `RECORDS` below `root` and, for the cases of which `wanted` is true, the summaries, annotations and EDF
     /// headers.
@@ -89,8 +107,10 @@ impl ChbMit {
         let list = read_list(root, "RECORDS", &mut account)?.ok_or_else(|| DataError::Missing {
             path: path.clone(),
             expected: "the list of recordings of CHB-MIT".into(),
-            next: "put the dataset there (harness data list tells from where), or set `generate` for made-up data"
-                .into(),
+            next: format!(
+                "run `{}`, or set `generate` for made-up data, or name the folder with `root`",
+                fetching(&wanted)
+            ),
         })?;
         let with_seizures = read_list(root, "RECORDS-WITH-SEIZURES", &mut account)?;
         let with_seizures: Option<HashSet<&str>> = with_seizures.as_deref().map(|t| t.lines().map(str::trim).collect());
@@ -183,7 +203,7 @@ impl ChbMit {
                     expected: format!(
                         "seizures of {name} in this file, in {case}-summary.txt, or none by RECORDS-WITH-SEIZURES"
                     ),
-                    next: "fetch these files of the dataset".into(),
+                    next: format!("run `{}`", fetching(|of| of == case)),
                 });
             }
         };

@@ -11,10 +11,12 @@ pub mod generate;
 mod tests;
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use arrow_array::{Array, RecordBatch, cast::AsArray};
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
+use sha2::{Digest, Sha256};
 
 use crate::account::{Account, Kind};
 use crate::error::{At, DataError, DataResult};
@@ -82,7 +84,7 @@ pub fn read_split(root: &Path, split: Split) -> DataResult<Text> {
 /// # Errors
 /// As [`read_split`].
 pub fn read_split_telling(root: &Path, split: Split, account: &mut Account) -> DataResult<Text> {
-    let tokens = root.join(format!("wiki.{}.tokens", split.name()));
+    let tokens = token_file(root, split);
     let (path, bytes) = if tokens.is_file() {
         let bytes = std::fs::read(&tokens).map_err(DataError::io(&tokens))?;
         (tokens, bytes)
@@ -98,6 +100,56 @@ pub fn read_split_telling(root: &Path, split: Split, account: &mut Account) -> D
     let bytes = mend(&path, bytes, account)?.into_bytes();
     let fingerprint = crate::files::sha256_hex(&bytes);
     Ok(Text { bytes, fingerprint })
+}
+
+/// Whether a split is a token file, which can be read again piece by piece.
+#[must_use]
+pub fn is_file(root: &Path, split: Split) -> bool {
+    token_file(root, split).is_file()
+}
+
+fn token_file(root: &Path, split: Split) -> PathBuf {
+    root.join(format!("wiki.{}.tokens", split.name()))
+}
+
+/// Bytes of a piece of a file that is read again.
+const PIECE_BYTES: usize = 8 << 20;
+
+/// Reads a token file that needed no mending once more, in pieces of whole lines that `take` is given in order: so the whole of it need
+/// not stay in memory.
+///
+/// # Errors
+/// `Corrupt` if its SHA-256 is not `sha256`: it has changed meanwhile; `Io` if the system refuses; and what `take` says.
+pub fn read_again(
+    root: &Path,
+    split: Split,
+    sha256: &str,
+    mut take: impl FnMut(&str) -> DataResult<()>,
+) -> DataResult<()> {
+    let path = token_file(root, split);
+    let changed = || {
+        let got = "it was changed while it was read".to_owned();
+        DataError::corrupt(&path, At::File, "the text that was read a moment ago; run again", got)
+    };
+    let mut file = File::open(&path).map_err(DataError::io(&path))?;
+    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(PIECE_BYTES));
+    loop {
+        let before = piece.len();
+        let read = (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece).map_err(DataError::io(&path))?;
+        hash.update(piece.get(before..).unwrap_or_default());
+        // a line that is longer than a piece grows until it ends
+        let whole =
+            if read == 0 { piece.len() } else { piece.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1) };
+        let lines = std::str::from_utf8(piece.get(..whole).unwrap_or_default()).map_err(|_| changed())?;
+        if !lines.is_empty() {
+            take(lines)?;
+        }
+        piece.drain(..whole);
+        if read == 0 {
+            break;
+        }
+    }
+    if crate::files::hex(&hash.finalize()) == sha256 { Ok(()) } else { Err(changed()) }
 }
 
 /// What a message about a text that is none of the dataset says.

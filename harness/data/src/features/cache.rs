@@ -3,9 +3,12 @@
 //! ```text
 //! magic (8 bytes) | frames, bands (u32 LE) | frames × bands f32 LE | MD5 of all before (16 bytes)
 //! ```
-//! A file appears under its name when it is whole. One that is not what it should be is computed anew.
+//! A file appears under its name when it is whole. One that is not what it should be is computed anew. A folder that cannot be read or
+//! written costs time alone, and is told.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use md5::{Digest, Md5};
@@ -53,6 +56,7 @@ pub struct Cache {
     mel: LogMel,
     computed: AtomicU64,
     damaged: AtomicU64,
+    refused: OnceLock<String>,
 }
 
 impl Cache {
@@ -67,6 +71,7 @@ impl Cache {
             mel,
             computed: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
+            refused: OnceLock::new(),
         }
     }
 
@@ -74,6 +79,25 @@ impl Cache {
     #[must_use]
     pub fn computed(&self) -> (u64, u64) {
         (self.computed.load(Ordering::Relaxed), self.damaged.load(Ordering::Relaxed))
+    }
+
+    /// What the system said when it first refused the folder, if it did.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
+    }
+
+    /// Keeps the first refusal and tells it.
+    fn refuse(&self, error: &DataError) {
+        self.refused.get_or_init(|| {
+            let text = error.to_string();
+            crate::tell!(
+                "data: {}: spectrograms are computed whenever they are needed, which takes longer; name a folder that can be read and \
+                 written with --cache",
+                crate::account::inert(&text)
+            );
+            text
+        });
     }
 
     /// Frames that audio of so many samples has.
@@ -85,7 +109,7 @@ impl Cache {
     /// The spectrogram of a FLAC file, whose content has the hash `content` (see [`flac::Info`]).
     ///
     /// # Errors
-    /// If the audio is corrupt, has another rate, several channels or less than a window, or the system refuses.
+    /// If the audio is corrupt, has another rate, several channels or less than a window, or the system refuses to read it.
     pub fn load(&self, audio: &Path, content: &str) -> DataResult<Frames> {
         let path = self.path(content);
         match std::fs::read(&path) {
@@ -93,12 +117,17 @@ impl Cache {
                 Some(frames) => return Ok(frames),
                 None => self.damaged.fetch_add(1, Ordering::Relaxed),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(DataError::io(&path)(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            Err(error) => {
+                self.refuse(&DataError::io(&path)(error));
+                0
+            }
         };
         let frames = self.compute(audio)?;
         self.computed.fetch_add(1, Ordering::Relaxed);
-        self.store(&path, &frames)?;
+        if let Err(error) = self.store(&path, &frames) {
+            self.refuse(&error);
+        }
         Ok(frames)
     }
 
@@ -210,6 +239,28 @@ mod tests {
             .load(&audio, &content)
             .unwrap();
         assert_eq!(files(&folder).len(), 2);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_costs_time_alone_and_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let audio = wav(dir.path(), 16_000, 1);
+        let of = |folder: &Path| Cache::new(folder, LogMelConfig::default(), 16_000);
+        let content = flac::info(&audio).unwrap().content;
+        let whole = of(&dir.path().join("cache"));
+        let first = whole.load(&audio, &content).unwrap();
+        assert_eq!(whole.refused(), None);
+        // a file in the place of the folder, which cannot be made; a folder in the place of a file, which cannot be read
+        let other = dir.path().join("other");
+        std::fs::create_dir_all(of(&other).path(&content)).unwrap();
+        for (folder, said) in [(audio.as_path(), "16000-1.flac"), (other.as_path(), "directory")] {
+            let cache = of(folder);
+            for computed in 1..3 {
+                assert_eq!(cache.load(&audio, &content).unwrap(), first);
+                assert_eq!(cache.computed(), (computed, 0));
+            }
+            assert!(cache.refused().is_some_and(|text| text.contains(said)), "{:?}", cache.refused());
+        }
     }
 
     #[test]

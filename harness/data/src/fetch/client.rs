@@ -203,15 +203,17 @@ fn redirect(from: &str, response: &Response<ureq::Body>, follow: Follow) -> Fetc
         return Err(refuse("an address that stays with https".into(), format!("a redirect to `{}`", inert(&to))));
     }
     match follow {
-        Follow::Hosts(allowed) if host != self::host(from) && !allowed.iter().any(|name| name == host) => Err(refuse(
-            format!(
-                "the bytes from {} itself, since no checksum is published that could vouch for others; allow the other host with \
+        Follow::Hosts(allowed) if !is_same_host(&to, from) && !allowed.iter().any(|name| names(name, &to)) => {
+            Err(refuse(
+                format!(
+                    "the bytes from {} itself, since no checksum is published that could vouch for others; allow the other host with \
                  --allow-host {} if you trust it",
-                inert(self::host(from)),
-                inert(host)
-            ),
-            format!("a redirect to the host {}", inert(host)),
-        )),
+                    inert(self::host(from)),
+                    inert(host)
+                ),
+                format!("a redirect to the host {}", inert(host)),
+            ))
+        }
         Follow::AnyHost | Follow::Hosts(_) => Ok(Some(to)),
     }
 }
@@ -220,8 +222,9 @@ fn redirect(from: &str, response: &Response<ureq::Body>, follow: Follow) -> Fetc
 fn resolve(from: &str, location: &str) -> Option<String> {
     let graphic = !location.is_empty() && location.bytes().all(|byte| byte.is_ascii_graphic());
     let (scheme, rest) = from.split_once("://").filter(|_| graphic)?;
-    if location.starts_with("http://") || location.starts_with("https://") {
-        return Some(location.to_owned());
+    let known = |known: &&str| location.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known));
+    if let Some(scheme) = ["http://", "https://"].into_iter().find(known) {
+        return Some(format!("{scheme}{}", location.get(scheme.len()..)?));
     }
     if let Some(rest) = location.strip_prefix("//") {
         return Some(format!("{scheme}://{rest}"));
@@ -233,7 +236,14 @@ fn resolve(from: &str, location: &str) -> Option<String> {
     if location.split(['/', '?', '#']).next()?.contains(':') {
         return None; // another scheme
     }
-    let path = rest.strip_prefix(authority)?.split(['?', '#']).next()?;
+    let whole_path = rest.strip_prefix(authority)?;
+    let path = whole_path.split(['?', '#']).next()?;
+    if location.starts_with('?') {
+        return Some(format!("{scheme}://{authority}{path}{location}")); // another query of the same path
+    }
+    if location.starts_with('#') {
+        return Some(from.to_owned()); // a place within the answer
+    }
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     Some(format!("{scheme}://{authority}{folder}/{location}"))
 }
@@ -243,6 +253,27 @@ fn host(address: &str) -> &str {
     let authority = address.split_once("://").map_or("", |(_, rest)| rest).split(['/', '?', '#']).next();
     let authority = authority.unwrap_or_default();
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// Name and port of an address; no port where it is the one that its scheme has anyway.
+fn name_and_port(address: &str) -> (&str, &str) {
+    let whole = host(address);
+    let default = if address.starts_with("https://") { "443" } else { "80" };
+    // an address of IPv6 has colons within its brackets
+    let (name, port) = whole.rsplit_once(':').filter(|(_, port)| !port.contains(']')).unwrap_or((whole, ""));
+    (name, if port == default { "" } else { port })
+}
+
+/// Whether two addresses are of one host and port; case and a port that goes without saying make no difference.
+fn is_same_host(a: &str, b: &str) -> bool {
+    let ((a, of_a), (b, of_b)) = (name_and_port(a), name_and_port(b));
+    a.eq_ignore_ascii_case(b) && of_a == of_b
+}
+
+/// Whether `host`, as a person wrote it, is that of an address: with a port that one, without one the default of the scheme.
+fn names(host: &str, address: &str) -> bool {
+    let scheme = address.split_once("://").map_or("https", |(scheme, _)| scheme);
+    is_same_host(&format!("{scheme}://{host}"), address)
 }
 
 impl Default for Client {
@@ -290,6 +321,10 @@ mod tests {
             ("//x/y", Some("https://x/y")),
             ("/y?z", Some("https://h:1/y?z")),
             ("y", Some("https://h:1/a/y")),
+            ("?token=1", Some("https://h:1/a/b?token=1")),
+            ("?a=/x/y", Some("https://h:1/a/b?a=/x/y")),
+            ("#part", Some(from)),
+            ("HTTPS://x/y", Some("https://x/y")),
             ("", None),
             ("file:///etc/passwd", None),
             ("a b", None),
@@ -297,6 +332,34 @@ mod tests {
             assert_eq!(resolve(from, location).as_deref(), expected, "{location}");
         }
         assert_eq!([host(from), host("http://user@h/x"), host("https://h?x")], ["h:1", "h", "h"]);
+    }
+
+    #[test]
+    fn a_host_is_the_same_in_any_case_and_with_the_port_that_goes_without_saying() {
+        for (a, b) in [
+            ("https://host/a", "https://host:443/b"),
+            ("https://host/a", "https://HOST/b?c"),
+            ("http://host:80", "http://Host/"),
+            ("http://host", "https://host"),
+            ("https://user@host:/a", "https://host/a"),
+            ("https://[::1]/a", "https://[::1]:443/a"),
+        ] {
+            assert!(is_same_host(a, b) && is_same_host(b, a), "{a} {b}");
+        }
+        for (a, b) in [
+            ("https://host", "https://host:80"),
+            ("https://host", "https://host.org"),
+            ("https://host", "https://host:443:443"),
+            ("https://host", "https://host@other"),
+            ("https://[::1]", "https://[::2]"),
+            ("http://host:443", "https://host"),
+        ] {
+            assert!(!is_same_host(a, b) && !is_same_host(b, a), "{a} {b}");
+        }
+        assert!(
+            names("Storage", "https://storage/a") && names("h:8080", "http://h:8080/a") && names("h:443", "https://h/")
+        );
+        assert!(!names("h", "http://h:8080/a") && !names("h:8080", "https://h/a"));
     }
 
     #[test]

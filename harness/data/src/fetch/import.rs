@@ -353,6 +353,7 @@ fn import_file(
         }
     } else {
         refuse_links(order.data, &target)?;
+        refuse_links(order.data, &part_of(&target))?;
         bring(manner, from, &target, &measured, transfer)?;
     }
     let basis = item.expected.record_basis();
@@ -373,11 +374,16 @@ fn bring(manner: Manner, from: &Path, target: &Path, measured: &Measured, transf
     }
 }
 
+/// The copy beside `target` that is not yet whole.
+fn part_of(target: &Path) -> std::path::PathBuf {
+    with_suffix(target, ".part")
+}
+
 /// Copies beside the target and renames, if what was copied is what was measured.
 fn copy(from: &Path, target: &Path, measured: &Measured, transfer: &Transfer) -> FetchResult<()> {
     use std::io::{Read, Write};
     transfer.room.require(target, measured.bytes)?;
-    let part = with_suffix(target, ".part");
+    let part = part_of(target);
     let result = (|| {
         let mut input = fs::File::open(from).map_err(FetchError::io(from))?;
         let mut output = fs::File::create(&part).map_err(FetchError::io(&part))?;

@@ -86,8 +86,10 @@ impl Sums {
         for (i, sum) in sums {
             let sum = sum?;
             // only what has stood still meanwhile and for a while
-            let (Some(key), Some(now)) = (&keys[i], stamp(&paths[i])) else { continue };
-            if stamps[i].as_ref() == Some(&now) && !is_fresh(&now) {
+            if let (Some(key), Some(now)) = (&keys[i], stamp(&paths[i]))
+                && stamps[i].as_ref() == Some(&now)
+                && !is_fresh(&now)
+            {
                 known.insert(key.clone(), Known { stamp: now, sha256: sum.clone() });
                 learned = true;
             }
@@ -129,23 +131,33 @@ impl Sums {
     }
 }
 
-/// The path without links, as text.
+/// The path without links, as text: that of one that is no UTF-8 as hexadecimal behind two slashes, with which no other begins.
 fn key(path: &Path) -> Option<String> {
-    path.canonicalize().ok()?.to_str().map(str::to_owned)
+    let whole = path.canonicalize().ok()?;
+    Some(whole.to_str().map_or_else(|| format!("//{}", hex(whole.as_os_str().as_encoded_bytes())), str::to_owned))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let meta = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    let modified = meta.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let modified_ns = i64::try_from(modified.as_nanos()).ok()?;
+    // a time that cannot be told, or is out of range, is the same each time
+    let modified_ns = meta.modified().ok().and_then(since_1970).unwrap_or_default();
     #[cfg(unix)]
     let changed_ns = {
         use std::os::unix::fs::MetadataExt;
-        meta.ctime().checked_mul(1_000_000_000)?.checked_add(meta.ctime_nsec())?
+        meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec())
     };
     #[cfg(not(unix))]
     let changed_ns = modified_ns;
     Some(Stamp { bytes: meta.len(), modified_ns, changed_ns })
+}
+
+/// Nanoseconds since 1970, below zero before it.
+fn since_1970(time: SystemTime) -> Option<i64> {
+    let after = time.duration_since(SystemTime::UNIX_EPOCH);
+    after.map_or_else(
+        |before| i64::try_from(before.duration().as_nanos()).map(|ns| -ns).ok(),
+        |after| i64::try_from(after.as_nanos()).ok(),
+    )
 }
 
 /// Whether a file may still change without another time.
@@ -188,6 +200,25 @@ mod tests {
         assert_eq!(ask(), (sum_of("two"), 3));
         std::fs::write(cache.join(FILE), "{").unwrap();
         assert_eq!(ask(), (sum_of("two"), 3), "a damaged cache is none");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_no_text_and_times_before_1970_are_files_as_any_other() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(std::ffi::OsStr::from_bytes(b"EEG \xE9\xFF"));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("a.edf");
+        std::fs::write(&path, "one").unwrap();
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(86_400 * 365);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+        settle();
+        for read in [3, 0] {
+            let mut sums = Sums::in_folder(&dir.path().join("cache"));
+            assert_eq!(sums.of(std::slice::from_ref(&path)).unwrap(), [Some(crate::files::sha256_hex(b"one"))]);
+            assert_eq!(sums.bytes_read(), read, "it is remembered");
+        }
     }
 
     #[test]

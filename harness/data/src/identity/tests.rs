@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::list::List;
 use super::sums::Sums;
 use super::*;
 use crate::datasets::librispeech::{RATE_HZ, Split, Utterance};
@@ -40,7 +41,7 @@ fn a_marked_folder_is_generated_whatever_it_is_called() {
     let all = [
         language(&moved, &[], true),
         ptbxl(&moved, &used, &mut sums).unwrap(),
-        chbmit(&moved, &["chb01/chb01_01.edf"], 0, &mut sums).unwrap(),
+        chbmit(&moved, &["chb01/chb01_01.edf"], &[], &mut sums).unwrap(),
         librispeech(&moved, &[]),
     ];
     assert!(all.iter().all(|found| found.identity == Identity::Generated), "{all:?}");
@@ -100,20 +101,45 @@ fn recordings_by_published_names_with_other_content_are_not_chb_mit() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("chb-mit");
     put(root.join("chb01/chb01_01.edf"), b"no recording of the dataset");
-    let of = |names: &[&str]| chbmit(&root, names, 0, &mut sums(dir.path())).unwrap();
+    let of = |names: &[&str]| chbmit(&root, names, &[], &mut sums(dir.path())).unwrap();
     for (names, told) in [
-        (vec!["chb01/chb01_01.edf"], "RECORDS-WITH-SEIZURES is no file"),
+        (vec!["chb01/chb01_01.edf"], "RECORDS-WITH-SEIZURES is not there"),
         (vec!["chb77/chb77_01.edf"], "chb77/chb77_01.edf is no file of the dataset"),
         (vec![], "no recording is read"),
     ] {
         let found = of(&names);
         assert_eq!(found.identity, Identity::Unverified);
-        assert!(found.reason.contains(told) || names.len() == 1, "{found}");
+        assert!(found.reason.contains(told), "{found}");
     }
     put(root.join("chb01/chb01-summary.txt"), b"File Name: chb01_01.edf\n");
     assert!(of(&["chb01/chb01_01.edf"]).reason.contains("is not the published file"));
     let found = of(&["chb01/chb01_02.edf"]);
     assert!(found.identity == Identity::Unverified, "{found}");
+}
+
+/// The dataset is whole if what is left out is the dataset's too: not if something else stands in its place.
+#[test]
+fn recordings_that_are_left_out_are_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["c/a.edf", "c/b.edf", "c/d.edf", "c/c-summary.txt"];
+    let line = |name: &&str| format!("{} {name}\n", crate::files::sha256_hex(name.as_bytes()));
+    let list = List::of(Box::leak(names.iter().map(line).collect::<String>().into_boxed_str()));
+    for name in names {
+        put(dir.path().join(name), name.as_bytes());
+    }
+    let of = |used: &[&str], left_out: &[&str]| {
+        chbmit::against(&list, dir.path(), used, left_out, &mut sums(dir.path())).unwrap()
+    };
+    assert_eq!(of(&names[..3], &[]).identity, Identity::Published);
+    let found = of(&names[..2], &["c/d.edf"]);
+    assert!(found.identity == Identity::Published && found.reason.contains("the 1 recordings of another"), "{found}");
+    for left_out in [&[][..], &["c/b.edf"], &["c/x.edf"]] {
+        assert_eq!(of(&names[..2], left_out).identity, Identity::Subset, "{left_out:?}");
+    }
+    put(dir.path().join("c/d.edf"), b"of another montage, and of another dataset");
+    assert_eq!(of(&names[..2], &["c/d.edf"]).identity, Identity::Subset);
+    std::fs::remove_file(dir.path().join("c/d.edf")).unwrap();
+    assert_eq!(of(&names[..2], &["c/d.edf"]).identity, Identity::Subset);
 }
 
 #[test]
@@ -154,11 +180,25 @@ fn splits_of_librispeech_are_known_by_their_sizes() {
         split("test-clean", 2619, 40, 324.2),
         split("test-clean", 2620, 39, 324.2),
         split("test-clean", 2620, 40, 330.0),
+        split("test-clean", 2620, 40, 324.2 * 1.002),
         split("test-other", 2620, 40, 324.2), // another split under this name
         split("my-own", 2620, 40, 324.2),
     ] {
         assert_eq!(of(&other, 9999).identity, Identity::Unverified, "{}", other.name);
     }
+}
+
+#[test]
+fn a_split_of_which_nothing_is_used_says_nothing_of_the_data() {
+    let (whole, other) = (split("test-clean", 2620, 40, 324.2), split("my-own", 3, 1, 1.0));
+    let of = |used| {
+        let wanted = [Wanted { split: &whole, used: 2620 }, Wanted { split: &other, used }];
+        librispeech(Path::new("nowhere"), &wanted)
+    };
+    assert_eq!(of(1).identity, Identity::Unverified);
+    let found = of(0);
+    assert_eq!(found.identity, Identity::Subset, "a split that was asked for is not used: {found}");
+    assert!(found.reason.contains("2620 utterances") && found.reason.contains("headers"), "{found}");
 }
 
 #[test]
@@ -218,6 +258,6 @@ fn real_samples_are_parts_of_the_datasets() {
     let mut other = splits[3].clone();
     other.name = "train-clean-360".into();
     assert_eq!(librispeech(&folder, &[Wanted { split: &other, used: 9 }]).identity, Identity::Unverified);
-    let found = chbmit(&root.join("chb-mit-clips"), &["chb01/chb01_03.edf"], 0, &mut sums).unwrap();
+    let found = chbmit(&root.join("chb-mit-clips"), &["chb01/chb01_03.edf"], &[], &mut sums).unwrap();
     assert_eq!(found.identity, Identity::Unverified, "{found}");
 }

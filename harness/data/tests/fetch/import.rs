@@ -202,3 +202,19 @@ fn what_a_link_leads_to_is_copied_not_shared() {
     assert_ne!(inode(&bench.data().join("d/a")), inode(&theirs.join("a")), "a change here must not be one there");
     assert_eq!(inode(&bench.data().join("d/b")), inode(&from.join("d/b")), "what lies in the folder is shared");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_copy_is_not_written_through_a_link_beside_its_place() {
+    let bench = Bench::new();
+    let (theirs, from) = (bench.outside().join("theirs"), bench.outside().join("mine"));
+    put(&theirs, "precious", b"of somebody else");
+    put(&from, "d/a", b"mine");
+    std::fs::create_dir_all(bench.data().join("d")).unwrap();
+    std::os::unix::fs::symlink(theirs.join("precious"), bench.data().join("d/a.part")).unwrap();
+    let form = lock(&file("https://h/a", "d/a", ""));
+    let outcome = import(&bench, &form, &from, &[], Manner::Copy).unwrap();
+    assert!(matches!(outcome.failed[..], [(_, FetchError::Link { .. })]), "{outcome:?}");
+    assert_eq!(std::fs::read(theirs.join("precious")).unwrap(), b"of somebody else");
+    assert!(!bench.data().join("d/a").exists());
+}

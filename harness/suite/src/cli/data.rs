@@ -174,11 +174,12 @@ pub(super) fn verify(args: &VerifyArgs, mode: Mode) -> Result<u8> {
         let (ok, unknown) = (count(Verdict::Ok), count(Verdict::Unknown));
         ::data::tell!("{ok} ok, {wrong} wrong, {missing} missing, {unknown} unknown in {}", data.display());
     }
-    if args.datasets.is_empty() && rows.iter().all(|r| r.verdict == Verdict::Unknown) {
-        let expected =
-            "files of a known dataset, as `harness data list --json` names them: nothing there can be verified"
-                .to_owned();
+    if rows.is_empty() {
+        let expected = "files of a known dataset, as `harness data list --json` names them".to_owned();
         return Err(FetchError::Missing { path: data.clone(), expected }.into());
+    }
+    if rows.iter().all(|r| r.verdict == Verdict::Unknown) {
+        return Err(FetchError::Unvouched { path: data.clone(), files: rows.len() }.into());
     }
     Ok(if wrong + missing == 0 { exit::DONE } else { exit::DATA })
 }

@@ -85,6 +85,7 @@ pub(super) fn slurm(args: &SlurmArgs) -> Result<u8> {
     let tasks: Vec<&[&String]> = open.chunks(per_task).collect();
     let logs = absolute(&folder)?;
     let (program, data) = (std::env::current_exe().map_err(Error::io(&run))?, absolute(&select.data)?);
+    let cache = ::data::cache::named().map(|folder| text(&absolute(&folder)?)).transpose()?;
     let mut submitted = Submitted::read(&run)?;
     for (number, tasks) in tasks.chunks(most_tasks()).enumerate() {
         let stem = format!("{}-{number}", submitted.jobs.len());
@@ -94,6 +95,7 @@ pub(super) fn slurm(args: &SlurmArgs) -> Result<u8> {
             program: &text(&program)?,
             plan: &text(&plan_file)?,
             data: &text(&data)?,
+            cache: cache.as_deref(),
             device: &select.device,
             logs: &text(&logs)?,
             cells: &text(&cells)?,

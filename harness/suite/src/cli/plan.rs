@@ -74,7 +74,13 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
         let data_of = |(c, ..): &(&PlannedCell, &String, Option<Outcome>, Prediction)| {
             let root = c.config.task.root(&select.data);
             let identity = c.data_identity.as_deref().unwrap_or("not looked at");
-            format!("data of {}: {identity} (in {})", c.config.task_name, inert(&root.display().to_string()))
+            // a task whose data are made as they are used has no folder
+            let place = if c.config.task.has_files() {
+                format!(" (in {})", inert(&root.display().to_string()))
+            } else {
+                String::new()
+            };
+            format!("data of {}: {identity}{place}", c.config.task_name)
         };
         let of_data: BTreeSet<String> = rows.iter().map(data_of).collect();
         let to_run = rows.iter().filter(|(_, _, status, _)| !status.is_some_and(Outcome::is_final));

@@ -20,6 +20,8 @@ pub struct Script<'a> {
     pub plan: &'a str,
     /// Data directory, an absolute path.
     pub data: &'a str,
+    /// Cache folder, an absolute path, where `--cache` or the environment names one.
+    pub cache: Option<&'a str>,
     /// Value of `--device`.
     pub device: &'a str,
     /// Folder for logs, an absolute path.
@@ -62,6 +64,7 @@ mod tests {
             program: "/opt/it's here/harness",
             plan: "/r/plan.json",
             data: "/d",
+            cache: Some("/fast disk"),
             device: "auto",
             logs: "/r/slurm",
             cells: "/r/slurm/1.cells",
@@ -81,6 +84,7 @@ mod tests {
             "#SBATCH --time=04:00:00",
             "#SBATCH --cpus-per-task=4",
             r"'/opt/it'\''s here/harness'",
+            "\nexport HARNESS_CACHE='/fast disk'\n",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -7,9 +7,9 @@ mod part;
 mod score;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::num::NonZeroU64;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,9 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, made, repaired};
 use crate::protocol::{Overlap, Selection, pairs};
-use data::account::Account;
+use data::account::{Account, Kind};
 use data::datasets::vocabulary::Vocabulary;
-use data::datasets::wikitext::articles::{Article, articles};
 use data::datasets::wikitext::generate::{self as text, TextSpec};
 use data::datasets::wikitext::{self, Split};
 use data::error::{At, DataError, DataResult};
@@ -30,6 +29,7 @@ use data::identity::sums::Sums;
 use data::identity::{self, Found, TextFacts};
 pub use part::TextPart;
 use score::{LanguageScorer, SCORES};
+use tokens::{Again, Ids, Tokens};
 
 /// Unit of prediction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -154,55 +154,6 @@ impl Settings for LanguageConfig {
     }
 }
 
-/// An article in the tokens of a part.
-struct Piece {
-    title: Option<String>,
-    tokens: Range<usize>,
-    bytes: u64,
-    words: u64,
-}
-
-/// A part, encoded.
-struct Tokens {
-    ids: Vec<u32>,
-    words: u64,
-    unknown: u64,
-    /// In order: all tokens are in one of them.
-    articles: Vec<Piece>,
-}
-
-impl Tokens {
-    /// Encodes a text article by article, which gives the tokens of the whole: lines are independent of each other.
-    fn new(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
-        let found = articles(wikitext::check_text(Path::new("wikitext-103"), bytes)?);
-        Self::of(vocabulary, bytes, found)
-    }
-
-    /// Encodes a text that nobody scores, as one article: a vocabulary is faster at a text as a whole.
-    fn unscored(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
-        Self::of(vocabulary, bytes, vec![Article { start: 0, title: None }])
-    }
-
-    fn of(vocabulary: &Vocabulary, bytes: &[u8], found: Vec<Article>) -> DataResult<Self> {
-        let mut tokens = Self { ids: Vec::new(), words: 0, unknown: 0, articles: Vec::with_capacity(found.len()) };
-        let ends = found.iter().skip(1).map(|next| next.start).chain([bytes.len()]).collect::<Vec<_>>();
-        for (article, end) in found.into_iter().zip(ends) {
-            let encoded = vocabulary.encode(bytes.get(article.start..end).unwrap_or_default())?;
-            let first = tokens.ids.len();
-            tokens.ids.extend(encoded.ids);
-            tokens.words += encoded.words;
-            tokens.unknown += encoded.unknown;
-            tokens.articles.push(Piece {
-                title: article.title,
-                tokens: first..tokens.ids.len(),
-                bytes: encoded.bytes,
-                words: encoded.words,
-            });
-        }
-        Ok(tokens)
-    }
-}
-
 /// WikiText-103 in memory, encoded.
 pub struct Language {
     vocabulary: Vocabulary,
@@ -220,25 +171,30 @@ impl Language {
     /// If files are missing or corrupt.
     pub fn open(config: &LanguageConfig, root: &Path) -> DataResult<Self> {
         let (mut account, mut facts) = (Account::new(), Vec::<TextFacts>::new());
+        let mut is_mended = false;
         let mut read = |part: TextPart| {
             let path = root.join(format!("wiki.{}.tokens", part.split().name()));
             let mut of_this = Account::new();
             let whole = wikitext::read_split_telling(root, part.split(), &mut of_this)?;
             if facts.iter().all(|known| known.split != part.split()) {
                 facts.push(TextFacts::of(part.split(), &whole));
+                is_mended |= of_this.count(Kind::Repaired) > 0;
                 account.extend(of_this); // two parts of one file have it once
             }
             part.of(whole, &path)
         };
-        let texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
+        let mut texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
         config.refuse_copies(root, &facts)?;
         let vocabulary = match config.vocabulary {
             Unit::Byte => Vocabulary::byte(),
             Unit::Word => Vocabulary::word(&texts[0].bytes)?,
             Unit::Bpe => Vocabulary::bpe(&texts[0].bytes, config.vocabulary_size)?,
         };
+        let train = std::mem::take(&mut texts[0].bytes);
+        let is_file = config.train_split.is_whole() && !is_mended;
+        let again = is_file.then(|| Again { root, split: config.train_split.split(), sha256: &texts[0].fingerprint });
         let parts = [
-            Tokens::unscored(&vocabulary, &texts[0].bytes)?,
+            Tokens::unscored(&vocabulary, train, again)?,
             Tokens::new(&vocabulary, &texts[1].bytes)?,
             Tokens::new(&vocabulary, &texts[2].bytes)?,
         ];
@@ -274,7 +230,9 @@ impl Language {
 
 struct Lanes<'a> {
     task: &'a Language,
-    ids: &'a [u32],
+    ids: &'a Ids,
+    /// How many of them are used, from the first on.
+    used: usize,
     streams: usize,
     segment: usize,
     /// Tokens per lane.
@@ -287,7 +245,7 @@ impl Source for Lanes<'_> {
     }
 
     fn seen_per_epoch(&self) -> u64 {
-        self.ids.len().min(self.lane * self.streams) as u64
+        self.used.min(self.lane * self.streams) as u64
     }
 
     fn segment(&self, index: u64) -> DataResult<Segment> {
@@ -299,10 +257,10 @@ impl Source for Lanes<'_> {
             (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
         for b in 0..self.streams {
             for t in b * self.lane + offset..b * self.lane + offset + steps {
-                let before = t.checked_sub(1).and_then(|t| self.ids.get(t));
-                input.push(before.copied().unwrap_or_else(|| self.task.vocabulary.start_id()));
-                class.push(self.ids.get(t).copied().unwrap_or(0));
-                weight.push(f32::from(u8::from(t < self.ids.len())));
+                let at = |t: usize| self.ids.get(t).filter(|_| t < self.used);
+                input.push(t.checked_sub(1).and_then(at).unwrap_or_else(|| self.task.vocabulary.start_id()));
+                class.push(at(t).unwrap_or(0));
+                weight.push(f32::from(u8::from(t < self.used)));
             }
         }
         let seen = weight.iter().filter(|w| **w > 0.0).count() as u64;
@@ -343,7 +301,7 @@ impl Task for Language {
                 got,
             ));
         }
-        Ok(Box::new(Lanes { task: self, ids: &ids[..lane * streams], streams, segment, lane }))
+        Ok(Box::new(Lanes { task: self, ids, used: lane * streams, streams, segment, lane }))
     }
 
     fn evaluation(
@@ -354,8 +312,8 @@ impl Task for Language {
         limit: Option<u64>,
     ) -> DataResult<Box<dyn Source + '_>> {
         let kept = self.kept(part, limit);
-        let ids = &self.part(part).ids[..kept];
-        Ok(Box::new(Lanes { task: self, ids, streams, segment, lane: kept.div_ceil(streams).max(1) }))
+        let (ids, lane) = (&self.part(part).ids, kept.div_ceil(streams).max(1));
+        Ok(Box::new(Lanes { task: self, ids, used: kept, streams, segment, lane }))
     }
 
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {

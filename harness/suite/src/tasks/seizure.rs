@@ -103,7 +103,7 @@ pub struct Seizure {
     facts: Vec<Metric>,
     root: PathBuf,
     /// Recordings of the wanted cases that have another montage.
-    left_out: usize,
+    left_out: Vec<String>,
     account: Account,
 }
 
@@ -145,7 +145,7 @@ impl Seizure {
             fingerprint,
             facts,
             root: root.to_owned(),
-            left_out: data.without_montage().len(),
+            left_out: data.without_montage().to_vec(),
             account: data.account().clone(),
         };
         task.add_training_facts();
@@ -299,7 +299,8 @@ impl Task for Seizure {
         }
         let recordings = self.parts.iter().flatten().filter_map(|&r| self.plan.recording(r));
         let names: Vec<&str> = recordings.map(|recording| recording.name.as_str()).collect();
-        identity::chbmit(&self.root, &names, self.left_out, sums)
+        let left_out: Vec<&str> = self.left_out.iter().map(String::as_str).collect();
+        identity::chbmit(&self.root, &names, &left_out, sums)
     }
 
     fn account(&self) -> &Account {

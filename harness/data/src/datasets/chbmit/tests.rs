@@ -281,3 +281,18 @@ fn files_beside_the_recordings_and_missing_ones_are_told() {
     assert_eq!(account.items(), 2);
     assert!(account.notices().iter().any(|notice| notice.place == "chb12/chb12_99.edf"));
 }
+
+#[test]
+fn what_is_missing_is_said_with_the_command_that_fetches_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |wanted: &dyn Fn(&str) -> bool| ChbMit::open(dir.path(), wanted).unwrap_err().to_string();
+    let one = told(&|case| case == "chb01");
+    assert!(one.contains("run `harness data fetch chb-mit --only 'RECORDS*' --only 'chb01/*'`"), "{one}");
+    for all in [told(&|_| true), told(&|_| false), told(&|case| case < "chb20")] {
+        assert!(all.contains("run `harness data fetch chb-mit`"), "{all}");
+    }
+    // and it is a command that the lock file of the program knows
+    let lock = crate::fetch::Lock::embedded().unwrap();
+    let note = lock.select(&["chb-mit".to_owned()]).unwrap();
+    assert_eq!(note.len(), 1);
+}

@@ -116,6 +116,23 @@ impl Format {
         }
     }
 
+    /// The byte of the first word with bits where the format has none, which readers do not agree on.
+    pub(super) fn set_where_unused(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            // C's library leaves the two highest bits of a word alone; wfdb-python adds one of them to the third sample
+            Self::F311 => bytes.as_chunks::<4>().0.iter().position(|word| word[3] & 0xC0 != 0).map(|word| 4 * word + 3),
+            Self::F8
+            | Self::F16
+            | Self::F24
+            | Self::F32
+            | Self::F61
+            | Self::F80
+            | Self::F160
+            | Self::F212
+            | Self::F310 => None,
+        }
+    }
+
     /// The first `samples` samples in file order, fewer if the bytes run out. For [`Format::F8`] these are the
     /// differences as stored.
     pub(super) fn decode(self, bytes: &[u8], samples: usize) -> Vec<i32> {

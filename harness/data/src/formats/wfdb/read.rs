@@ -170,6 +170,15 @@ impl<'a> Group<'a> {
         let mut stored = Vec::new();
         file.seek(SeekFrom::Start(self.offset)).map_err(DataError::io(&self.path))?;
         file.take(bytes).read_to_end(&mut stored).map_err(DataError::io(&self.path))?;
+        if let Some(at) = format.set_where_unused(&stored) {
+            let expected = "words of format 311, whose two highest bits are 0; is this the signal's format?";
+            return Err(DataError::corrupt(
+                &self.path,
+                At::Byte(self.offset + at as u64),
+                expected,
+                "a bit that is set",
+            ));
+        }
         // The file is at least as long as `bytes`, so these fit the memory that holds them.
         let decoded = format.decode(&stored, samples as usize);
         if decoded.len() as u64 != samples {

@@ -46,6 +46,18 @@ fn headers_that_went_through_other_programs_are_read() {
     }
 }
 
+/// wfdb-python takes one of the two for a part of the third sample (found by mutated files).
+#[test]
+fn bits_that_format_311_has_not_are_refused() {
+    let record =
+        |last: u8| read(&[("r.hea", b"r 1 100 6\na.dat 311\n"), ("a.dat", &[0x55, 0xA9, 0x1A, 0x20, 1, 0, 0, last])]);
+    assert_eq!(digital(&record(0x3F).unwrap()), [[341, -342, -511, 1, 0, -16]]);
+    for last in [0x40, 0x80, 0xC0] {
+        let error = record(last).unwrap_err().to_string();
+        assert!(error.contains("a.dat at byte 7: ") && error.contains("format 311"), "{error}");
+    }
+}
+
 #[test]
 fn skew_is_undone_and_the_end_is_missing() {
     let header = "r 2 100 3\na.dat 16:1 100 16 0 9 24 0 late\na.dat 16 100 16 0 1 6 0 prompt\n";

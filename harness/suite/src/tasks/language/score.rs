@@ -4,7 +4,8 @@ use candle_core::Tensor;
 use learner::Targets;
 use rayon::prelude::*;
 
-use super::{Language, Piece, Tokens};
+use super::Language;
+use super::tokens::{Piece, Tokens};
 use crate::tasks::{Metric, Part, Scorer, Scores, Segment};
 use data::datasets::vocabulary::Vocabulary;
 use metrics::{bits_per_byte, perplexity, with_interval};

@@ -13,7 +13,7 @@ use super::source::Stretch;
 use crate::protocol::{Overlap, Selection};
 use crate::tasks::{Misfit, Settings, Task};
 use data::datasets::chbmit::generate::{self as eeg, EegSpec};
-use data::datasets::chbmit::{Recording, patient};
+use data::datasets::chbmit::{Recording, fetching, patient};
 use data::error::DataResult;
 
 /// How recordings are divided into training, validation and test.
@@ -229,7 +229,11 @@ impl SeizureConfig {
             Split::Chronological => self.cases.iter().collect::<Vec<_>>(),
         };
         if let Some(case) = named.into_iter().find(|case| !cases.contains(case.as_str())) {
-            return problem(format!("recordings of {case}, which the split names, with their files"), "none");
+            let expected = format!(
+                "recordings of {case}, which the split names, with their files; run `{}`",
+                fetching(|of| of == case)
+            );
+            return problem(expected, "none");
         }
         for case in cases {
             let of_case: Vec<usize> =

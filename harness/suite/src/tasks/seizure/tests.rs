@@ -77,7 +77,8 @@ fn splits_that_share_a_patient_or_do_not_fit_are_refused() {
     assert!(message(&|c| c.test_cases = cases(&["chb03"])).contains("each patient in one part"));
     let twins = message(&|c| (c.train_cases, c.test_cases) = (cases(&["chb01"]), cases(&["chb21"])));
     assert!(twins.contains("chb01 in train_cases and test_cases"), "{twins}");
-    assert!(message(&|c| c.test_cases = cases(&["chb09"])).contains("chb09"));
+    let absent = message(&|c| c.test_cases = cases(&["chb09"]));
+    assert!(absent.contains("run `harness data fetch chb-mit --only 'RECORDS*' --only 'chb09/*'`"), "{absent}");
     assert!(message(&|c| c.window_seconds = Positive(0.3)).contains("window_seconds a multiple of 0.25"));
     assert!(message(&|c| c.high_hz = Positive(30.0)).contains("25.6"));
     assert!(message(&|c| c.rate = bim::config::Count(96)).contains("multiple of 96 Hz"));
