@@ -1,8 +1,8 @@
-//! The numbers of a running cell as scalars for TensorBoard.
+//! The numbers of a running cell as scalars for `TensorBoard`.
 //!
 //! An event file is a sequence of records (length, its checksum, data, its checksum: `tensorflow/core/lib/io/record_writer.h`),
 //! each with one message `tensorflow.Event` of protocol buffers (`tensorflow/core/util/event.proto`). It stands beside the Parquet
-//! files and nothing is read from it again: a run that goes on begins another file in the same folder, as TensorBoard expects.
+//! files and nothing is read from it again: a run that goes on begins another file in the same folder, as `TensorBoard` expects.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -77,7 +77,7 @@ impl PartWriter {
         })
     }
 
-    /// Has the rows from now on shown in TensorBoard, too, until one of them cannot be written there: that stops nothing else.
+    /// Has the rows from now on shown in `TensorBoard`, too, until one of them cannot be written there: that stops nothing else.
     ///
     /// # Errors
     /// `Io` if rows handed over before could not be written.

@@ -1,5 +1,7 @@
 //! `harness explain` and `harness schema`: what a grid file may say.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::Value;
 
@@ -168,7 +170,7 @@ fn explained(path: &str, schema: &Value, language: &Language) -> String {
         }
     }
     for (name, about) in choices(&schema).iter().filter(|(_, about)| !about.is_empty()) {
-        text += &format!("  {name}\n{}", wrapped(about, 6));
+        let _ = write!(text, "  {name}\n{}", wrapped(about, 6));
     }
     let mut keys = properties(&schema).peekable();
     if keys.peek().is_some() {
@@ -176,7 +178,7 @@ fn explained(path: &str, schema: &Value, language: &Language) -> String {
     }
     for (key, schema) in keys {
         let schema = language.resolve(schema);
-        text += &format!("    {key}: {}{}\n", form(&schema), default(&schema));
+        let _ = writeln!(text, "    {key}: {}{}", form(&schema), default(&schema));
         text += &wrapped(&summary(&schema), 8);
     }
     text.trim_end().to_owned()
@@ -187,7 +189,7 @@ fn wrapped(text: &str, indent: usize) -> String {
     let (mut all, mut line) = (String::new(), String::new());
     for word in text.split_whitespace() {
         if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > 100 {
-            all += &format!("{:indent$}{line}\n", "");
+            let _ = writeln!(all, "{:indent$}{line}", "");
             line.clear();
         }
         if !line.is_empty() {
@@ -201,11 +203,11 @@ fn wrapped(text: &str, indent: usize) -> String {
 fn overview(language: &Language) -> String {
     let mut text = String::from("Keys of a grid file:\n");
     for (key, schema) in properties(&language.top) {
-        text += &format!("  {key:<12} {}\n", summary(&language.resolve(schema)));
+        let _ = writeln!(text, "  {key:<12} {}", summary(&language.resolve(schema)));
     }
     for kinds in &language.kinds {
         let names: Vec<&str> = kinds.entries.iter().map(|(kind, _)| *kind).collect();
-        text += &format!("Kinds of {}s: {}\n", kinds.what, names.join(", "));
+        let _ = writeln!(text, "Kinds of {}s: {}", kinds.what, names.join(", "));
     }
     text += "harness explain bim, bim.lambda or train says more; harness schema prints all of it as JSON Schema.";
     text

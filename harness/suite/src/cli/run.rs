@@ -41,7 +41,7 @@ pub(super) struct RunArgs {
     /// End a cell that shows no progress for so long, in seconds
     #[arg(long, value_name = "S", default_value_t = 900.0)]
     stall_seconds: f64,
-    /// Write event files for TensorBoard too, to the folder `tensorboard` of the run directory
+    /// Write event files for `TensorBoard` too, to the folder `tensorboard` of the run directory
     #[arg(long)]
     tensorboard: bool,
 }

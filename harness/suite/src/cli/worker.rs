@@ -37,7 +37,7 @@ pub(super) struct WorkerArgs {
     /// Longest training time, in seconds
     #[arg(long, value_name = "S")]
     limit_seconds: Option<f64>,
-    /// Write event files for TensorBoard too, to the folder `tensorboard` of the run directory
+    /// Write event files for `TensorBoard` too, to the folder `tensorboard` of the run directory
     #[arg(long)]
     tensorboard: bool,
 }

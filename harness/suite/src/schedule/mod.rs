@@ -43,7 +43,7 @@ pub struct Context<'a> {
     pub build: &'a Build,
     /// Longest training time per cell.
     pub limit: Option<Duration>,
-    /// Whether rows are shown in TensorBoard too, from the run directory's folder of that name.
+    /// whether rows are shown in `TensorBoard` too, from the run directory's folder of that name.
     pub tensorboard: bool,
 }
 

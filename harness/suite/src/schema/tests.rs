@@ -32,7 +32,7 @@ fn check(schema: &Value, value: &Value, language: &Language, path: &str) -> Resu
             .filter_map(Value::as_str)
             .collect();
         let own = name(value);
-        if !types.contains(&own) && !(own == "integer" && types.contains(&"number")) {
+        if !(types.contains(&own) || own == "integer" && types.contains(&"number")) {
             return Err(format!("{path}: {own} for {types:?}"));
         }
     }
@@ -63,9 +63,8 @@ fn check(schema: &Value, value: &Value, language: &Language, path: &str) -> Resu
         for (key, value) in map {
             let path = format!("{path}.{key}");
             match (properties.and_then(|p| p.get(key)), schema.get("additionalProperties")) {
-                (Some(schema), _) => check(schema, value, language, &path)?,
+                (Some(schema), _) | (None, Some(schema @ Value::Object(_))) => check(schema, value, language, &path)?,
                 (None, Some(Value::Bool(false))) => return Err(format!("{path}: no such key")),
-                (None, Some(schema @ Value::Object(_))) => check(schema, value, language, &path)?,
                 (None, _) => {}
             }
         }
