@@ -79,6 +79,9 @@ fn neurons() -> Vec<(&'static str, NeuronConfig)> {
 
 /// A read-out with neurons like these, without their membrane.
 fn readout(neuron: &NeuronConfig) -> ReadoutConfig {
+    if neuron.levels == Levels::Analog {
+        return ReadoutConfig::default(); // no neurons, and so nothing to say of them
+    }
     let &NeuronConfig { levels, bits, threshold, step, spikes, surrogate, surrogate_slope, .. } = neuron;
     let burst = Count(2);
     ReadoutConfig {
