@@ -153,7 +153,6 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     plots.extend(curves::sweeps(part, &id));
     plots.extend(time_differences::plots(part, loaded, &id));
     plots.extend(memory::plot(part, &id));
-    plots.extend(silence::plot(part, loaded, &id));
     let (argument, front) = (argument::argument(part), energy::pareto(part, &id));
     Section {
         heading,
@@ -162,6 +161,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
         tables: all,
         front,
         plots,
+        folded: silence::plot(part, loaded, &id).into_iter().collect(),
         provenance: provenance::facts(part),
         id,
     }

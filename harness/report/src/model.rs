@@ -85,6 +85,8 @@ pub struct Section {
     pub front: Option<Plot>,
     /// Plots in reading order.
     pub plots: Vec<Plot>,
+    /// Plots for a closer look: folded in HTML.
+    pub folded: Vec<Plot>,
     /// Where the numbers come from: seeds, scale, splits, device, threads.
     pub provenance: Vec<Fact>,
 }
@@ -92,7 +94,7 @@ pub struct Section {
 impl Report {
     /// Every plot, in reading order.
     pub fn plots(&self) -> impl Iterator<Item = &Plot> {
-        self.sections.iter().flat_map(|section| section.front.iter().chain(&section.plots))
+        self.sections.iter().flat_map(|section| section.front.iter().chain(&section.plots).chain(&section.folded))
     }
 }
 
