@@ -8,10 +8,17 @@ struct Neuron {
   float beta, gain, threshold, reset, inverse, lowest, highest, offset, slope;
   bool fast_sigmoid, attached, analog;
 
-  // nine numbers and three flags
-  __device__ Neuron(const float *c)
+  // nine numbers, three flags, what a spike takes off in thresholds, and whether steps are learned: then those of all neurons follow,
+  // and neuron i has its own
+  __device__ Neuron(const float *c, int i)
       : beta(c[0]), gain(c[1]), threshold(c[2]), reset(c[3]), inverse(c[4]), lowest(c[5]), highest(c[6]), offset(c[7]), slope(c[8]),
-        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {}
+        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {
+    if (c[13] > 0.0f) {
+      threshold = c[14 + i];
+      inverse = 1.0f / threshold;
+      reset = c[12] * threshold;
+    }
+  }
 
   __device__ static float clip(float x, float low, float high) {
     x = x < low ? low : x;
@@ -54,9 +61,9 @@ extern "C" __global__ void encode_forward(int steps, int streams, int channels, 
                                           const float *__restrict__ current, const float *__restrict__ taps,
                                           const float *__restrict__ delay, const float *__restrict__ x, float *c, float *v, float *s,
                                           const float *__restrict__ last, float *psi) {
-  const Neuron neuron(constants);
   const int neurons = channels * population, m = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (m >= neurons) return;
+  const Neuron neuron(constants, m);
   const int channel = m % channels;
   const size_t wide_x = size_t(streams) * channels, wide = size_t(streams) * neurons, at = size_t(b) * neurons + m;
   const size_t at_x = size_t(b) * channels + channel;
@@ -94,9 +101,9 @@ extern "C" __global__ void encode_reverse(int steps, int streams, int channels, 
                                           const float *__restrict__ delay, const float *__restrict__ drive,
                                           const float *__restrict__ v, const float *__restrict__ s, float *d_psi, float *lv, float *ls,
                                           float *lpsi, float *ds, float *d_input, float *d_gain, float *d_current, float *d_delay) {
-  const Neuron neuron(constants);
   const int neurons = channels * population, m = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (m >= neurons) return;
+  const Neuron neuron(constants, m);
   const size_t wide_x = size_t(streams) * channels, wide = size_t(streams) * neurons, at = size_t(b) * neurons + m;
   const size_t at_x = size_t(b) * channels + m % channels;
   const int history = delays - 1;

@@ -7,10 +7,17 @@ struct Neuron {
   float beta, gain, threshold, reset, inverse, lowest, highest, offset, slope;
   bool fast_sigmoid, attached, analog;
 
-  // nine numbers and three flags, as in encode.cu
-  __device__ Neuron(const float *c)
+  // nine numbers, three flags, what a spike takes off in thresholds, and whether steps are learned: then those of all neurons follow,
+  // and neuron i has its own
+  __device__ Neuron(const float *c, int i)
       : beta(c[0]), gain(c[1]), threshold(c[2]), reset(c[3]), inverse(c[4]), lowest(c[5]), highest(c[6]), offset(c[7]), slope(c[8]),
-        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {}
+        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {
+    if (c[13] > 0.0f) {
+      threshold = c[14 + i];
+      inverse = 1.0f / threshold;
+      reset = c[12] * threshold;
+    }
+  }
 
   __device__ static float clip(float x, float low, float high) {
     x = x < low ? low : x;
@@ -49,9 +56,9 @@ extern "C" __global__ void state_forward(int lag, int steps, int streams, int ch
                                         const float *__restrict__ constants, const float *__restrict__ p,
                                         const float *__restrict__ delta, const float *__restrict__ a, const float *__restrict__ rates,
                                         const float *__restrict__ skip, const float *__restrict__ current, float *v, float *h, float *s) {
-  const Neuron neuron(constants);
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
+  const Neuron neuron(constants, d);
   const int width = channels + 2 * states, head = d / (channels / heads);
   h += size_t(b) * states * channels + d;
   float membrane = v[(size_t(lag) * streams + b) * channels + d];
@@ -85,9 +92,9 @@ extern "C" __global__ void state_reverse(int lag, int steps, int streams, int ch
                                         const float *__restrict__ h0, const float *__restrict__ ds, float *lh, float *lv,
                                         float *states_of, float *adjoint_of, float *ly_of, float *dz_of, float *d_p, float *d_skip,
                                         float *d_current, float *d_rate) {
-  const Neuron neuron(constants);
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
+  const Neuron neuron(constants, d);
   const int width = channels + 2 * states, head = d / (channels / heads), window = lag + steps;
   const size_t layer = size_t(states) * channels, of_stream = size_t(b) * layer + d;
   const size_t decays = per_state ? layer : size_t(heads);

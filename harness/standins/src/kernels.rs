@@ -35,6 +35,8 @@ pub enum Arg<'a> {
     Bytes(&'a [u8]),
     /// Addresses of arrays.
     Table(&'a [u64]),
+    /// The address of an array that lives until the launch is over.
+    Address(u64),
     /// No array.
     Null,
     /// A number.
@@ -140,6 +142,7 @@ impl Kernels {
                     Arg::Wide(v) => ('q', v.as_mut_ptr() as u64),
                     Arg::Bytes(v) => ('q', v.as_ptr() as u64),
                     Arg::Table(v) => ('q', v.as_ptr() as u64),
+                    Arg::Address(v) => ('q', *v),
                     Arg::Null => ('q', 0),
                     Arg::I32(v) => ('i', u64::from(v.cast_unsigned())),
                     Arg::U32(v) => ('i', u64::from(*v)),

@@ -1,0 +1,70 @@
+//! Where a network can run: on the CPU always, on a GPU what its kernels have.
+
+use candle_core::Device;
+use learner::{Error, Io, Learner, Result};
+
+use crate::config::BimConfig;
+use crate::online::{Bim, F32_BITS, Optimizer};
+use crate::reach::chunks;
+use crate::rule::Membrane;
+
+/// Most rows of blocks that a launch has.
+const ROWS: usize = 65_535;
+
+/// A fresh learner on a device, with all streams at rest.
+///
+/// # Errors
+/// If the configuration does not fit together, or the device cannot run it ([`check_gpu`]).
+pub fn build(config: &BimConfig, io: Io, train: Optimizer, seed: u64, device: &Device) -> Result<Box<dyn Learner>> {
+    config.check()?;
+    check_device(config, &io, device)?;
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        let machine = crate::device::Gpu::new(device);
+        return Ok(Box::new(crate::device::OnDevice::new(&machine, config, io, train, seed)?));
+    }
+    Ok(Box::new(Bim::new(config, io, train, seed, device)?))
+}
+
+/// Refuses what a device cannot run.
+///
+/// # Errors
+/// Names the key and what would be right.
+pub(crate) fn check_device(config: &BimConfig, io: &Io, device: &Device) -> Result<()> {
+    if device.is_cpu() { Ok(()) } else { check_gpu(config, io.segment) }
+}
+
+/// Whether a GPU has everything that a network in chunks of so many steps needs.
+///
+/// # Errors
+/// Names the key and what would be right.
+pub fn check_gpu(config: &BimConfig, segment: usize) -> Result<()> {
+    let err = |key, problem: &str| {
+        Err(Error::Config { key, problem: format!("a GPU has no kernels for {problem}, or use --device cpu") })
+    };
+    if config.diagnose.every > 0 {
+        return err("diagnose.every", "gradient diagnostics: leave it out");
+    }
+    if config.diagnose.time_differences.0 > 0 {
+        return err("diagnose.time_differences", "that measurement: leave it out");
+    }
+    if chunks(config, segment).is_some() {
+        return err("reach", "credit that reaches behind its chunk by backpropagation: leave it out, or use credit: bptt with longer segments");
+    }
+    if Membrane::choose(config, F32_BITS) == Membrane::Traces {
+        let (key, problem) = if config.post.attached_reset {
+            ("post.attached_reset", "traces of the membrane, which credit through a reset needs: expected false")
+        } else {
+            ("post.beta", "traces of the membrane, which one this slow needs: expected 0.77 or less, or credit: tbptt")
+        };
+        return err(key, problem);
+    }
+    if config.state.0 * config.channels.0 > ROWS {
+        let problem = format!(
+            "a launch has at most {ROWS} rows of blocks: expected state times channels no more than that, got {}; use --device cpu for more",
+            config.state.0 * config.channels.0
+        );
+        return Err(Error::Config { key: "state", problem });
+    }
+    Ok(())
+}
