@@ -49,7 +49,10 @@ pub fn check_gpu(config: &BimConfig, segment: usize) -> Result<()> {
         return err("diagnose.time_differences", "that measurement: leave it out");
     }
     if chunks(config, segment).is_some() {
-        return err("reach", "credit that reaches behind its chunk by backpropagation: leave it out, or use credit: bptt with longer segments");
+        return err(
+            "reach",
+            "credit that reaches behind its chunk by backpropagation: leave it out, or use credit: bptt with longer segments",
+        );
     }
     if Membrane::choose(config, F32_BITS) == Membrane::Traces {
         let (key, problem) = if config.post.attached_reset {

@@ -173,8 +173,7 @@ impl<M: Machine> Block<M> {
         let maybe = |place: Option<Place>| Arg::maybe(place.map(|p| At(w, p.at)));
         let new_x = (self.sizes.conv - 1) * b * width;
         let epsilon = Arg::F32(row::NORM_EPSILON as f32);
-        let args =
-            [Arg::Size(width), epsilon, Arg::all(x), Arg::from(&self.x, new_x), Arg::all(&self.inverse_rms)];
+        let args = [Arg::Size(width), epsilon, Arg::all(x), Arg::from(&self.x, new_x), Arg::all(&self.inverse_rms)];
         machine.launch(Source::Row, "normalize", Grid::of(rows, ROW), &args)?;
         let mut args = self.encode_sizes(steps);
         args.extend([Arg::F32(self.spec.kernel), Arg::all(&self.neurons[0]), at(params.gain), maybe(params.current)]);
@@ -516,8 +515,7 @@ impl<M: Machine> Block<M> {
                 Carried::Streams { columns } => (1, columns),
                 Carried::Shared { .. } => continue,
             };
-            let args =
-                [Arg::Size(rows), Arg::Size(b), Arg::Size(columns), Arg::all(&*marks), Arg::all(buffer)];
+            let args = [Arg::Size(rows), Arg::Size(b), Arg::Size(columns), Arg::all(&*marks), Arg::all(buffer)];
             machine.launch(Source::Network, "reset_streams", Grid::over_each(columns, b), &args)?;
         }
         Ok(())

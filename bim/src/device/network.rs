@@ -192,9 +192,10 @@ impl<M: Machine> Network<M> {
         let Some(folded) = &self.folded else { return Ok(()) };
         let args = [Arg::Size(self.parameters), Arg::all(&*self.weights), Arg::all(folded)];
         self.machine.launch(Source::Network, "copy", Grid::over(self.parameters), &args)?;
-        let of_blocks = self.blocks.iter().zip(&self.places.blocks).flat_map(|(block, places)| {
-            [(places.pre_step, &block.neurons[0]), (places.post_step, &block.neurons[1])]
-        });
+        let of_blocks =
+            self.blocks.iter().zip(&self.places.blocks).flat_map(|(block, places)| {
+                [(places.pre_step, &block.neurons[0]), (places.post_step, &block.neurons[1])]
+            });
         let of_readout = self.readout.iter().map(|r| (self.places.readout_step, &r.constants));
         for (place, constants) in of_blocks.chain(of_readout) {
             let Some(Place { at, len }) = place else { continue };

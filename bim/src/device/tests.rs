@@ -13,8 +13,8 @@ use standins::Kernels;
 use super::learner::OnDevice;
 use super::machine::{Arg, At, Grid, Machine, Matrix, Source};
 use crate::config::{
-    BimConfig, Bounds, Count, Credit, DecayForm, DeltaInput, Lag, Levels, Mixing, NeuronConfig, NonNegative, Positive,
-    PruneConfig, ReadoutConfig, Reset, Share, Step, StdpConfig, Surrogate,
+    BimConfig, Bounds, Count, Credit, DecayForm, DeltaInput, Levels, Mixing, NeuronConfig, NonNegative, Positive,
+    PruneConfig, ReadoutConfig, Reset, Share, StdpConfig, Step, Surrogate,
 };
 use crate::{Bim, Optimizer};
 
@@ -205,7 +205,8 @@ fn batch(io: &Io, chunk: usize) -> Result<Batch> {
     let class = Tensor::from_iter(all(1), &Device::Cpu)?.reshape((io.streams, steps))?;
     // some steps without a target; the fourth chunk has none at all
     let weight = |i: usize| if chunk == 3 || i % 9 == 4 { 0.0 } else { 1.0 };
-    let weight = Tensor::from_vec((0..io.streams * steps).map(weight).collect::<Vec<f32>>(), (io.streams, steps), &Device::Cpu)?;
+    let weight =
+        Tensor::from_vec((0..io.streams * steps).map(weight).collect::<Vec<f32>>(), (io.streams, steps), &Device::Cpu)?;
     let starts = (0..io.streams).map(|b| chunk == 0 || (chunk + b).is_multiple_of(6)).collect();
     Ok(Batch { starts, x, y: Targets::Classes { class, weight } })
 }
@@ -223,34 +224,271 @@ fn pair(config: &BimConfig, io: Io, machine: &OnHost) -> Result<(Bim, OnDevice<O
     Ok((Bim::new(config, io, train, 3, &Device::Cpu)?, OnDevice::new(machine, config, io, train, 3)?))
 }
 
-/// Furthest apart of losses and norms, relative to what is above 1, over so many updates; counts of operations are the same.
-fn apart(a: &mut dyn Learner, b: &mut dyn Learner, io: &Io, chunks: std::ops::Range<usize>) -> Result<f64> {
-    let mut furthest = 0f64;
+/// What two learners made of the same chunks.
+#[derive(Default)]
+struct Compared {
+    /// Furthest apart of losses and norms, relative to what is above 1.
+    furthest: f64,
+    updates: u64,
+    layers: usize,
+}
+
+/// Two learners over the same chunks; counts of operations are the same.
+fn compare(a: &mut dyn Learner, b: &mut dyn Learner, io: &Io, chunks: std::ops::Range<usize>) -> Result<Compared> {
+    let mut found = Compared::default();
     for chunk in chunks {
         let batch = batch(io, chunk)?;
         let (x, y) = (step(a, &batch)?, step(b, &batch)?);
-        assert_eq!(x.updates, y.updates, "chunk {chunk}");
-        assert_eq!(x.loss.is_some(), y.loss.is_some(), "chunk {chunk}");
-        let pairs = [(x.loss.unwrap_or(0.0), y.loss.unwrap_or(0.0)), (x.grad_norm, y.grad_norm), (x.update_norm, y.update_norm)];
-        for (x, y) in pairs {
-            furthest = furthest.max((x - y).abs() / x.abs().max(1.0));
+        assert_eq!((x.updates, x.loss.is_some()), (y.updates, y.loss.is_some()), "chunk {chunk}");
+        let losses = (x.loss.unwrap_or(0.0), y.loss.unwrap_or(0.0));
+        let pairs = [losses, (x.grad_norm, y.grad_norm), (x.update_norm, y.update_norm)];
+        let apart = pairs.map(|(x, y)| (x - y).abs() / x.abs().max(1.0)).into_iter().fold(0.0, f64::max);
+        println!("  chunk {chunk}: {losses:?} {:?} {:?}", (x.grad_norm, y.grad_norm), (x.update_norm, y.update_norm));
+        found.furthest = found.furthest.max(apart);
+        assert_eq!(x.operations, y.operations, "chunk {chunk}, {apart:.1e} apart");
+        assert_eq!(x.activity, y.activity, "chunk {chunk}");
+        let names = |u: &Update| u.layers.iter().map(|l| (l.layer.clone(), l.quantity)).collect::<Vec<_>>();
+        assert_eq!(names(&x), names(&y), "chunk {chunk}");
+        for (x, y) in x.layers.iter().zip(&y.layers) {
+            let apart = (x.value - y.value).abs() / x.value.abs().max(1.0);
+            assert!(apart < SAME, "chunk {chunk}: {x:?} {y:?}");
         }
-        if furthest < 1e-6 {
-            assert_eq!(x.operations, y.operations, "chunk {chunk}");
-        }
-        assert_eq!(x.layers.len(), y.layers.len());
-        println!("{chunk}: {:?} {:?}, norms {} {}, {} {}", x.loss, y.loss, x.grad_norm, y.grad_norm, x.update_norm, y.update_norm);
+        (found.updates, found.layers) = (found.updates + x.updates, found.layers + x.layers.len());
     }
-    Ok(furthest)
+    Ok(found)
+}
+
+/// How far apart two learners may be: sums of `f32` in another order, over a few updates.
+const SAME: f64 = 1e-5;
+
+/// A host's learner and one on a machine, over so many chunks.
+fn same(name: &str, config: &BimConfig, io: Io, chunks: usize) -> Result<()> {
+    let Some(machine) = machine() else { return Ok(()) };
+    println!("{name}");
+    let (mut host, mut device) = pair(config, io, &machine)?;
+    let found = compare(&mut host, &mut device, &io, 0..chunks)?;
+    println!("{name}: {:.1e} apart over {} updates", found.furthest, found.updates);
+    assert!(found.furthest < SAME, "{name}: {}", found.furthest);
+    assert!(found.updates + 1 >= chunks as u64 && found.layers > 0, "{name}: the test tests nothing");
+    Ok(())
 }
 
 #[test]
-fn one_chunk_is_that_of_the_host() -> Result<()> {
+fn cuda_kernels_train_in_every_credit_mode() -> Result<()> {
+    let credits =
+        [Credit::Hybrid, Credit::Exact, Credit::Diagonal, Credit::Eprop, Credit::Spatial, Credit::Tbptt, Credit::Bptt];
+    for credit in credits {
+        let layers = Count(if credit == Credit::Exact { 1 } else { 2 });
+        same(&format!("{credit:?}"), &BimConfig { credit, layers, ..small() }, tokens(), 7)?;
+    }
+    Ok(())
+}
+
+/// Neurons as bursts at a price, with a threshold low enough that they fire.
+fn firing() -> NeuronConfig {
+    NeuronConfig { threshold: Positive(0.4), penalty: NonNegative(0.05), ..NeuronConfig::default() }
+}
+
+#[test]
+fn cuda_kernels_train_every_kind_of_block() -> Result<()> {
+    let frames = io(InputKind::Frames { width: 6 });
+    let (pre, post) = (firing(), firing());
+    let learned = NeuronConfig { step: Step::Learned, ..firing() };
+    let binary =
+        NeuronConfig { levels: Levels::Binary, surrogate: Surrogate::FastSigmoid, reset: Reset::Subtract, ..pre };
+    let readout = ReadoutConfig { levels: Levels::Integer, threshold: Positive(0.5), ..ReadoutConfig::default() };
+    let readout = ReadoutConfig { penalty: NonNegative(0.1), ..readout };
+    let kinds = [
+        ("price", BimConfig { pre, post, ..small() }, tokens()),
+        ("frames", BimConfig { pre, post, ..small() }, frames),
+        ("no gate, no convolution", BimConfig { gate: false, conv: Count(1), pre, ..small() }, tokens()),
+        (
+            "delays and kernel",
+            BimConfig { conv: Count(1), delays: Count(3), kernel: Share(0.5), pre, ..small() },
+            frames,
+        ),
+        ("silu", BimConfig { silu: true, pre, post, ..small() }, tokens()),
+        ("silu alone", BimConfig { silu: true, conv: Count(1), ..small() }, tokens()),
+        ("population", BimConfig { population: Count(2), currents: true, pre: binary, post, ..small() }, tokens()),
+        ("no neurons", BimConfig { pre: NeuronConfig::none(), post: NeuronConfig::none(), ..small() }, frames),
+        ("a decay per state", BimConfig { decay: DecayForm::ChannelState, pre, post, ..small() }, tokens()),
+        ("step sizes from all", BimConfig { delta_input: DeltaInput::Full, pre, post, ..small() }, tokens()),
+        ("both", BimConfig { decay: DecayForm::ChannelState, delta_input: DeltaInput::Full, pre, ..small() }, frames),
+        ("read-out", BimConfig { readout, pre, post, ..small() }, tokens()),
+        (
+            "learned steps",
+            BimConfig {
+                pre: learned,
+                post: learned,
+                readout: ReadoutConfig { step: Step::Learned, ..readout },
+                ..small()
+            },
+            tokens(),
+        ),
+        (
+            "learned steps of the read-out",
+            BimConfig { readout: ReadoutConfig { step: Step::Learned, ..readout }, ..small() },
+            frames,
+        ),
+        (
+            "learned steps, step sizes from all",
+            BimConfig { pre: learned, delta_input: DeltaInput::Full, gate: false, ..small() },
+            tokens(),
+        ),
+    ];
+    for (name, config, io) in kinds {
+        same(name, &config, io, 6)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn cuda_kernels_train_with_plasticity() -> Result<()> {
+    let (pre, post) = (firing(), firing());
+    let mixed = BimConfig { lambda: Share(0.8), pre, post, ..small() };
+    let bounds = |bounds, limit| StdpConfig {
+        bounds,
+        limit: Positive(limit),
+        a_minus: NonNegative(0.7),
+        ..StdpConfig::default()
+    };
+    let prune = PruneConfig {
+        target: Share(0.4),
+        start: 2,
+        interval: Count(2),
+        hazard: Share(0.9),
+        regrow: Share(0.1),
+        ..PruneConfig::default()
+    };
+    let population = BimConfig { population: Count(2), currents: true, ..mixed.clone() };
+    let kinds = [
+        ("symmetric bounds", BimConfig { stdp: bounds(Bounds::Symmetric, 4.0), ..mixed.clone() }),
+        ("soft bounds", BimConfig { stdp: bounds(Bounds::Soft, 2.0), ..mixed.clone() }),
+        ("hard bounds", BimConfig { stdp: bounds(Bounds::Hard, 1.5), ..mixed.clone() }),
+        ("no bounds", BimConfig { stdp: bounds(Bounds::None, 4.0), lambda_warmup: 4, ..mixed.clone() }),
+        ("as printed", BimConfig { mixing: Mixing::AsPrinted, ..mixed.clone() }),
+        ("shuffled", BimConfig { stdp: StdpConfig { shuffled: true, ..StdpConfig::default() }, ..mixed.clone() }),
+        ("population", population),
+        ("pruning", BimConfig { prune, lambda: Share(1.0), ..mixed.clone() }),
+        ("pruning and plasticity", BimConfig { prune, ..mixed }),
+    ];
+    for (name, config) in kinds {
+        same(name, &config, tokens(), 9)?;
+    }
+    Ok(())
+}
+
+/// A run goes on from a checkpoint of the other device as if nothing had happened, and what is saved is the same on both.
+#[test]
+fn cuda_kernels_checkpoints_go_from_device_to_device() -> Result<()> {
+    let Some(machine) = machine() else { return Ok(()) };
+    let (pre, post) = (firing(), firing());
+    let prune = PruneConfig { target: Share(0.3), start: 2, interval: Count(3), ..PruneConfig::default() };
+    let config = BimConfig { lambda: Share(0.9), pre, post, prune, delays: Count(2), kernel: Share(0.3), ..small() };
+    let io = tokens();
+    let ((mut host, mut device), (mut new_host, mut new_device)) =
+        (pair(&config, io, &machine)?, pair(&config, io, &machine)?);
+    compare(&mut host, &mut device, &io, 0..6)?;
+    let (of_host, of_device) = (host.save()?, device.save()?);
+    for (a, b) in [
+        (&of_host.weights, &of_device.weights),
+        (&of_host.optimizer, &of_device.optimizer),
+        (&of_host.state, &of_device.state),
+    ] {
+        assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+        for (name, x) in a {
+            let (x, y) = (learner::read_f32(x)?, learner::read_f32(&b[name])?);
+            standins::close(name, &y, &x, 1e-4).unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
+    assert_eq!(of_host.counters, of_device.counters);
+    new_host.load(&of_device)?;
+    new_device.load(&of_host)?;
+    for (a, b) in [(&mut host as &mut dyn Learner, &mut new_device as &mut dyn Learner), (&mut device, &mut new_host)] {
+        let found = compare(a, b, &io, 6..10)?;
+        assert!(found.furthest < SAME, "{}", found.furthest);
+    }
+    // and back on the same device, to the bit
+    let mut again = OnDevice::new(&machine, &config, io, Optimizer::constant(0.01), 8)?;
+    again.load(&device.save()?)?;
+    let (x, y) = (step(&mut device, &batch(&io, 10)?)?, step(&mut again, &batch(&io, 10)?)?);
+    assert_eq!((x.loss, x.grad_norm, x.update_norm), (y.loss, y.grad_norm, y.update_norm));
+    Ok(())
+}
+
+/// Evaluation sees the weights of the learner and has streams of its own.
+#[test]
+fn cuda_kernels_evaluate_as_the_host() -> Result<()> {
+    let Some(machine) = machine() else { return Ok(()) };
+    let learned = NeuronConfig { step: Step::Learned, ..firing() };
+    for config in [BimConfig { delays: Count(2), ..small() }, BimConfig { pre: learned, post: learned, ..small() }] {
+        let io = tokens();
+        let (mut host, mut device) = pair(&config, io, &machine)?;
+        let (mut of_host, mut of_device) = (host.evaluator(3)?, device.evaluator(3)?);
+        for predictor in [&mut of_host, &mut of_device] {
+            predictor.count_predictions(true);
+        }
+        for round in 0..2 {
+            compare(&mut host, &mut device, &io, 3 * round..3 * round + 3)?;
+            for chunk in 0..3 {
+                let batch = batch(&Io { streams: 3, ..io }, chunk)?;
+                let predict = |predictor: &mut Box<dyn Predictor>| -> Result<Vec<f32>> {
+                    predictor.reset(&batch.starts)?;
+                    learner::read_f32(&predictor.predict(&batch.x)?)
+                };
+                let (want, got) = (predict(&mut of_host)?, predict(&mut of_device)?);
+                standins::close("logits", &got, &want, 1e-4).unwrap_or_else(|e| panic!("{e}"));
+            }
+            assert_eq!(of_host.predicted(), of_device.predicted());
+        }
+    }
+    Ok(())
+}
+
+/// Launches do not grow with the steps of a chunk, nor with the streams.
+#[test]
+fn cuda_kernels_are_launched_once_per_chunk() -> Result<()> {
+    let launches = |segment: usize, streams: usize| -> Result<Option<u64>> {
+        let Some(machine) = machine() else { return Ok(None) };
+        let config = BimConfig { lambda: Share(0.9), ..small() };
+        let io = Io { segment, streams, ..tokens() };
+        let mut device = OnDevice::new(&machine, &config, io, Optimizer::constant(0.01), 3)?;
+        step(&mut device, &batch(&io, 0)?)?;
+        machine.launches.lock().expect("one thread").clear();
+        step(&mut device, &batch(&io, 1)?)?;
+        let launches = machine.launches.lock().expect("one thread").clone();
+        println!("{segment} steps of {streams} streams: {launches:?}");
+        Ok(Some(launches.values().sum()))
+    };
+    let (short, long, wide) = (launches(8, 2)?, launches(40, 2)?, launches(8, 5)?);
+    println!("{short:?} launches and products per update of two layers");
+    assert_eq!(short, long);
+    assert_eq!(short, wide);
+    Ok(())
+}
+
+/// A state beyond numbers is told as on the host, with its layer.
+#[test]
+fn cuda_kernels_tell_an_explosion() -> Result<()> {
     let Some(machine) = machine() else { return Ok(()) };
     let io = tokens();
     let (mut host, mut device) = pair(&small(), io, &machine)?;
-    let found = apart(&mut host, &mut device, &io, 0..8)?;
-    println!("{:?}", machine.launches.lock().expect("one thread"));
-    assert!(found < 1e-4, "{found}");
+    step(&mut host, &batch(&io, 0)?)?;
+    for value in [f32::NAN, f32::INFINITY, 1e20] {
+        let mut saved = host.save()?;
+        let state = &saved.state["layers.1.h.group.1"];
+        let mut values = learner::read_f32(state)?;
+        values[3] = value;
+        let len = values.len();
+        saved.state.insert("layers.1.h.group.1".into(), Tensor::from_vec(values, len, &Device::Cpu)?);
+        let mut said = Vec::new();
+        for learner in [&mut host as &mut dyn Learner, &mut device] {
+            learner.load(&saved)?;
+            let batch = Batch { starts: vec![false; STREAMS], ..batch(&io, 1)? };
+            said.push(step(learner, &batch).expect_err("an explosion").to_string());
+        }
+        println!("{said:?}");
+        assert!(said.iter().all(|s| s.contains("state is") && s.contains("layers.1")), "{said:?}");
+    }
     Ok(())
 }

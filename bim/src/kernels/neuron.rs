@@ -150,7 +150,20 @@ impl<T: Real> Neuron<T> {
         let (attached, analog) = (flag(self.attached), flag(self.analog));
         let own = T::zero();
         [
-            beta, gain, threshold, reset, inverse, lowest, highest, offset, slope, fast, attached, analog, reset_share, own,
+            beta,
+            gain,
+            threshold,
+            reset,
+            inverse,
+            lowest,
+            highest,
+            offset,
+            slope,
+            fast,
+            attached,
+            analog,
+            reset_share,
+            own,
         ]
     }
 }

@@ -38,7 +38,14 @@ impl Operand<'_> {
 ///
 /// # Errors
 /// If the shapes do not chain, an operand is not a contiguous `f32` tensor on `device` that holds its matrices, or cuBLAS refuses.
-pub fn product(device: &Device, batch: usize, to: Operand<'_>, a: Operand<'_>, b: Operand<'_>, keep: f32) -> Result<()> {
+pub fn product(
+    device: &Device,
+    batch: usize,
+    to: Operand<'_>,
+    a: Operand<'_>,
+    b: Operand<'_>,
+    keep: f32,
+) -> Result<()> {
     let Device::Cuda(gpu) = device else { bail!("a product: expected a GPU, got {device:?}") };
     let (rows, columns, inner) = (to.view.rows, to.view.columns, a.view.columns);
     if a.view.rows != rows || b.view.columns != columns || b.view.rows != inner || to.view.column_stride != 1 {
