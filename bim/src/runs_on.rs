@@ -5,7 +5,6 @@ use learner::{Error, Io, Learner, Result};
 
 use crate::config::BimConfig;
 use crate::online::{Bim, F32_BITS, Optimizer};
-use crate::reach::chunks;
 use crate::rule::Membrane;
 
 /// Most rows of blocks that a launch has.
@@ -17,7 +16,7 @@ const ROWS: usize = 65_535;
 /// If the configuration does not fit together, or the device cannot run it ([`check_gpu`]).
 pub fn build(config: &BimConfig, io: Io, train: Optimizer, seed: u64, device: &Device) -> Result<Box<dyn Learner>> {
     config.check()?;
-    check_device(config, &io, device)?;
+    check_device(config, device)?;
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
         let machine = crate::device::Gpu::new(device);
@@ -30,15 +29,15 @@ pub fn build(config: &BimConfig, io: Io, train: Optimizer, seed: u64, device: &D
 ///
 /// # Errors
 /// Names the key and what would be right.
-pub(crate) fn check_device(config: &BimConfig, io: &Io, device: &Device) -> Result<()> {
-    if device.is_cpu() { Ok(()) } else { check_gpu(config, io.segment) }
+pub(crate) fn check_device(config: &BimConfig, device: &Device) -> Result<()> {
+    if device.is_cpu() { Ok(()) } else { check_gpu(config) }
 }
 
-/// Whether a GPU has everything that a network in chunks of so many steps needs.
+/// Whether a GPU has everything that a network needs.
 ///
 /// # Errors
 /// Names the key and what would be right.
-pub fn check_gpu(config: &BimConfig, segment: usize) -> Result<()> {
+pub fn check_gpu(config: &BimConfig) -> Result<()> {
     let err = |key, problem: &str| {
         Err(Error::Config { key, problem: format!("a GPU has no kernels for {problem}, or use --device cpu") })
     };
@@ -48,14 +47,14 @@ pub fn check_gpu(config: &BimConfig, segment: usize) -> Result<()> {
     if config.diagnose.time_differences.0 > 0 {
         return err("diagnose.time_differences", "that measurement: leave it out");
     }
-    if chunks(config, segment).is_some() {
+    if config.reach > 0 {
         return err(
             "reach",
             "credit that reaches behind its chunk by backpropagation: leave it out, or use credit: bptt with longer segments",
         );
     }
     if Membrane::choose(config, F32_BITS) == Membrane::Traces {
-        let (key, problem) = if config.post.attached_reset {
+        let (key, problem) = if config.post.attached_reset && config.post.fires() {
             ("post.attached_reset", "traces of the membrane, which credit through a reset needs: expected false")
         } else {
             ("post.beta", "traces of the membrane, which one this slow needs: expected 0.77 or less, or credit: tbptt")

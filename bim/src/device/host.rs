@@ -11,8 +11,10 @@ use crate::params::NetworkParams;
 
 /// Copies the weights into the host's parameters.
 pub(super) fn download_weights<M: Machine>(network: &Network<M>, params: &NetworkParams<Tensor>) -> Result<()> {
+    let mut all = vec![0.0; network.parameters()];
+    network.machine.download(At(&*network.weights, 0), &mut all)?;
     for (tensor, place) in params.iter().zip(network.places.iter()) {
-        with_f32_mut(tensor, |w| network.machine.download(At(&*network.weights, place.at), w))??;
+        with_f32_mut(tensor, |w| w.copy_from_slice(&all[place.at..][..place.len]))?;
     }
     Ok(())
 }

@@ -72,11 +72,11 @@ impl ModelConfig {
         }
     }
 
-    /// Whether a GPU has kernels for the model in segments of so many steps.
+    /// Whether a GPU has kernels for the model.
     #[must_use]
-    pub fn runs_on_gpu(&self, segment: usize) -> bool {
+    pub fn runs_on_gpu(&self) -> bool {
         match self {
-            Self::Bim(c) => bim::check_gpu(c, segment).is_ok(),
+            Self::Bim(c) => bim::check_gpu(c).is_ok(),
             Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) | Self::Mamba(_) | Self::Snn(_) => true,
         }
     }
