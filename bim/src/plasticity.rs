@@ -105,7 +105,7 @@ pub struct Plasticity {
     window: Window<f32>,
     pub(crate) seed: u64,
     pub(crate) pathways: Vec<Pathway>,
-    differences: TimeDifferences,
+    pub(crate) differences: TimeDifferences,
 }
 
 fn mixes(c: &BimConfig) -> bool {
@@ -147,7 +147,7 @@ impl Plasticity {
         Self { config: c.clone(), window: Window::new(&c.stdp), seed, pathways, differences }
     }
 
-    /// Takes over masks, thresholds and running statistics, but no pairs of spikes, of a plasticity of the same shape.
+    /// Takes over masks, thresholds, running statistics and what is measured, but no pairs of spikes, of a plasticity of the same shape.
     #[cfg(any(feature = "cuda", test))]
     pub(crate) fn take_statistics(&mut self, from: &Self) {
         for (path, from) in self.pathways.iter_mut().zip(&from.pathways) {
@@ -155,6 +155,7 @@ impl Plasticity {
             (path.pruned, path.theta) = (from.pruned, from.theta);
             (path.mean_square, path.updates) = (from.mean_square, from.updates);
         }
+        self.differences.take_history(&from.differences);
     }
 
     /// Whether STDP takes part at all.
@@ -215,7 +216,7 @@ impl Plasticity {
     }
 
     /// For the measurement of time differences, where one is due.
-    fn keep_spikes(&mut self, network: &Network<f32>, update: u64) {
+    pub(crate) fn keep_spikes(&mut self, network: &Network<f32>, update: u64) {
         let (config, steps) = (&self.config, network.steps());
         let paired: Vec<&Pathway> = self.pathways.iter().filter(|p| p.pairs(config)).collect();
         self.differences.keep(update, |i| {

@@ -44,9 +44,6 @@ pub fn check_gpu(config: &BimConfig) -> Result<()> {
     if config.diagnose.every > 0 {
         return err("diagnose.every", "gradient diagnostics: leave it out");
     }
-    if config.diagnose.time_differences.0 > 0 {
-        return err("diagnose.time_differences", "that measurement: leave it out");
-    }
     if config.reach > 0 {
         return err(
             "reach",

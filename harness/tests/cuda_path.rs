@@ -168,7 +168,7 @@ fn compare(folder: &Folder, a: &str, b: &str, least: usize) -> BTreeMap<String, 
             errors.fold(0.0, f64::max)
         };
         let (first, all) = (difference(3), difference(x.len()));
-        let spiking = ["snn", "recurrent", "bim", "bim_bptt"].iter().any(|model| name.ends_with(model));
+        let spiking = name.ends_with("snn") || name.ends_with("recurrent");
         let within = first < SAME && all < if spiking { 0.1 } else { SAME } && (norm - other_norm).abs() < SAME * norm;
         found.insert(name.clone(), (all, within));
     }
@@ -319,7 +319,7 @@ task: {kind: language, generate: {train_bytes: 30_000, valid_bytes: 1_000, test_
 models:
   - {kind: lstm, width: 8, layers: 1}
   - {kind: bim, width: 16, channels: 32, state: 4, heads: 2, layers: 1}
-  - {kind: bim, name: measured, width: 16, channels: 32, state: 4, heads: 2, layers: 1, diagnose: {time_differences: 4}}
+  - {kind: bim, name: measured, width: 16, channels: 32, state: 4, heads: 2, layers: 1, diagnose: {every: 4}}
 train: {streams: 2, segment: 16, seen: 320, curve_points: 0, eval_streams: 4}
 ",
     );

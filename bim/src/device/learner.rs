@@ -18,6 +18,7 @@ use crate::online::{Bim, DIAGNOSE_EVERY, EXPLODED, F32_BITS, Optimizer, check_le
 use crate::operations;
 use crate::plasticity::Plasticity;
 use crate::rule::Membrane;
+use crate::time_differences::Quantity;
 
 /// Numbers of a chunk, the work of a block.
 const CHUNK: usize = 4096;
@@ -158,6 +159,13 @@ impl<M: Machine> OnDevice<M> {
         Ok(wide(self.machine(), &self.numbers, 1, 1)?[0].sqrt())
     }
 
+    /// Copies what there is of all parameters to the host.
+    fn by_parameter(&self, from: &M::Buffer) -> Result<Vec<Vec<f32>>> {
+        let mut all = vec![0.0; self.network.parameters()];
+        self.machine().download(At(from, 0), &mut all)?;
+        Ok(self.network.places.iter().map(|place| all[place.at..][..place.len].to_vec()).collect())
+    }
+
     /// One pruning event if one is due: drawn on the host, where the masks are.
     fn prune(&mut self) -> Result<()> {
         if !self.shell.plasticity.prune_due(self.updates) {
@@ -196,9 +204,20 @@ impl<M: Machine> OnDevice<M> {
         let clip = self.shell.train.clip;
         self.directions(if grad_norm > clip { clip / grad_norm } else { 1.0 })?;
         self.synapses.mask(&self.network, &self.shell.plasticity, &self.directions)?;
+        let [_, measured] = self.shell.plasticity.differences.due(update);
+        if measured {
+            for (quantity, values) in [(Quantity::Gradient, &self.gradients), (Quantity::Direction, &self.directions)] {
+                let values = self.by_parameter(values)?;
+                self.shell.plasticity.measure(quantity, &values);
+            }
+        }
         let (network, both) = (&self.network, (&self.gradients, &self.directions));
         let Bim { plasticity, config, .. } = &mut self.shell;
         layers.extend(self.synapses.mix(network, plasticity, config, both, (update, diagnose))?);
+        if measured {
+            let directions = self.by_parameter(&self.directions)?;
+            layers.extend(self.shell.plasticity.measured(&directions));
+        }
         let update_norm = finite("update norm", self.apply(learning_rate)?, update)?;
         self.synapses.clip(&self.network, &self.shell.plasticity, &self.shell.config)?;
         self.prune()?;
@@ -220,6 +239,9 @@ impl<M: Machine> Predictor for OnDevice<M> {
 
     fn reset(&mut self, starts: &[bool]) -> Result<()> {
         self.network.reset(starts)?;
+        for (b, _) in starts.iter().enumerate().filter(|(_, start)| **start) {
+            self.shell.plasticity.reset(&self.shell.network, b); // of what is measured by time difference
+        }
         self.synapses.reset(self.machine(), &self.shell.plasticity, starts)
     }
 
@@ -244,6 +266,13 @@ impl<M: Machine> Learner for OnDevice<M> {
         }
         let update = self.updates;
         let tally = if self.shell.counting { Some(self.count(loss.is_some())?) } else { None };
+        let [wanted, _] = self.shell.plasticity.differences.due(update);
+        if wanted {
+            if tally.is_none() {
+                host::download_activations(&self.network, &mut self.shell.network)?;
+            }
+            self.shell.plasticity.keep_spikes(&self.shell.network, update);
+        }
         self.synapses.observe(&self.network, &self.shell.plasticity, &self.shell.config, update)?;
         if let Some((loss, d_logits)) = loss {
             let loss = finite("loss", loss, update)?;

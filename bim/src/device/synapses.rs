@@ -8,6 +8,7 @@ use super::machine::{Arg, At, Grid, Machine, Source, array, matrix, wide, words}
 use super::network::Network;
 use crate::config::{BimConfig, Bounds, Mixing};
 use crate::plasticity::{Plasticity, Site, shuffled_steps};
+use crate::time_differences::Quantity;
 
 /// Threads of a sum over synapses.
 const SUM: usize = 256;
@@ -237,6 +238,7 @@ impl<M: Machine> Synapses<M> {
             let args = [Arg::Size(count), Arg::from(d, at), omega(), Arg::from(&self.sums, 2 * SUMS * i)];
             machine.launch(Source::Plasticity, "mix_moments", Grid::of(1, SUM), &args)?;
         }
+        self.measure(machine, plasticity, c, update)?;
         let sums = wide(machine, &self.sums, 0, SUMS * self.arrays.len())?;
         let paths = plasticity.pathways.iter_mut().zip(&self.arrays).zip(sums.chunks_exact(SUMS));
         for ((path, arrays), sums) in paths.filter(|((path, _), _)| path.pairs(c)) {
@@ -255,6 +257,22 @@ impl<M: Machine> Synapses<M> {
             }
         }
         Ok(values)
+    }
+
+    /// Measures `Ω` by time difference, if this update is measured: it is copied to the host.
+    fn measure(&self, machine: &M, plasticity: &mut Plasticity, c: &BimConfig, update: u64) -> Result<()> {
+        let [_, measured] = plasticity.differences.due(update);
+        if !measured {
+            return Ok(());
+        }
+        let Plasticity { pathways, differences, .. } = plasticity;
+        let paired = pathways.iter().zip(&self.arrays).filter(|(path, _)| path.pairs(c));
+        for (i, (path, arrays)) in paired.enumerate() {
+            let mut omega = vec![0.0; path.omega.len()];
+            machine.download(At(&arrays.omega, 0), &mut omega)?;
+            differences.measure(i, Quantity::Stdp, &omega, 1.0);
+        }
+        Ok(())
     }
 
     /// Leaves how large a pathway's weights are, for the kernels that bound them.

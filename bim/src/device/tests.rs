@@ -14,8 +14,8 @@ use standins::Kernels;
 use super::learner::OnDevice;
 use super::machine::{Arg, At, Grid, Machine, Matrix, Source};
 use crate::config::{
-    BimConfig, Bounds, Count, Credit, DecayForm, DeltaInput, Levels, Mixing, NeuronConfig, NonNegative, Positive,
-    PruneConfig, ReadoutConfig, Reset, Share, StdpConfig, Step, Surrogate,
+    BimConfig, Bounds, Count, Credit, DecayForm, DeltaInput, DiagnoseConfig, Lag, Levels, Mixing, NeuronConfig,
+    NonNegative, Positive, PruneConfig, ReadoutConfig, Reset, Share, StdpConfig, Step, Surrogate,
 };
 use crate::{Bim, Optimizer};
 
@@ -377,6 +377,8 @@ fn cuda_kernels_train_with_plasticity() -> Result<()> {
         regrow: Share(0.1),
         ..PruneConfig::default()
     };
+    let diagnose =
+        DiagnoseConfig { time_differences: Lag(5), time_differences_every: Count(3), ..DiagnoseConfig::default() };
     let population = BimConfig { population: Count(2), currents: true, ..mixed.clone() };
     let kinds = [
         ("symmetric bounds", BimConfig { stdp: bounds(Bounds::Symmetric, 4.0), ..mixed.clone() }),
@@ -386,6 +388,8 @@ fn cuda_kernels_train_with_plasticity() -> Result<()> {
         ("as printed", BimConfig { mixing: Mixing::AsPrinted, ..mixed.clone() }),
         ("shuffled", BimConfig { stdp: StdpConfig { shuffled: true, ..StdpConfig::default() }, ..mixed.clone() }),
         ("population", population),
+        ("measured by time difference", BimConfig { diagnose, ..mixed.clone() }),
+        ("measured without plasticity", BimConfig { diagnose, lambda: Share(1.0), ..mixed.clone() }),
         ("pruning", BimConfig { prune, lambda: Share(1.0), ..mixed.clone() }),
         ("pruning and plasticity", BimConfig { prune, ..mixed }),
     ];
@@ -401,7 +405,11 @@ fn cuda_kernels_checkpoints_go_from_device_to_device() -> Result<()> {
     let Some(machine) = machine() else { return Ok(()) };
     let (pre, post) = (firing(), firing());
     let prune = PruneConfig { target: Share(0.3), start: 2, interval: Count(3), ..PruneConfig::default() };
-    let config = BimConfig { lambda: Share(0.9), pre, post, prune, delays: Count(2), kernel: Share(0.3), ..small() };
+    let every = Count(6); // the chunk before the checkpoint is the history of one that is measured
+    let diagnose =
+        DiagnoseConfig { time_differences: Lag(4), time_differences_every: every, ..DiagnoseConfig::default() };
+    let delays = Count(2);
+    let config = BimConfig { lambda: Share(0.9), pre, post, prune, delays, kernel: Share(0.3), diagnose, ..small() };
     let io = tokens();
     let ((mut host, mut device), (mut new_host, mut new_device)) =
         (pair(&config, io, &machine)?, pair(&config, io, &machine)?);
