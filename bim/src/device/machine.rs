@@ -60,6 +60,7 @@ impl Grid {
 /// Numbers of 32 bits on a machine, from an element on. A number of 64 bits takes two.
 pub(crate) struct At<'a, M: Machine>(pub &'a M::Buffer, pub usize);
 
+#[allow(clippy::expl_impl_clone_on_copy, reason = "a derived one would ask it of the machine")]
 impl<M: Machine> Clone for At<'_, M> {
     fn clone(&self) -> Self {
         *self
@@ -105,7 +106,7 @@ pub(crate) struct Matrix<'a, M: Machine> {
 }
 
 /// A single matrix.
-pub(crate) fn matrix<'a, M: Machine>(buffer: &'a M::Buffer, at: usize, view: View) -> Matrix<'a, M> {
+pub(crate) fn matrix<M: Machine>(buffer: &M::Buffer, at: usize, view: View) -> Matrix<'_, M> {
     Matrix { at: At(buffer, at), view, stride: 0 }
 }
 

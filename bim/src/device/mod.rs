@@ -4,7 +4,7 @@
 //! | file | has |
 //! |---|---|
 //! | [`machine`] | what is asked of a device; [`gpu`] is one, the host another in tests |
-//! | [`block`], [`traces`], [`scratch`] | a block, forward, reverse and its traces |
+//! | [`block`], [`back`], [`traces`], [`scratch`] | a block, forward, backwards and its traces |
 //! | [`network`] | the network, with gradients of all parameters in one array |
 //! | [`synapses`] | STDP, mixing and masks |
 //! | [`learner`] | the contract: an update, evaluation, checkpoints |
@@ -14,6 +14,7 @@
 //! and the norm of the change. Beside these it sees the logits that are scored, what a checkpoint holds, and the activations of chunks
 //! whose operations are counted. Pruning events are drawn there, with weights and masks copied to and fro.
 
+mod back;
 mod block;
 #[cfg(feature = "cuda")]
 mod gpu;

@@ -7,17 +7,14 @@ use candle_core::Tensor;
 use learner::product::View;
 use learner::{Error, InputKind, Io, Result};
 
-use super::block::{Block, Place, STEPS, constants};
+use super::block::{Block, Place, ROW, STEPS, constants};
 use super::machine::{Arg, At, Grid, Machine, Source, matrix, wide, words};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, clear, sum_rows};
 use crate::block::Spec;
 use crate::config::BimConfig;
 use crate::kernels::row;
 use crate::params::NetworkParams;
 use crate::rule::Membrane;
-
-/// Threads that go over a row, or look for the largest of many.
-const ROW: usize = 128;
 
 /// Where each parameter is among all of them, and how many numbers these are.
 pub(crate) fn layout(params: &NetworkParams<Tensor>) -> (NetworkParams<Place>, usize) {
@@ -289,7 +286,7 @@ impl<M: Machine> Network<M> {
         let (machine, io, steps, w) = (&self.machine, self.io, self.steps, self.in_use());
         let (b, outputs, width, rows) = (io.streams, io.outputs, self.places.gain.len, steps * io.streams);
         let Back { scratch, d_scaled, dx, d_gain, .. } = back;
-        scratch.clear(machine, g, self.parameters)?;
+        clear(machine, g, self.parameters)?;
         swap(machine, [b, steps, outputs], d_logits, &back.d_logits)?;
         let on_rows = || matrix(&back.d_logits, 0, View::new(rows, outputs));
         let head = matrix(w, self.places.head.at, View::new(outputs, width));
@@ -298,7 +295,7 @@ impl<M: Machine> Network<M> {
         let to = matrix(g, self.places.head.at, View::new(outputs, width));
         let d_rows = matrix(&back.d_logits, 0, View::new(rows, outputs).t());
         machine.product(1, to, d_rows, matrix(&self.x, 0, View::new(rows, width)), 1.0)?;
-        scratch.sum_rows(machine, (rows, outputs, 1), &back.d_logits, At(g, self.places.head_bias.at))?;
+        sum_rows(machine, (rows, outputs, 1), &back.d_logits, At(g, self.places.head_bias.at))?;
         let penalty = self.readout.as_ref().map_or(0.0, |r| r.penalty);
         let price = (penalty / (rows as f64 * width as f64)) as f32;
         let mut args = Vec::from([steps, b, width].map(Arg::Size));
@@ -307,11 +304,11 @@ impl<M: Machine> Network<M> {
         let learned = self.places.readout_step;
         args.push(learned.map_or(Arg::Null, |_| Arg::all(&scratch.d_step)));
         machine.launch(Source::Readout, "readout_reverse", Grid::over_each(width, b), &args)?;
-        scratch.sum_rows(machine, (b, width, 1), d_gain, At(g, self.places.gain.at))?;
+        sum_rows(machine, (b, width, 1), d_gain, At(g, self.places.gain.at))?;
         if let Some(step) = learned {
-            scratch.sum_rows(machine, (b, width, 1), &scratch.d_step, At(g, step.at))?;
+            sum_rows(machine, (b, width, 1), &scratch.d_step, At(g, step.at))?;
         }
-        scratch.clear(machine, dx, rows * width)?;
+        clear(machine, dx, rows * width)?;
         let mut args = vec![Arg::Size(width)];
         args.extend([&self.normed, &self.inverse_rms, d_scaled, dx].map(Arg::all));
         machine.launch(Source::Row, "normalize_reverse", Grid::of(rows, ROW), &args)?;

@@ -121,23 +121,22 @@ impl<M: Machine> Scratch<M> {
             left_by_heads: by_heads(b * layer)?,
         })
     }
+}
 
-    /// Zeros in the first elements.
-    pub fn clear(&self, machine: &M, buffer: &M::Buffer, len: usize) -> Result<()> {
-        let args = [Arg::Size(len), Arg::F32(0.0), Arg::all(buffer)];
-        machine.launch(Source::Network, "fill", Grid::over(len), &args)
-    }
+/// Zeros in the first elements.
+pub(super) fn clear<M: Machine>(machine: &M, buffer: &M::Buffer, len: usize) -> Result<()> {
+    let args = [Arg::Size(len), Arg::F32(0.0), Arg::all(buffer)];
+    machine.launch(Source::Network, "fill", Grid::over(len), &args)
+}
 
-    /// Adds the sums over the rows of `from` `[rows, columns]`, `per` neighbours together, to `to` `[columns / per]`.
-    pub fn sum_rows(
-        &self,
-        machine: &M,
-        (rows, columns, per): (usize, usize, usize),
-        from: &M::Buffer,
-        to: At<'_, M>,
-    ) -> Result<()> {
-        let mut args = Vec::from([rows, columns, per].map(Arg::Size));
-        args.extend([Arg::all(from), Arg::At(to)]);
-        machine.launch(Source::Network, "sum_rows", Grid::of(columns / per, SUM), &args)
-    }
+/// Adds the sums over the rows of `from` `[rows, columns]`, `per` neighbours together, to `to` `[columns / per]`.
+pub(super) fn sum_rows<M: Machine>(
+    machine: &M,
+    (rows, columns, per): (usize, usize, usize),
+    from: &M::Buffer,
+    to: At<'_, M>,
+) -> Result<()> {
+    let mut args = Vec::from([rows, columns, per].map(Arg::Size));
+    args.extend([Arg::all(from), Arg::At(to)]);
+    machine.launch(Source::Network, "sum_rows", Grid::of(columns / per, SUM), &args)
 }

@@ -4,7 +4,7 @@ use learner::Result;
 
 use super::block::{Block, Place, Sizes};
 use super::machine::{Arg, At, Grid, Machine, Source};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, clear, sum_rows};
 use crate::params::BlockParams;
 
 /// Traces of all streams in a layer.
@@ -67,16 +67,16 @@ impl<M: Machine> Traces<M> {
         let mut args = Vec::from([b, d, n, j, usize::from(per_state)].map(Arg::Size));
         args.extend([lambda(), Arg::all(&self.b), Arg::from(g, b_at)]);
         machine.launch(Source::TraceCredit, "trace_credit_states", Grid::over_each(j, n), &args)?;
-        scratch.clear(machine, &scratch.d_delta, b * heads * jd)?;
+        clear(machine, &scratch.d_delta, b * heads * jd)?;
         let mut args = Vec::from([d, n, heads, jd].map(Arg::Size));
         args.extend([lambda(), Arg::all(&self.delta), Arg::all(&scratch.d_delta)]);
         machine.launch(Source::Trace, "trace_contract", Grid::over_streams(jd, heads, b), &args)?;
-        scratch.sum_rows(machine, (b, heads * jd, 1), &scratch.d_delta, At(g, params.delta.at))?;
+        sum_rows(machine, (b, heads * jd, 1), &scratch.d_delta, At(g, params.delta.at))?;
         for (trace, place, by_state) in [(&self.bias, params.bias, false), (&self.a_log, params.a_log, per_state)] {
             let args = [Arg::Size(b * layer), lambda(), Arg::all(trace), Arg::all(&scratch.products)];
             machine.launch(Source::TraceCredit, "trace_credit_dynamics", Grid::over(b * layer), &args)?;
             let shape = if by_state { (b, layer, 1) } else { (b * n, d, d / heads) };
-            scratch.sum_rows(machine, shape, &scratch.products, At(g, place.at))?;
+            sum_rows(machine, shape, &scratch.products, At(g, place.at))?;
         }
         Ok(())
     }
