@@ -55,7 +55,7 @@ pub struct Bim {
     pub(crate) adamw: AdamW,
     pub(crate) plasticity: Plasticity,
     diagnoser: Diagnoser,
-    reach: Option<Reach>,
+    pub(crate) reach: Option<Reach>,
     starts: Vec<bool>,
     pub(crate) counting: bool,
     pending: Option<Tensor>,

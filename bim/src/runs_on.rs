@@ -44,12 +44,6 @@ pub fn check_gpu(config: &BimConfig) -> Result<()> {
     if config.diagnose.every > 0 {
         return err("diagnose.every", "gradient diagnostics: leave it out");
     }
-    if config.reach > 0 {
-        return err(
-            "reach",
-            "credit that reaches behind its chunk by backpropagation: leave it out, or use credit: bptt with longer segments",
-        );
-    }
     if Membrane::choose(config, F32_BITS) == Membrane::Traces {
         let (key, problem) = if config.post.attached_reset && config.post.fires() {
             ("post.attached_reset", "traces of the membrane, which credit through a reset needs: expected false")

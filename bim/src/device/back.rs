@@ -11,21 +11,22 @@ use crate::params::BlockParams;
 
 impl<M: Machine> Block<M> {
     /// Reverse mode over the window: `dx` `[K, streams, width]` enters as the gradient of the block's output and leaves as that of its
-    /// input. Adds the gradients of all parameters to `g`, those that the traces carry included.
+    /// input. Adds the gradients of all parameters to `g`, those that the traces carry included. Unless `chained`, no credit comes from
+    /// later chunks; unless `priced`, spikes cost nothing.
     pub fn reverse(
         &self,
         machine: &M,
         (w, g): (&M::Buffer, &M::Buffer),
         params: &BlockParams<Place>,
-        steps: usize,
+        (steps, chained, priced): (usize, bool, bool),
         dx: &M::Buffer,
-        scratch: &Scratch<M>,
+        (adjoints, scratch): (&Adjoints<M>, &Scratch<M>),
     ) -> Result<()> {
         let Sizes { b, width, j, d, heads, jd, projected, lag, .. } = self.sizes;
         let rows = steps * b;
         let rule = self.spec.rule;
         let Scratch { d_psi, ds, dy, d_gate, .. } = scratch;
-        let [price_in, price_out] = self.spec.prices(steps);
+        let [price_in, price_out] = if priced { self.spec.prices(steps) } else { [0.0; 2] };
         let on_psi = || matrix(d_psi, 0, View::new(rows, j));
         if let Some(gate) = params.gate {
             let count = rows * width;
@@ -48,16 +49,18 @@ impl<M: Machine> Block<M> {
             let args = [Arg::Size(rows * d), Arg::F32(price_out), Arg::all(&self.s), Arg::all(ds)];
             machine.launch(Source::Network, "price_spikes", Grid::over(rows * d), &args)?;
         }
-        scratch.adjoints.clear(machine)?;
+        if !chained {
+            adjoints.clear(machine)?;
+        }
         let down = if rule.across == rule.own {
             &scratch.own
         } else {
             // what goes down stays within the step; the block's own gradient does not
-            self.scan_reverse(machine, steps, rule.across, &scratch.across, scratch)?;
-            scratch.adjoints.clear(machine)?;
+            self.scan_reverse(machine, steps, rule.across, &scratch.across, (adjoints, scratch))?;
+            adjoints.clear(machine)?;
             &scratch.across
         };
-        self.scan_reverse(machine, steps, rule.own, &scratch.own, scratch)?;
+        self.scan_reverse(machine, steps, rule.own, &scratch.own, (adjoints, scratch))?;
         let own = At(&down[0], lag * b * projected);
         let dp = Matrix { at: own, view: View::new(rows, projected), stride: 0 };
         let keep = if params.gate.is_some() { 1.0 } else { 0.0 };
@@ -75,8 +78,8 @@ impl<M: Machine> Block<M> {
         }
         // before the encoder, which spends what arrives of psi: the rest of the gradients reads the synapses' side alone
         self.dynamics_grads(machine, g, params, steps, scratch)?;
-        self.synapse_grads(machine, g, params, steps, scratch)?;
-        self.encode_reverse(machine, (w, g), params, (steps, price_in), scratch)?;
+        self.synapse_grads(machine, g, params, steps, (adjoints, scratch))?;
+        self.encode_reverse(machine, (w, g), params, (steps, price_in), (adjoints, scratch))?;
         let x = Arg::from(&self.x, (self.sizes.conv - 1) * b * width);
         let args = [Arg::Size(width), x, Arg::all(&self.inverse_rms), Arg::all(&scratch.dx), Arg::all(dx)];
         machine.launch(Source::Row, "normalize_reverse", Grid::of(rows, ROW), &args)
@@ -89,10 +92,10 @@ impl<M: Machine> Block<M> {
         steps: usize,
         through: Through,
         to: &[M::Buffer; 2],
-        scratch: &Scratch<M>,
+        (adjoints, scratch): (&Adjoints<M>, &Scratch<M>),
     ) -> Result<()> {
         let Sizes { b, d, n, heads, lag, .. } = self.sizes;
-        let Adjoints { buffer, at, .. } = &scratch.adjoints;
+        let Adjoints { buffer, at, .. } = adjoints;
         let mut args = self.scan_sizes(steps);
         args.extend([through.state, through.membrane].map(|on| Arg::Size(usize::from(on))));
         args.extend([&self.neurons[1], &self.p, &self.delta, &self.a, &self.rates, &self.skips].map(Arg::all));
@@ -136,7 +139,7 @@ impl<M: Machine> Block<M> {
         g: &M::Buffer,
         params: &BlockParams<Place>,
         steps: usize,
-        scratch: &Scratch<M>,
+        (adjoints, scratch): (&Adjoints<M>, &Scratch<M>),
     ) -> Result<()> {
         let Sizes { b, width, j, d, heads, jd, projected, lag, .. } = self.sizes;
         let (rows, window) = (steps * b, (lag + steps) * b);
@@ -155,7 +158,7 @@ impl<M: Machine> Block<M> {
             machine.product(1, to, matrix(dz, 0, View::new(window, heads).t()), psi(), 1.0)?;
         }
         if let Some(traces) = &self.traces {
-            traces.contract(machine, &self.sizes, g, params, scratch)?;
+            traces.contract(machine, &self.sizes, (adjoints, g), params, scratch)?;
         }
         let s = matrix(&self.s, 0, View::new(rows, d));
         let dy = matrix(&scratch.dy, 0, View::new(rows, width).t());
@@ -174,10 +177,10 @@ impl<M: Machine> Block<M> {
         (w, g): (&M::Buffer, &M::Buffer),
         params: &BlockParams<Place>,
         (steps, price): (usize, f32),
-        scratch: &Scratch<M>,
+        (adjoints, scratch): (&Adjoints<M>, &Scratch<M>),
     ) -> Result<()> {
         let Sizes { b, width, j, conv, delays, silu, population, .. } = self.sizes;
-        let Adjoints { buffer, at, .. } = &scratch.adjoints;
+        let Adjoints { buffer, at, .. } = adjoints;
         let [_, _, at_x, at_v, at_s, at_psi] = *at;
         let temporal = Arg::Size(usize::from(self.spec.rule.across.state));
         if let Some(step) = params.pre_step {

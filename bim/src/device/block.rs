@@ -247,6 +247,24 @@ impl<M: Machine> Block<M> {
         self.pre_psi.as_ref().map_or(Arg::Null, Arg::all)
     }
 
+    /// Takes over the state that another block of the same shape, without history, has behind its chunk of `steps` steps.
+    pub fn continue_from(&self, machine: &M, from: &Self, steps: usize) -> Result<()> {
+        let Sizes { b, width, j, d, conv, delays, .. } = self.sizes;
+        let mut all = vec![
+            (&from.h, 0, &self.h, b * self.sizes.layer()),
+            (&from.v, steps * b * d, &self.v, b * d),
+            (&from.x, steps * b * width, &self.x, (conv - 1) * b * width),
+            (&from.pre_v, steps * b * j, &self.pre_v, b * j),
+            (&from.pre_s, steps * b * j, &self.pre_s, (delays - 1) * b * j),
+        ];
+        all.extend(self.pre_psi.as_ref().map(|psi| (&from.psi, (steps - 1) * b * j, psi, b * j)));
+        for (from, at, to, len) in all.into_iter().filter(|(.., len)| *len > 0) {
+            let args = [Arg::Size(len), Arg::from(from, at), Arg::all(to)];
+            machine.launch(Source::Network, "copy", Grid::over(len), &args)?;
+        }
+        Ok(())
+    }
+
     /// Ends the chunk: traces advance if credit is carried, and what the next chunk needs moves to the front.
     pub fn finish(&mut self, machine: &M, steps: usize, scratch: Option<&Scratch<M>>) -> Result<()> {
         if let (Some(traces), Some(scratch)) = (&self.traces, scratch) {
@@ -343,4 +361,15 @@ pub(crate) enum Carried {
     Streams { columns: usize },
     /// The same for all streams.
     Shared { len: usize },
+}
+
+impl Carried {
+    /// Numbers of so many streams.
+    pub fn len(self, streams: usize) -> usize {
+        match self {
+            Self::Rows { rows, columns } => rows * streams * columns,
+            Self::Streams { columns } => streams * columns,
+            Self::Shared { len } => len,
+        }
+    }
 }

@@ -107,6 +107,10 @@ impl Machine for Gpu {
         Ok(x.contiguous()?.flatten_all()?)
     }
 
+    fn place(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.to_device(&self.device)?)
+    }
+
     fn output(&self, from: &Tensor, dims: [usize; 3]) -> Result<Tensor> {
         let [a, b, c] = dims;
         Ok(from.narrow(0, 0, a * b * c)?.reshape((a, b, c))?)

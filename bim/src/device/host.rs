@@ -76,44 +76,44 @@ fn deal(
     }
 }
 
-/// Copies everything that is carried from chunk to chunk to the host.
-pub(super) fn download_state<M: Machine>(network: &Network<M>, host: &mut Host<f32>) -> Result<()> {
-    for_each_carried(network, host, |groups, (l, name, buffer, kind)| {
-        let mut all = vec![0.0; len(kind, network.io.streams)];
-        network.machine.download(At(buffer, 0), &mut all)?;
-        exchange(groups, (l, name, kind), &mut all, network.io.streams, |all, host| host.copy_from_slice(all));
-        Ok(())
-    })
-}
-
-/// Takes over everything that the host carries from chunk to chunk.
-pub(super) fn upload_state<M: Machine>(network: &Network<M>, host: &mut Host<f32>) -> Result<()> {
-    for_each_carried(network, host, |groups, (l, name, buffer, kind)| {
-        let mut all = vec![0.0; len(kind, network.io.streams)];
-        exchange(groups, (l, name, kind), &mut all, network.io.streams, |all, host| all.copy_from_slice(host));
-        network.machine.upload(&all, At(buffer, 0))
-    })
-}
-
-fn for_each_carried<M: Machine>(
+/// Copies everything that is carried from chunk to chunk to the host: what the network carries, or what it carried before and is in
+/// `state` ([`Network::carried_state`]).
+pub(super) fn download_state<M: Machine>(
     network: &Network<M>,
+    state: Option<&[M::Buffer]>,
     host: &mut Host<f32>,
-    mut f: impl FnMut(&mut [Group<f32>], (usize, &'static str, &M::Buffer, Carried)) -> Result<()>,
 ) -> Result<()> {
-    for (l, block) in network.blocks.iter().enumerate() {
-        for (name, buffer, kind) in block.carried() {
-            f(&mut host.groups, (l, name, buffer, kind))?;
-        }
+    let streams = network.io.streams;
+    for (i, (l, name, own, kind)) in carried(network).enumerate() {
+        let mut all = vec![0.0; kind.len(streams)];
+        network.machine.download(At(state.and_then(|s| s.get(i)).unwrap_or(own), 0), &mut all)?;
+        exchange(&mut host.groups, (l, name, kind), &mut all, streams, |all, host| host.copy_from_slice(all));
     }
     Ok(())
 }
 
-fn len(kind: Carried, streams: usize) -> usize {
-    match kind {
-        Carried::Rows { rows, columns } => rows * streams * columns,
-        Carried::Streams { columns } => streams * columns,
-        Carried::Shared { len } => len,
+/// Takes over everything that the host carries from chunk to chunk, into the network or into `state`.
+pub(super) fn upload_state<M: Machine>(
+    network: &Network<M>,
+    state: Option<&[M::Buffer]>,
+    host: &mut Host<f32>,
+) -> Result<()> {
+    let streams = network.io.streams;
+    for (i, (l, name, own, kind)) in carried(network).enumerate() {
+        let mut all = vec![0.0; kind.len(streams)];
+        exchange(&mut host.groups, (l, name, kind), &mut all, streams, |all, host| all.copy_from_slice(host));
+        network.machine.upload(&all, At(state.and_then(|s| s.get(i)).unwrap_or(own), 0))?;
     }
+    Ok(())
+}
+
+/// What each block carries, with the block's number.
+fn carried<M: Machine>(network: &Network<M>) -> impl Iterator<Item = (usize, &'static str, &M::Buffer, Carried)> {
+    network
+        .blocks
+        .iter()
+        .enumerate()
+        .flat_map(|(l, block)| block.carried().into_iter().map(move |(name, buffer, kind)| (l, name, buffer, kind)))
 }
 
 /// Calls `f` with each piece of `all` and the same piece of the groups' own, by name.

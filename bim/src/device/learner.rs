@@ -12,6 +12,7 @@ use learner::{
 use super::host;
 use super::machine::{Arg, At, Grid, Machine, Source, array, wide, words};
 use super::network::Network;
+use super::reach::{Chunk, Reach};
 use super::synapses::Synapses;
 use crate::config::{BimConfig, Credit};
 use crate::online::{Bim, DIAGNOSE_EVERY, EXPLODED, F32_BITS, Optimizer, check_length, finite, group};
@@ -33,6 +34,8 @@ pub(crate) struct OnDevice<M: Machine> {
     shell: Bim,
     network: Network<M>,
     synapses: Synapses<M>,
+    reach: Option<Reach<M>>,
+    starts: Vec<bool>,
     /// Of all parameters: gradients, moments, directions.
     gradients: M::Buffer,
     moments: [M::Buffer; 2],
@@ -70,6 +73,8 @@ impl<M: Machine> OnDevice<M> {
         let zeros = |n: usize| machine.zeros(n);
         let learner = Self {
             synapses,
+            reach: Reach::new(config, &network, &shell.network)?,
+            starts: vec![false; io.streams],
             gradients: zeros(parameters)?,
             moments: [zeros(parameters)?, zeros(parameters)?],
             directions: zeros(parameters)?,
@@ -177,7 +182,7 @@ impl<M: Machine> OnDevice<M> {
         self.synapses.upload_masks(&self.network.machine, &self.shell.plasticity)
     }
 
-    fn update(&mut self, loss: f64, d_logits: &M::Buffer, tally: Option<Tally>, y: &Targets) -> Result<Update> {
+    fn update(&mut self, loss: f64, d_logits: &M::Buffer, mut tally: Option<Tally>, y: &Targets) -> Result<Update> {
         let update = self.updates;
         let counted = tally.as_ref().map_or_else(Activity::default, Tally::activity);
         let activity = Activity { pruned_share: self.shell.plasticity.pruned_share(), ..counted };
@@ -194,7 +199,12 @@ impl<M: Machine> OnDevice<M> {
             self.shell.network.fold()?;
             layers.extend(self.shell.firing());
         }
-        self.network.reverse(d_logits, &self.gradients)?;
+        if let Some(reach) = &mut self.reach {
+            let Bim { config, network, .. } = &mut self.shell;
+            reach.reverse(&self.network, (d_logits, &self.gradients), config, (network, tally.as_mut()))?;
+        } else {
+            self.network.reverse(d_logits, &self.gradients)?;
+        }
         self.network.finish()?;
         self.synapses.mask(&self.network, &self.shell.plasticity, &self.gradients)?;
         self.squares(&self.gradients, 0)?;
@@ -241,12 +251,17 @@ impl<M: Machine> Predictor for OnDevice<M> {
         self.network.reset(starts)?;
         for (b, _) in starts.iter().enumerate().filter(|(_, start)| **start) {
             self.shell.plasticity.reset(&self.shell.network, b); // of what is measured by time difference
+            self.starts[b] = true;
         }
         self.synapses.reset(self.machine(), &self.shell.plasticity, starts)
     }
 
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         check_length(x, self.network.io.segment)?;
+        if let Some(reach) = &mut self.reach {
+            reach.before(&self.network, &self.starts, x)?;
+        }
+        self.starts.fill(false);
         let logits = self.network.forward(x)?;
         self.pending = Some(logits.clone());
         Ok(logits)
@@ -311,7 +326,17 @@ impl<M: Machine> Learner for OnDevice<M> {
         let mut network = crate::network::Network::new(config, io, membrane, &mut params.bound())?;
         host::download_weights(&self.network, &network.params)?;
         params.save(&mut snapshot)?;
-        host::download_state(&self.network, &mut network)?;
+        if let Some(reach) = &self.reach {
+            let mut kept = Vec::new();
+            for chunk in &reach.kept {
+                host::download_state(&self.network, Some(&chunk.state), &mut network)?;
+                let input = chunk.input.to_device(&candle_core::Device::Cpu)?;
+                kept.push((network.carried_state(), chunk.starts.clone(), input));
+            }
+            let chunks = kept.iter().map(|(state, starts, input): &(_, Vec<bool>, Tensor)| (state, &starts[..], input));
+            crate::reach::save(chunks, &mut snapshot)?;
+        }
+        host::download_state(&self.network, None, &mut network)?;
         network.save(&mut snapshot)?;
         let mut plasticity = Plasticity::new(config, &network, self.shell.plasticity.seed);
         plasticity.take_statistics(&self.shell.plasticity);
@@ -334,7 +359,19 @@ impl<M: Machine> Learner for OnDevice<M> {
     fn load(&mut self, snapshot: &Snapshot) -> Result<()> {
         self.shell.load(snapshot)?;
         self.upload_weights()?;
-        host::upload_state(&self.network, &mut self.shell.network)?;
+        if let (Some(reach), Some(from)) = (&mut self.reach, &self.shell.reach) {
+            reach.kept.clear();
+            let own = self.shell.network.carried_state();
+            for (state, starts, input) in from.chunks() {
+                self.shell.network.restore_state(state)?;
+                let kept = self.network.carried_state()?;
+                host::upload_state(&self.network, Some(&kept), &mut self.shell.network)?;
+                let (starts, input) = (starts.to_vec(), self.network.machine.place(input)?);
+                reach.kept.push_back(Chunk { state: kept, starts, input });
+            }
+            self.shell.network.restore_state(&own)?;
+        }
+        host::upload_state(&self.network, None, &mut self.shell.network)?;
         self.synapses.upload(&self.network.machine, &self.shell.plasticity)?;
         let mut at = 0;
         for (name, var) in self.shell.params.vars() {

@@ -141,6 +141,9 @@ pub(crate) trait Machine: Clone + Send + Sync + 'static {
     /// A learner's input, contiguous and as it is.
     fn input(&self, x: &Tensor) -> Result<Self::Buffer>;
 
+    /// A tensor of the host, where a learner's inputs are.
+    fn place(&self, x: &Tensor) -> Result<Tensor>;
+
     /// A tensor of the contract that holds the first elements.
     fn output(&self, from: &Self::Buffer, dims: [usize; 3]) -> Result<Tensor>;
 

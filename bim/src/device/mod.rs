@@ -6,6 +6,7 @@
 //! | [`machine`] | what is asked of a device; [`gpu`] is one, the host another in tests |
 //! | [`block`], [`back`], [`traces`], [`scratch`] | a block, forward, backwards and its traces |
 //! | [`network`] | the network, with gradients of all parameters in one array |
+//! | [`reach`] | backpropagation that reaches behind its chunk |
 //! | [`synapses`] | STDP, mixing and masks |
 //! | [`learner`] | the contract: an update, evaluation, checkpoints |
 //! | [`host`] | state and activations to and from the host's network |
@@ -22,6 +23,7 @@ mod host;
 mod learner;
 mod machine;
 mod network;
+mod reach;
 mod scratch;
 mod synapses;
 mod traces;

@@ -9,7 +9,7 @@ use learner::{Error, InputKind, Io, Result};
 
 use super::block::{Block, Place, ROW, STEPS, constants};
 use super::machine::{Arg, At, Grid, Machine, Source, matrix, wide, words};
-use super::scratch::{Scratch, clear, sum_rows};
+use super::scratch::{Adjoints, Scratch, clear, sum_rows};
 use crate::block::Spec;
 use crate::config::BimConfig;
 use crate::kernels::row;
@@ -34,7 +34,7 @@ struct Readout<M: Machine> {
 }
 
 /// What learning needs beside the blocks' scratch.
-struct Back<M: Machine> {
+pub(crate) struct Back<M: Machine> {
     scratch: Scratch<M>,
     d_logits: M::Buffer,
     d_scaled: M::Buffer,
@@ -278,16 +278,49 @@ impl<M: Machine> Network<M> {
         Ok(largest.into_iter().enumerate().find(|(_, x)| x.is_nan() || *x > limit))
     }
 
+    /// What a network that learns goes back with.
+    pub fn back(&self) -> Result<&Back<M>> {
+        self.back.as_ref().ok_or_else(|| Error::shape("reverse", "a network that learns", "one that predicts"))
+    }
+
+    /// Zeros in the gradients of all parameters.
+    pub fn clear(&self, g: &M::Buffer) -> Result<()> {
+        clear(&self.machine, g, self.parameters)
+    }
+
     /// Reverse mode through the chunk last run, from `∂L/∂logits` `[B, K, O]`: overwrites the gradients `g` of all parameters.
     pub fn reverse(&self, d_logits: &M::Buffer, g: &M::Buffer) -> Result<()> {
-        let Some(back) = &self.back else {
-            return Err(Error::shape("reverse", "a network that learns", "one that predicts"));
-        };
+        self.clear(g)?;
+        self.add_grads(self.back()?, Some(d_logits), g, None)?;
+        self.unfold(g)
+    }
+
+    /// Gradients of folded weights become those of the weights.
+    pub fn unfold(&self, g: &M::Buffer) -> Result<()> {
+        if self.folded.is_some() {
+            for (place, shape, steps) in self.folds() {
+                self.fold_columns(shape, steps, At(g, place.at), At(g, place.at))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the gradients of the (folded) weights. Without `d_logits` there was no loss: spikes have no price. With `chain`, adjoints of
+    /// each layer, credit goes on from what the chunk after this one left there.
+    pub fn add_grads(
+        &self,
+        back: &Back<M>,
+        d_logits: Option<&M::Buffer>,
+        g: &M::Buffer,
+        chain: Option<(&[Adjoints<M>], bool)>,
+    ) -> Result<()> {
         let (machine, io, steps, w) = (&self.machine, self.io, self.steps, self.in_use());
         let (b, outputs, width, rows) = (io.streams, io.outputs, self.places.gain.len, steps * io.streams);
         let Back { scratch, d_scaled, dx, d_gain, .. } = back;
-        clear(machine, g, self.parameters)?;
-        swap(machine, [b, steps, outputs], d_logits, &back.d_logits)?;
+        match d_logits {
+            Some(d_logits) => swap(machine, [b, steps, outputs], d_logits, &back.d_logits)?,
+            None => clear(machine, &back.d_logits, rows * outputs)?,
+        }
         let on_rows = || matrix(&back.d_logits, 0, View::new(rows, outputs));
         let head = matrix(w, self.places.head.at, View::new(outputs, width));
         machine.product(1, matrix(d_scaled, 0, View::new(rows, width)), on_rows(), head, 0.0)?;
@@ -297,7 +330,7 @@ impl<M: Machine> Network<M> {
         machine.product(1, to, d_rows, matrix(&self.x, 0, View::new(rows, width)), 1.0)?;
         sum_rows(machine, (rows, outputs, 1), &back.d_logits, At(g, self.places.head_bias.at))?;
         let penalty = self.readout.as_ref().map_or(0.0, |r| r.penalty);
-        let price = (penalty / (rows as f64 * width as f64)) as f32;
+        let price = if d_logits.is_some() { (penalty / (rows as f64 * width as f64)) as f32 } else { 0.0 };
         let mut args = Vec::from([steps, b, width].map(Arg::Size));
         args.extend([Arg::F32(price), Arg::maybe(self.readout.as_ref().map(|r| At(&r.constants, 0)))]);
         args.extend([Arg::from(w, self.places.gain.at), Arg::all(&self.normed), Arg::all(d_scaled), Arg::all(d_gain)]);
@@ -312,16 +345,13 @@ impl<M: Machine> Network<M> {
         let mut args = vec![Arg::Size(width)];
         args.extend([&self.normed, &self.inverse_rms, d_scaled, dx].map(Arg::all));
         machine.launch(Source::Row, "normalize_reverse", Grid::of(rows, ROW), &args)?;
-        for (block, places) in self.blocks.iter().zip(&self.places.blocks).rev() {
-            block.reverse(machine, (w, g), places, steps, dx, scratch)?;
+        for (l, (block, places)) in self.blocks.iter().zip(&self.places.blocks).enumerate().rev() {
+            let (adjoints, chained) =
+                chain.and_then(|(all, chained)| Some((all.get(l)?, chained))).unwrap_or((&scratch.adjoints, false));
+            let how = (steps, chained, d_logits.is_some());
+            block.reverse(machine, (w, g), places, how, dx, (adjoints, scratch))?;
         }
-        self.input_grads(g, dx)?;
-        if self.folded.is_some() {
-            for (place, shape, steps) in self.folds() {
-                self.fold_columns(shape, steps, At(g, place.at), At(g, place.at))?;
-            }
-        }
-        Ok(())
+        self.input_grads(g, dx)
     }
 
     fn input_grads(&self, g: &M::Buffer, dx: &M::Buffer) -> Result<()> {
@@ -340,6 +370,34 @@ impl<M: Machine> Network<M> {
                 self.machine.product(1, matrix(g, at, View::new(width, f)), dx, frames, 1.0)
             }
         }
+    }
+
+    /// A copy of what is carried, in the order of the blocks' own lists.
+    pub fn carried_state(&self) -> Result<Vec<M::Buffer>> {
+        let copy = |(_, from, kind): (_, &M::Buffer, super::block::Carried)| {
+            let len = kind.len(self.io.streams);
+            let to = self.machine.zeros(len)?;
+            let args = [Arg::Size(len), Arg::all(from), Arg::all(&to)];
+            self.machine.launch(Source::Network, "copy", Grid::over(len), &args)?;
+            Ok(to)
+        };
+        self.blocks.iter().flat_map(Block::carried).map(copy).collect()
+    }
+
+    /// Puts back what [`Network::carried_state`] copied, of a network of the same shape.
+    pub fn restore_state(&self, state: &[M::Buffer]) -> Result<()> {
+        for ((_, to, kind), from) in self.blocks.iter().flat_map(Block::carried).zip(state) {
+            let len = kind.len(self.io.streams);
+            let args = [Arg::Size(len), Arg::all(from), Arg::all(to)];
+            self.machine.launch(Source::Network, "copy", Grid::over(len), &args)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over the state behind the chunk that another network of the same shape, without history, has run.
+    pub fn continue_from(&self, from: &Self) -> Result<()> {
+        let blocks = self.blocks.iter().zip(&from.blocks);
+        blocks.into_iter().try_for_each(|(to, block)| to.continue_from(&self.machine, block, from.steps))
     }
 
     /// Ends the chunk: traces advance, histories move on.

@@ -17,7 +17,7 @@ pub(crate) struct Adjoints<M: Machine> {
 }
 
 impl<M: Machine> Adjoints<M> {
-    fn new(machine: &M, s: &Sizes) -> Result<Self> {
+    pub fn new(machine: &M, s: &Sizes) -> Result<Self> {
         let lengths = [
             s.b * s.layer(),
             s.b * s.d,
@@ -32,6 +32,17 @@ impl<M: Machine> Adjoints<M> {
             len - n
         });
         Ok(Self { buffer: machine.zeros(len)?, at, len })
+    }
+
+    /// Forgets what later chunks want of the marked streams, which began anew after this one.
+    pub fn cut(&self, machine: &M, s: &Sizes, marks: &M::Buffer) -> Result<()> {
+        let shapes = [(1, s.layer()), (1, s.d), (s.conv - 1, s.width), (1, s.j), (s.delays - 1, s.j), (1, s.j)];
+        for (at, (rows, columns)) in self.at.into_iter().zip(shapes).filter(|(_, (rows, _))| *rows > 0) {
+            let mut args = Vec::from([rows, s.b, columns].map(Arg::Size));
+            args.extend([Arg::all(marks), Arg::from(&self.buffer, at)]);
+            machine.launch(Source::Network, "reset_streams", Grid::over_each(columns, s.b), &args)?;
+        }
+        Ok(())
     }
 
     pub fn clear(&self, machine: &M) -> Result<()> {

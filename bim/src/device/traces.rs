@@ -4,7 +4,7 @@ use learner::Result;
 
 use super::block::{Block, Place, Sizes};
 use super::machine::{Arg, At, Grid, Machine, Source};
-use super::scratch::{Scratch, clear, sum_rows};
+use super::scratch::{Adjoints, Scratch, clear, sum_rows};
 use crate::params::BlockParams;
 
 /// Traces of all streams in a layer.
@@ -53,13 +53,13 @@ impl<M: Machine> Traces<M> {
         &self,
         machine: &M,
         sizes: &Sizes,
-        g: &M::Buffer,
+        (adjoints, g): (&Adjoints<M>, &M::Buffer),
         params: &BlockParams<Place>,
         scratch: &Scratch<M>,
     ) -> Result<()> {
         let &Sizes { b, j, d, n, heads, jd, per_state, .. } = sizes;
         let layer = sizes.layer();
-        let lambda = || Arg::from(&scratch.adjoints.buffer, scratch.adjoints.at[0]);
+        let lambda = || Arg::from(&adjoints.buffer, adjoints.at[0]);
         let (u_at, b_at) = (params.projection.at, params.projection.at + d * j);
         let mut args = Vec::from([b, d, n, heads, j, usize::from(per_state)].map(Arg::Size));
         args.extend([lambda(), Arg::all(&self.u), Arg::from(g, u_at)]);

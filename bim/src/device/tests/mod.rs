@@ -153,6 +153,10 @@ impl Machine for OnHost {
         Ok(Memory(UnsafeCell::new(values)))
     }
 
+    fn place(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
     fn output(&self, from: &Memory, dims: [usize; 3]) -> Result<Tensor> {
         let [a, b, c] = dims;
         Ok(Tensor::from_slice(&from.values()[..a * b * c], (a, b, c), &Device::Cpu)?)

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Learner, Predictor, Result};
 
-use super::{Batch, STREAMS, batch, compare, firing, io, machine, pair, same, small, step, tokens};
+use super::{Batch, SEGMENT, STREAMS, batch, compare, firing, io, machine, pair, same, small, step, tokens};
 use crate::Optimizer;
 use crate::config::{
     BimConfig, Bounds, Count, Credit, DecayForm, DeltaInput, DiagnoseConfig, Lag, Levels, Mixing, NeuronConfig,
@@ -20,6 +20,24 @@ fn cuda_kernels_train_in_every_credit_mode() -> Result<()> {
         same(&format!("{credit:?}"), &BimConfig { layers, credit, ..small() }, tokens(), 7)?;
     }
     Ok(())
+}
+
+/// Credit that reaches three chunks back, over streams that begin anew among them.
+#[test]
+fn cuda_kernels_reach_behind_their_chunk() -> Result<()> {
+    let (pre, post) = (firing(), firing());
+    let learned = NeuronConfig { step: Step::Learned, ..firing() };
+    let truncated = BimConfig { credit: Credit::Tbptt, reach: 3 * SEGMENT as u64, pre, post, ..small() };
+    let delayed = BimConfig { delays: Count(2), kernel: Share(0.4), ..truncated.clone() };
+    for (name, config) in [
+        ("reach", truncated.clone()),
+        ("reach with delays", delayed),
+        ("reach with learned steps", BimConfig { pre: learned, post: learned, ..truncated.clone() }),
+        ("reach with plasticity", BimConfig { lambda: Share(0.8), ..truncated.clone() }),
+    ] {
+        same(name, &config, tokens(), 9)?;
+    }
+    goes_on(&truncated)
 }
 
 #[test]
@@ -118,7 +136,6 @@ fn cuda_kernels_train_with_plasticity() -> Result<()> {
 /// A run goes on from a checkpoint of the other device as if nothing had happened, and what is saved is the same on both.
 #[test]
 fn cuda_kernels_checkpoints_go_from_device_to_device() -> Result<()> {
-    let Some(machine) = machine() else { return Ok(()) };
     let (pre, post) = (firing(), firing());
     let prune = PruneConfig { target: Share(0.3), start: 2, interval: Count(3), ..PruneConfig::default() };
     let every = Count(6); // the chunk before the checkpoint is the history of one that is measured
@@ -126,9 +143,15 @@ fn cuda_kernels_checkpoints_go_from_device_to_device() -> Result<()> {
         DiagnoseConfig { time_differences: Lag(4), time_differences_every: every, ..DiagnoseConfig::default() };
     let delays = Count(2);
     let config = BimConfig { lambda: Share(0.9), pre, post, prune, delays, kernel: Share(0.3), diagnose, ..small() };
+    goes_on(&config)
+}
+
+/// Trains, saves, and goes on from the other device's checkpoint.
+fn goes_on(config: &BimConfig) -> Result<()> {
+    let Some(machine) = machine() else { return Ok(()) };
     let io = tokens();
     let ((mut host, mut device), (mut new_host, mut new_device)) =
-        (pair(&config, io, &machine)?, pair(&config, io, &machine)?);
+        (pair(config, io, &machine)?, pair(config, io, &machine)?);
     compare(&mut host, &mut device, &io, 0..6).unwrap_or_else(|e| panic!("{e}"));
     let (of_host, of_device) = (host.save()?, device.save()?);
     for (a, b) in [
@@ -149,7 +172,7 @@ fn cuda_kernels_checkpoints_go_from_device_to_device() -> Result<()> {
         compare(a, b, &io, 6..10).unwrap_or_else(|e| panic!("{e}"));
     }
     // and back on the same device, to the bit
-    let mut again = OnDevice::new(&machine, &config, io, Optimizer::constant(0.01), 3)?;
+    let mut again = OnDevice::new(&machine, config, io, Optimizer::constant(0.01), 3)?;
     again.load(&device.save()?)?;
     let (x, y) = (step(&mut device, &batch(&io, 10)?)?, step(&mut again, &batch(&io, 10)?)?);
     assert_eq!((x.loss, x.grad_norm, x.update_norm), (y.loss, y.grad_norm, y.update_norm));
