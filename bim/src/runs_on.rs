@@ -4,8 +4,7 @@ use candle_core::Device;
 use learner::{Error, Io, Learner, Result};
 
 use crate::config::BimConfig;
-use crate::online::{Bim, F32_BITS, Optimizer};
-use crate::rule::Membrane;
+use crate::online::{Bim, Optimizer};
 
 /// Most rows of blocks that a launch has.
 const ROWS: usize = 65_535;
@@ -43,14 +42,6 @@ pub fn check_gpu(config: &BimConfig) -> Result<()> {
     };
     if config.diagnose.every > 0 {
         return err("diagnose.every", "gradient diagnostics: leave it out");
-    }
-    if Membrane::choose(config, F32_BITS) == Membrane::Traces {
-        let (key, problem) = if config.post.attached_reset && config.post.fires() {
-            ("post.attached_reset", "traces of the membrane, which credit through a reset needs: expected false")
-        } else {
-            ("post.beta", "traces of the membrane, which one this slow needs: expected 0.77 or less, or credit: tbptt")
-        };
-        return err(key, problem);
     }
     if config.state.0 * config.channels.0 > ROWS {
         let problem = format!(

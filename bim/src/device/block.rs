@@ -11,6 +11,7 @@ use crate::config::{NeuronConfig, Step};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::{Decay, row};
 use crate::params::BlockParams;
+use crate::rule::Membrane;
 
 /// Where the constants that all neurons of a population share end, and their own steps begin.
 pub(super) const STEPS: usize = 14;
@@ -151,7 +152,11 @@ impl<M: Machine> Block<M> {
             y: zeros(rows * width)?,
             gate: zeros(rows * width)?,
             inverse_rms: zeros(rows)?,
-            traces: if spec.rule.carries { Some(Traces::new(machine, &sizes)?) } else { None },
+            traces: if spec.rule.carries {
+                Some(Traces::new(machine, &sizes, spec.membrane == Membrane::Traces)?)
+            } else {
+                None
+            },
         })
     }
 

@@ -22,6 +22,7 @@ impl Gpu {
 fn module(source: Source) -> (&'static str, &'static str) {
     match source {
         Source::Encode => ("bim_encode", ptx::BIM_ENCODE),
+        Source::Membrane => ("bim_membrane", ptx::BIM_MEMBRANE),
         Source::Network => ("bim_network", ptx::BIM_NETWORK),
         Source::Plasticity => ("bim_plasticity", ptx::BIM_PLASTICITY),
         Source::Readout => ("bim_readout", ptx::BIM_READOUT),

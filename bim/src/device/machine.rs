@@ -11,6 +11,7 @@ use learner::{Result, Targets};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Source {
     Encode,
+    Membrane,
     Network,
     Plasticity,
     Readout,

@@ -4,7 +4,7 @@
 //! | file | has |
 //! |---|---|
 //! | [`machine`] | what is asked of a device; [`gpu`] is one, the host another in tests |
-//! | [`block`], [`back`], [`traces`], [`scratch`] | a block, forward, backwards and its traces |
+//! | [`block`], [`back`], [`traces`], [`membrane`], [`scratch`] | a block, forward, backwards and its traces |
 //! | [`network`] | the network, with gradients of all parameters in one array |
 //! | [`reach`] | backpropagation that reaches behind its chunk |
 //! | [`synapses`] | STDP, mixing and masks |
@@ -22,6 +22,7 @@ mod gpu;
 mod host;
 mod learner;
 mod machine;
+mod membrane;
 mod network;
 mod reach;
 mod scratch;

@@ -85,7 +85,12 @@ impl<M: Machine> Network<M> {
         let back = |sizes| -> Result<Back<M>> {
             let split = spec.rule.own != spec.rule.across;
             Ok(Back {
-                scratch: Scratch::new(machine, sizes, io.segment, (spec.rule.carries, split))?,
+                scratch: Scratch::new(
+                    machine,
+                    sizes,
+                    io.segment,
+                    (spec.rule.carries, membrane == Membrane::Traces, split),
+                )?,
                 d_logits: zeros(rows * io.outputs)?,
                 d_scaled: zeros(rows * width)?,
                 dx: zeros(rows * width)?,

@@ -4,6 +4,7 @@ use learner::Result;
 
 use super::block::Sizes;
 use super::machine::{Arg, At, Grid, Machine, Source};
+use super::membrane::MembraneScratch;
 
 /// Threads of a sum.
 const SUM: usize = 128;
@@ -87,11 +88,13 @@ pub(crate) struct Scratch<M: Machine> {
     pub behind: M::Buffer,
     pub left: M::Buffer,
     pub left_by_heads: M::Buffer,
+    pub membrane: Option<MembraneScratch<M>>,
 }
 
 impl<M: Machine> Scratch<M> {
-    /// For chunks of up to `steps` steps; `carries` traces, and whether what goes down is another gradient than a block's own.
-    pub fn new(machine: &M, s: &Sizes, steps: usize, (carries, split): (bool, bool)) -> Result<Self> {
+    /// For chunks of up to `steps` steps; `carries` traces, those of the membrane too, and whether what goes down is another gradient than
+    /// a block's own.
+    pub fn new(machine: &M, s: &Sizes, steps: usize, (carries, membrane, split): (bool, bool, bool)) -> Result<Self> {
         let &Sizes { b, width, j, d, heads, jd, projected, conv, delays, per_state, lag, .. } = s;
         let (rows, window, layer) = (steps * b, (lag + steps) * b, s.layer());
         let zeros = |n: usize| machine.zeros(n);
@@ -130,6 +133,7 @@ impl<M: Machine> Scratch<M> {
             behind: of_traces(b * heads * steps)?,
             left: of_traces(b * if per_state { layer } else { heads })?,
             left_by_heads: by_heads(b * layer)?,
+            membrane: if membrane { Some(MembraneScratch::new(machine, s, steps)?) } else { None },
         })
     }
 }

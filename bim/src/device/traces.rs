@@ -4,16 +4,19 @@ use learner::Result;
 
 use super::block::{Block, Place, Sizes};
 use super::machine::{Arg, At, Grid, Machine, Source};
+use super::membrane::MembraneTraces;
 use super::scratch::{Adjoints, Scratch, clear, sum_rows};
 use crate::params::BlockParams;
 
 /// Traces of all streams in a layer.
 pub(crate) struct Traces<M: Machine> {
-    u: M::Buffer,
-    b: M::Buffer,
-    delta: M::Buffer,
-    bias: M::Buffer,
-    a_log: M::Buffer,
+    pub u: M::Buffer,
+    pub b: M::Buffer,
+    pub delta: M::Buffer,
+    pub bias: M::Buffer,
+    pub a_log: M::Buffer,
+    /// The membrane's, where they are carried.
+    pub membrane: Option<MembraneTraces<M>>,
 }
 
 /// Rows of a stream's traces of `W_u` and `W_B`.
@@ -23,7 +26,7 @@ pub(super) fn rows(sizes: &Sizes) -> [usize; 2] {
 
 impl<M: Machine> Traces<M> {
     /// No history.
-    pub fn new(machine: &M, sizes: &Sizes) -> Result<Self> {
+    pub fn new(machine: &M, sizes: &Sizes, with_membrane: bool) -> Result<Self> {
         let zeros = |n: usize| machine.zeros(sizes.b * n);
         let ([u, b], layer) = (rows(sizes), sizes.layer());
         Ok(Self {
@@ -32,6 +35,7 @@ impl<M: Machine> Traces<M> {
             delta: zeros(layer * sizes.jd)?,
             bias: zeros(layer)?,
             a_log: zeros(layer)?,
+            membrane: if with_membrane { Some(MembraneTraces::new(machine, sizes)?) } else { None },
         })
     }
 
@@ -46,6 +50,7 @@ impl<M: Machine> Traces<M> {
             ("trace.a_log", &self.a_log, layer),
         ]
         .into_iter()
+        .chain(self.membrane.iter().flat_map(|membrane| membrane.named(sizes)))
     }
 
     /// Adds the credit that reaches back before the window: the state's adjoints at its start times the traces as they stand there.
@@ -78,11 +83,18 @@ impl<M: Machine> Traces<M> {
             let shape = if by_state { (b, layer, 1) } else { (b * n, d, d / heads) };
             sum_rows(machine, shape, &scratch.products, At(g, place.at))?;
         }
-        Ok(())
+        match &self.membrane {
+            Some(membrane) => membrane.contract(machine, sizes, (adjoints, g), params, scratch),
+            None => Ok(()),
+        }
     }
 
     /// Advances all traces, and the state before the window with them, over the window's first `steps` steps.
     pub fn advance(&self, machine: &M, block: &Block<M>, steps: usize, scratch: &Scratch<M>) -> Result<()> {
+        if let Some(membrane) = &self.membrane {
+            // it reads the state's traces as they stood at the chunk's start
+            membrane.advance(machine, (block, self), steps, scratch)?;
+        }
         let Sizes { b, j, d, n, heads, jd, per_state, lag, .. } = block.sizes;
         let layer = block.sizes.layer();
         let Scratch { behind, left, left_by_heads, sources, sources_by_heads, .. } = scratch;

@@ -10,7 +10,7 @@ use crate::config::{
     BimConfig, Bounds, Count, Credit, DecayForm, Levels, NeuronConfig, NonNegative, Positive, PruneConfig,
     ReadoutConfig, Share, StdpConfig, Step,
 };
-use Source::{Encode, Network, Plasticity, Readout, Scan, Trace, TraceCredit, Update};
+use Source::{Encode, Membrane, Network, Plasticity, Readout, Scan, Trace, TraceCredit, Update};
 
 /// What training over the whole network notices of a kernel that is wrong, in the sources that have no test of their own; the others are
 /// in `tests/cuda_kernels`.
@@ -29,6 +29,10 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
     let none = NeuronConfig::none();
     let per_state = BimConfig { decay: DecayForm::ChannelState, pre: none, post: none, ..plain.clone() };
     let slow = BimConfig { post: NeuronConfig { beta: Share(0.6), ..none }, ..plain.clone() };
+    let attached = NeuronConfig { attached_reset: true, beta: Share(0.6), ..post };
+    let attached = BimConfig { post: attached, currents: true, ..plain.clone() };
+    let quiet = NeuronConfig { beta: Share(0.9), ..none };
+    let slow_states = BimConfig { decay: DecayForm::ChannelState, pre: none, post: quiet, ..plain.clone() };
     let truncated = BimConfig { credit: Credit::Tbptt, ..plain.clone() };
     let prune =
         PruneConfig { target: Share(0.4), start: 1, interval: Count(1), hazard: Share(0.9), ..PruneConfig::default() };
@@ -92,6 +96,36 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
         (Update, "w[i] = fminf(fmaxf(w[i], -furthest), furthest);", "", &hard),
         (Plasticity, "sum += c % 2 == 0 ? s : -s;", "sum += s;", &population),
         (Plasticity, "size_t(order[size_t(b) * steps + t])", "size_t(t)", &shuffled),
+        (Membrane, "wanted * size * u;", "wanted * u;", &attached),
+        (Membrane, "s_c[to * layer + cell + d] = dy *", "s_c[to * layer + cell + d] =", &attached),
+        (Membrane, "dy * skips[d] + size * through_input;", "size * through_input;", &attached),
+        (Membrane, "(u * through_input - through_decay) *", "(u * through_input) *", &attached),
+        (Membrane, "left *= neuron.carry(v[row * channels + d]);", "left *= neuron.beta;", &attached),
+        (Membrane, "of_a_log -= size * decayed;", "of_a_log += size * decayed;", &attached),
+        (
+            Membrane,
+            "r_states[of_stream + cell] -= size * decayed;",
+            "r_states[of_stream + cell] += size * decayed;",
+            &slow_states,
+        ),
+        (Membrane, "bias[at] = left * bias[at] + of_bias;", "bias[at] = of_bias;", &attached),
+        (Membrane, "skip[at] = left * skip[at] + of_skip;", "skip[at] = of_skip;", &attached),
+        (Membrane, "current[at] = left * current[at] + of_current;", "current[at] = of_current;", &attached),
+        (
+            Membrane,
+            "sum = fmaf(g[in_state], from[row * columns + j], sum);",
+            "sum += from[row * columns + j];",
+            &attached,
+        ),
+        (
+            Membrane,
+            "fmaf(g[cell], from[at * columns + j], trace[cell * columns + j])",
+            "trace[cell * columns + j]",
+            &attached,
+        ),
+        (Membrane, "channels + row * per + i;", "channels + row * per;", &attached),
+        (Membrane, "lambda[size_t(b) * channels + d], trace", "lambda[size_t(b) * channels], trace", &attached),
+        (Membrane, "lambda[size_t(b) * channels + cell % channels]", "lambda[size_t(b) * channels]", &slow_states),
     ];
     // a gradient whose norm is clipped, since one error is in that
     let apart = |config: &BimConfig, kernels| -> Result<_> {
@@ -101,7 +135,20 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
         let (mut host, mut device) = clipped_pair(config, io, &machine, 0.4)?;
         Ok(compare(&mut host, &mut device, &io, 0..7))
     };
-    for config in [&plain, &slow, &stepped, &per_state, &truncated, &mixed, &soft, &hard, &population, &shuffled] {
+    for config in [
+        &attached,
+        &slow_states,
+        &plain,
+        &slow,
+        &stepped,
+        &per_state,
+        &truncated,
+        &mixed,
+        &soft,
+        &hard,
+        &population,
+        &shuffled,
+    ] {
         apart(config, kernels().clone())?.unwrap_or_else(|e| panic!("without an error: {config:?}: {e}"));
     }
     let mut unnoticed = Vec::new();

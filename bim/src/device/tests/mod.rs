@@ -43,6 +43,7 @@ struct OnHost {
 fn file(source: Source) -> &'static str {
     match source {
         Source::Encode => "encode.cu",
+        Source::Membrane => "membrane.cu",
         Source::Network => "network.cu",
         Source::Plasticity => "plasticity.cu",
         Source::Readout => "readout.cu",
@@ -54,8 +55,9 @@ fn file(source: Source) -> &'static str {
     }
 }
 
-const SOURCES: [Source; 9] = [
+const SOURCES: [Source; 10] = [
     Source::Encode,
+    Source::Membrane,
     Source::Network,
     Source::Plasticity,
     Source::Readout,

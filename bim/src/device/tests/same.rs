@@ -22,6 +22,32 @@ fn cuda_kernels_train_in_every_credit_mode() -> Result<()> {
     Ok(())
 }
 
+/// Credit through a membrane that is slow, or whose reset it passes: traces of its own.
+#[test]
+fn cuda_kernels_train_through_slow_membranes() -> Result<()> {
+    let pre = firing();
+    let attached = NeuronConfig { attached_reset: true, beta: Share(0.4), ..firing() };
+    let slow = NeuronConfig { beta: Share(0.9), ..firing() };
+    let quiet = NeuronConfig { beta: Share(0.9), ..NeuronConfig::none() };
+    let per_state = BimConfig { decay: DecayForm::ChannelState, currents: true, ..small() };
+    let frames = io(InputKind::Frames { width: 6 });
+    for (name, config, io) in [
+        ("attached reset", BimConfig { pre, post: attached, ..small() }, tokens()),
+        ("slow membrane", BimConfig { post: slow, currents: true, ..small() }, tokens()),
+        ("slow membrane, diagonal", BimConfig { post: slow, credit: Credit::Diagonal, ..small() }, tokens()),
+        (
+            "slow membrane, step sizes from all",
+            BimConfig { post: quiet, delta_input: DeltaInput::Full, ..small() },
+            frames,
+        ),
+        ("slow membrane, a decay per state", BimConfig { pre: NeuronConfig::none(), post: quiet, ..per_state }, frames),
+    ] {
+        assert_eq!(crate::rule::Membrane::choose(&config, 24), crate::rule::Membrane::Traces, "{name}");
+        same(name, &config, io, 6)?;
+    }
+    goes_on(&BimConfig { pre, post: attached, ..small() })
+}
+
 /// Credit that reaches three chunks back, over streams that begin anew among them.
 #[test]
 fn cuda_kernels_reach_behind_their_chunk() -> Result<()> {
