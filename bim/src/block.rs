@@ -77,7 +77,7 @@ impl<T: Real> Spec<T> {
     }
 
     /// What a spike at the block's input and one at its output add to the loss, over `steps` steps.
-    fn prices(&self, steps: usize) -> [T; 2] {
+    pub(crate) fn prices(&self, steps: usize) -> [T; 2] {
         let [input, output] = self.penalty;
         let rows = (steps * self.all_streams) as f64;
         [input / (rows * self.dims.inputs as f64), output / (rows * self.dims.channels as f64)].map(T::of)

@@ -6,10 +6,11 @@ use learner::{AdamW, Cost, Io, Result, Shapes};
 use crate::block::{Block, Spec};
 use crate::config::BimConfig;
 use crate::network::{Network, streams_per_group};
-use crate::online::{F32_BITS, Optimizer, check_device};
+use crate::online::{F32_BITS, Optimizer};
 use crate::plasticity::Plasticity;
 use crate::reach::chunks;
 use crate::rule::Membrane;
+use crate::runs_on::check_device;
 
 /// Carried values that the streams of a group share; of everything else each stream has its own.
 const SHARED: [&str; 2] = ["rates", "skips"];
@@ -19,8 +20,8 @@ const SHARED: [&str; 2] = ["rates", "skips"];
 /// # Errors
 /// What it refuses.
 pub fn plan(config: &BimConfig, io: Io, train: Optimizer, device: &Device) -> Result<Cost> {
-    check_device(device)?;
     config.check()?;
+    check_device(config, device)?;
     let mut shapes = Shapes::new(DType::F32);
     Network::<f32>::named(config, &io, &mut shapes)?;
     AdamW::new(train.adamw, [])?;

@@ -21,6 +21,8 @@
 pub mod block;
 pub mod config;
 mod cost;
+#[cfg(any(feature = "cuda", test))]
+mod device;
 pub mod diagnose;
 pub mod fold;
 pub mod kernels;
@@ -31,11 +33,13 @@ pub mod params;
 pub mod plasticity;
 mod reach;
 pub mod rule;
+mod runs_on;
 pub mod time_differences;
 
 pub use config::BimConfig;
 pub use cost::plan;
 pub use online::{Bim, Optimizer};
+pub use runs_on::{build, check_gpu};
 
 /// Raise when the same configuration and seed would give other numbers: results of another version are not reused.
 pub const CODE_VERSION: u32 = 8;

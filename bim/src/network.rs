@@ -37,8 +37,8 @@ pub struct Group<T> {
     pub blocks: Vec<Block<T>>,
     readout: Option<Readout<T>>,
     tokens: Vec<u32>,
-    frames: Vec<T>,
-    x: Vec<T>,
+    pub(crate) frames: Vec<T>,
+    pub(crate) x: Vec<T>,
     inverse_rms: Vec<T>,
     normed: Vec<T>,
     logits: Vec<T>,
@@ -499,6 +499,18 @@ impl<T: Real> Network<T> {
                 block.copy_state(from);
             }
         }
+    }
+
+    /// Folds the steps as they are now, for what asks for them without a chunk being run.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn fold(&mut self) -> Result<()> {
+        let folded = &mut self.folded;
+        with_params(&self.params, |params| {
+            folded.fold(params);
+        })
     }
 
     /// Pretends that the chunk last run had this many steps: its activations were put back.

@@ -22,9 +22,9 @@ use crate::time_differences::Quantity;
 /// Bits of an `f32` significand: what survives less than this is lost to rounding anyway.
 pub(crate) const F32_BITS: i32 = 24;
 /// Updates between rows of layer diagnostics.
-const DIAGNOSE_EVERY: u64 = 100;
+pub(crate) const DIAGNOSE_EVERY: u64 = 100;
 /// A state beyond this has exploded: gradients through it would be noise long before it overflows.
-const EXPLODED: f64 = 1e15;
+pub(crate) const EXPLODED: f64 = 1e15;
 
 /// How the optimiser moves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,17 +47,17 @@ impl Optimizer {
 
 /// BIM, learning online.
 pub struct Bim {
-    config: BimConfig,
-    io: Io,
-    train: Optimizer,
-    params: Params,
-    network: Network<f32>,
-    adamw: AdamW,
-    plasticity: Plasticity,
+    pub(crate) config: BimConfig,
+    pub(crate) io: Io,
+    pub(crate) train: Optimizer,
+    pub(crate) params: Params,
+    pub(crate) network: Network<f32>,
+    pub(crate) adamw: AdamW,
+    pub(crate) plasticity: Plasticity,
     diagnoser: Diagnoser,
-    reach: Option<Reach>,
+    pub(crate) reach: Option<Reach>,
     starts: Vec<bool>,
-    counting: bool,
+    pub(crate) counting: bool,
     pending: Option<Tensor>,
     d_logits: Vec<f32>,
     grads: NetworkParams<Vec<f32>>,
@@ -67,7 +67,7 @@ pub struct Bim {
 }
 
 /// Learning rate and weight decay of a parameter, by its name.
-fn group(config: &BimConfig, name: &str, rank: usize) -> Group {
+pub(crate) fn group(config: &BimConfig, name: &str, rank: usize) -> Group {
     let rates = &config.rates;
     let part = name.split_once('.').and_then(|(_, rest)| rest.split_once('.')).map(|(_, part)| part);
     let part = if name == "readout.step" { Some(name) } else { part };
@@ -122,7 +122,7 @@ impl Bim {
     }
 
     /// Spikes per neuron and step of the chunk last run, for each layer and end, and the mean step where it is learned.
-    fn firing(&self) -> Vec<LayerValue> {
+    pub(crate) fn firing(&self) -> Vec<LayerValue> {
         let steps = self.network.steps();
         let mut values = self.network.mean_steps();
         let code = |neuron: &NeuronConfig| match neuron.spikes {
@@ -212,15 +212,16 @@ impl Bim {
     }
 }
 
-pub(crate) fn check_device(device: &Device) -> Result<()> {
+/// This learner's kernels are the host's.
+fn check_device(device: &Device) -> Result<()> {
     if device.is_cpu() {
         return Ok(());
     }
-    let problem = "bim's kernels run on the CPU; use --device cpu for this model".to_owned();
+    let problem = "this learner's kernels run on the CPU; bim::build makes one for other devices".to_owned();
     Err(Error::Config { key: "device", problem })
 }
 
-fn check_length(x: &Tensor, segment: usize) -> Result<()> {
+pub(crate) fn check_length(x: &Tensor, segment: usize) -> Result<()> {
     match x.dims().get(1) {
         Some(&k) if (1..=segment).contains(&k) => Ok(()),
         _ => Err(Error::shape("segment length", format!("1..={segment}"), x.dims())),
@@ -334,7 +335,7 @@ impl Learner for Bim {
     }
 }
 
-fn finite(quantity: &'static str, value: f64, update: u64) -> Result<f64> {
+pub(crate) fn finite(quantity: &'static str, value: f64, update: u64) -> Result<f64> {
     if value.is_finite() { Ok(value) } else { Err(Error::Diverged { quantity, value, update, layer: None }) }
 }
 

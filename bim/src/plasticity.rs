@@ -9,7 +9,6 @@
 
 use candle_core::Tensor;
 use learner::{LayerValue, Result, Snapshot, performed, seeded_rng, with_f32, with_f32_mut};
-use rand::Rng;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
@@ -33,17 +32,17 @@ pub enum Site {
 
 /// One population of plastic synapses, `[post, pre]`.
 pub struct Pathway {
-    layer: usize,
-    site: Site,
+    pub(crate) layer: usize,
+    pub(crate) site: Site,
     /// Position of the parameter that holds the weights, in order of creation.
-    parameter: usize,
-    name: String,
-    pre: usize,
-    post: usize,
+    pub(crate) parameter: usize,
+    pub(crate) name: String,
+    pub(crate) pre: usize,
+    pub(crate) post: usize,
     /// A group of streams an entry.
-    pairs: Vec<PairState<f32>>,
-    omega: Vec<f32>,
-    mask: Vec<f32>,
+    pub(crate) pairs: Vec<PairState<f32>>,
+    pub(crate) omega: Vec<f32>,
+    pub(crate) mask: Vec<f32>,
     pruned: usize,
     theta: f64,
     mean_square: [f64; 2],
@@ -57,13 +56,41 @@ impl Pathway {
     }
 
     /// The last block's output has no next neuron: no pairs, gradient alone.
-    fn pairs(&self, c: &BimConfig) -> bool {
+    pub(crate) fn pairs(&self, c: &BimConfig) -> bool {
         self.site == Site::Input || self.layer + 1 < c.layers.0
     }
 
     /// Name in diagnostics.
     fn label(&self) -> String {
         format!("layers.{}.{}", self.layer, if self.site == Site::Input { "input" } else { "output" })
+    }
+
+    /// What the direction is kept by and `Ω` added with, from this update's sums of squares of both: takes them into the running means.
+    pub(crate) fn shares(&mut self, mixing: Mixing, lambda: f64, squares: [f64; 2]) -> (f32, f32) {
+        let living = self.mask.len() - self.pruned;
+        if living > 0 {
+            self.updates += 1;
+            for (mean, sum) in self.mean_square.iter_mut().zip(squares) {
+                *mean = RMS_DECAY * *mean + (1.0 - RMS_DECAY) * sum / living as f64;
+            }
+        }
+        let corrected = 1.0 - RMS_DECAY.powf(self.updates as f64);
+        match mixing {
+            Mixing::Normalised => {
+                let rms = self.mean_square.map(|m| (m / corrected).sqrt());
+                let ratio = if rms[1] > 0.0 { rms[0] / rms[1] } else { 0.0 };
+                (lambda as f32, ((1.0 - lambda) * ratio) as f32)
+            }
+            Mixing::AsPrinted => (lambda as f32, (1.0 - lambda) as f32),
+        }
+    }
+
+    /// Diagnostics of a mix, from the sums `|g|²`, `|Ω|²` and `g·Ω`.
+    pub(crate) fn mixed(&self, [g2, o2, go]: [f64; 3]) -> [LayerValue; 3] {
+        let cosine = go / (g2 * o2).sqrt().max(f64::MIN_POSITIVE);
+        // the term is +Ω in the update and −ĝ: aligned means cos(−ĝ, Ω)
+        [("norm_direction", g2.sqrt()), ("norm_stdp", o2.sqrt()), ("cosine_descent_stdp", -cosine)]
+            .map(|(quantity, value)| LayerValue { layer: self.label(), quantity, value })
     }
 
     fn weights<'a>(&self, network: &'a Network<f32>) -> &'a Tensor {
@@ -76,9 +103,9 @@ impl Pathway {
 pub struct Plasticity {
     config: BimConfig,
     window: Window<f32>,
-    seed: u64,
-    pathways: Vec<Pathway>,
-    differences: TimeDifferences,
+    pub(crate) seed: u64,
+    pub(crate) pathways: Vec<Pathway>,
+    pub(crate) differences: TimeDifferences,
 }
 
 fn mixes(c: &BimConfig) -> bool {
@@ -118,6 +145,17 @@ impl Plasticity {
         let paired = pathways.iter().filter(|p| p.pairs(c)).map(|p| (p.label(), p.parameter, [p.post, p.pre]));
         let differences = TimeDifferences::new(&c.diagnose, paired);
         Self { config: c.clone(), window: Window::new(&c.stdp), seed, pathways, differences }
+    }
+
+    /// Takes over masks, thresholds, running statistics and what is measured, but no pairs of spikes, of a plasticity of the same shape.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn take_statistics(&mut self, from: &Self) {
+        for (path, from) in self.pathways.iter_mut().zip(&from.pathways) {
+            path.mask.clone_from(&from.mask);
+            (path.pruned, path.theta) = (from.pruned, from.theta);
+            (path.mean_square, path.updates) = (from.mean_square, from.updates);
+        }
+        self.differences.take_history(&from.differences);
     }
 
     /// Whether STDP takes part at all.
@@ -169,7 +207,7 @@ impl Plasticity {
                 let (mut pre, post) = spikes(layer, site, group, config, steps);
                 if config.stdp.shuffled {
                     pre = Spikes::Owned(shuffled(&pre, steps, group, |stream| {
-                        seeded_rng(seed, &format!("shuffle.{}.{stream}.{update}", path.name))
+                        shuffled_steps(steps, (seed, update), &path.name, stream)
                     }));
                 }
                 performed::during(&network.performed, || accumulate(window, &pre, &post, pairs, &mut path.omega));
@@ -178,7 +216,7 @@ impl Plasticity {
     }
 
     /// For the measurement of time differences, where one is due.
-    fn keep_spikes(&mut self, network: &Network<f32>, update: u64) {
+    pub(crate) fn keep_spikes(&mut self, network: &Network<f32>, update: u64) {
         let (config, steps) = (&self.config, network.steps());
         let paired: Vec<&Pathway> = self.pathways.iter().filter(|p| p.pairs(config)).collect();
         self.differences.keep(update, |i| {
@@ -253,27 +291,17 @@ impl Plasticity {
             }
             self.differences.measure(i, Quantity::Stdp, &path.omega, 1.0);
             // the pathway's synapses are the first rows of the parameter
+            let direction = &directions[path.parameter][..path.omega.len()];
+            let sums = moments(direction, &path.omega);
+            let (keep, add) = path.shares(mixing, lambda, [sums[0], sums[1]]);
             let direction = &mut directions[path.parameter][..path.omega.len()];
-            let [g2, o2, go] = moments(direction, &path.omega);
-            let living = path.mask.len() - path.pruned;
-            if living > 0 {
-                path.updates += 1;
-                for (mean, sum) in path.mean_square.iter_mut().zip([g2, o2]) {
-                    *mean = RMS_DECAY * *mean + (1.0 - RMS_DECAY) * sum / living as f64;
-                }
-            }
-            let corrected = 1.0 - RMS_DECAY.powf(path.updates as f64);
             match mixing {
                 Mixing::Normalised => {
-                    let rms = path.mean_square.map(|m| (m / corrected).sqrt());
-                    let ratio = if rms[1] > 0.0 { rms[0] / rms[1] } else { 0.0 };
-                    let (keep, add) = (lambda as f32, ((1.0 - lambda) * ratio) as f32);
                     for (g, &o) in direction.iter_mut().zip(&path.omega) {
                         *g = keep * *g - add * o;
                     }
                 }
                 Mixing::AsPrinted => {
-                    let (keep, add) = (lambda as f32, (1.0 - lambda) as f32);
                     let raw = grads[path.parameter];
                     for ((d, &g), &o) in direction.iter_mut().zip(raw).zip(&path.omega) {
                         *d = -(keep * g + add * o); // the optimiser subtracts, the printed rule adds
@@ -282,14 +310,7 @@ impl Plasticity {
             }
             path.omega.fill(0.0); // pairs of unsupervised chunks had added up to here
             if diagnose {
-                let layer = path.label();
-                let cosine = go / (g2 * o2).sqrt().max(f64::MIN_POSITIVE);
-                // the term is +Ω in the update and −ĝ: aligned means cos(−ĝ, Ω)
-                for (quantity, value) in
-                    [("norm_direction", g2.sqrt()), ("norm_stdp", o2.sqrt()), ("cosine_descent_stdp", -cosine)]
-                {
-                    values.push(LayerValue { layer: layer.clone(), quantity, value });
-                }
+                values.extend(path.mixed(sums));
             }
         }
         Ok(values)
@@ -455,16 +476,21 @@ fn spikes<'a>(
     }
 }
 
+/// The order of time in which a stream's presynaptic spikes of a chunk are paired in the control.
+pub(crate) fn shuffled_steps(steps: usize, (seed, update): (u64, u64), pathway: &str, stream: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..steps).collect();
+    order.shuffle(&mut seeded_rng(seed, &format!("shuffle.{pathway}.{stream}.{update}")));
+    order
+}
+
 /// A chunk's spikes `[K, streams, J]` with the steps of each stream in an order of its own, which follows from the stream's
 /// number among all: how streams are grouped does not matter.
-fn shuffled<R: Rng>(spikes: &[f32], steps: usize, group: &Group<f32>, rng: impl Fn(usize) -> R) -> Vec<f32> {
+fn shuffled(spikes: &[f32], steps: usize, group: &Group<f32>, order: impl Fn(usize) -> Vec<usize>) -> Vec<f32> {
     let row = spikes.len() / steps;
     let width = row / group.streams;
     let mut out = vec![0.0; spikes.len()];
     for b in 0..group.streams {
-        let mut order: Vec<usize> = (0..steps).collect();
-        order.shuffle(&mut rng(group.first + b));
-        for (to, from) in order.into_iter().enumerate() {
+        for (to, from) in order(group.first + b).into_iter().enumerate() {
             let [to, from] = [to, from].map(|t| t * row + b * width);
             out[to..to + width].copy_from_slice(&spikes[from..from + width]);
         }
@@ -696,7 +722,7 @@ mod tests {
             let spikes = group.blocks[0].spikes_in(16);
             shuffled(spikes, 16, group, |stream| {
                 asked.borrow_mut().push(stream);
-                seeded_rng(1, &stream.to_string())
+                shuffled_steps(16, (1, 0), "", stream)
             });
         }
         assert_eq!(asked.into_inner(), (0..8).collect::<Vec<_>>());

@@ -103,17 +103,13 @@ impl Reach {
     /// # Errors
     /// If a tensor cannot be made.
     pub fn save(&self, snapshot: &mut Snapshot) -> Result<()> {
-        let cpu = &candle_core::Device::Cpu;
-        snapshot.counters.insert(CHUNKS.into(), self.kept.len() as u64);
-        for (i, chunk) in self.kept.iter().enumerate() {
-            let marks: Vec<u8> = chunk.starts.iter().map(|s| u8::from(*s)).collect();
-            snapshot.state.insert(format!("{STARTS}{i}"), Tensor::new(&marks[..], cpu)?);
-            snapshot.state.insert(format!("{INPUT}{i}"), chunk.input.clone());
-            for (name, values) in &chunk.state {
-                snapshot.state.insert(format!("{STATE}{i}.{name}"), Tensor::new(&values[..], cpu)?);
-            }
-        }
-        Ok(())
+        save(self.kept.iter().map(|c| (&c.state, &c.starts[..], &c.input)), snapshot)
+    }
+
+    /// The kept chunks: the state before each, the streams that began anew with it, its input.
+    #[cfg(any(feature = "cuda", test))]
+    pub fn chunks(&self) -> impl Iterator<Item = (&BTreeMap<String, Vec<f32>>, &[bool], &Tensor)> {
+        self.kept.iter().map(|c| (&c.state, &c.starts[..], &c.input))
     }
 
     /// Restores what [`Reach::save`] added.
@@ -134,6 +130,29 @@ impl Reach {
         }
         Ok(())
     }
+}
+
+/// Adds chunks to a snapshot: the state before each, the streams that began anew with it, its input.
+///
+/// # Errors
+/// If a tensor cannot be made.
+pub(crate) fn save<'a>(
+    chunks: impl Iterator<Item = (&'a BTreeMap<String, Vec<f32>>, &'a [bool], &'a Tensor)>,
+    snapshot: &mut Snapshot,
+) -> Result<()> {
+    let cpu = &candle_core::Device::Cpu;
+    let mut count = 0u64;
+    for (i, (state, starts, input)) in chunks.enumerate() {
+        let marks: Vec<u8> = starts.iter().map(|s| u8::from(*s)).collect();
+        snapshot.state.insert(format!("{STARTS}{i}"), Tensor::new(&marks[..], cpu)?);
+        snapshot.state.insert(format!("{INPUT}{i}"), input.clone());
+        for (name, values) in state {
+            snapshot.state.insert(format!("{STATE}{i}.{name}"), Tensor::new(&values[..], cpu)?);
+        }
+        count += 1;
+    }
+    snapshot.counters.insert(CHUNKS.into(), count);
+    Ok(())
 }
 
 /// Chunks that credit reaches back over; `None` if it stays in one.

@@ -267,6 +267,21 @@ impl TimeDifferences {
         Self { most, every, pathways, values: Vec::new() }
     }
 
+    /// Whether the spikes of the chunk before this update are wanted, and whether this update is measured.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn due(&self, update: u64) -> [bool; 2] {
+        let [now, next] = [update, update + 1].map(|update| self.most > 0 && update.is_multiple_of(self.every));
+        [now || next, now]
+    }
+
+    /// Takes over the spikes of the chunk before, of the same pathways.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn take_history(&mut self, from: &Self) {
+        for (path, from) in self.pathways.iter_mut().zip(&from.pathways) {
+            path.history.clone_from(&from.history);
+        }
+    }
+
     /// Forgets the spikes of a stream of a group.
     pub fn reset(&mut self, group: usize, stream: usize) {
         for path in &mut self.pathways {

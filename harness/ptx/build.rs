@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Folders of kernel sources, from this package. BIM's are not among them: nothing launches them yet.
-const FOLDERS: [&str; 2] = ["../learner/src/cuda", "../../baselines/src/cuda"];
+/// Folders of kernel sources, from this package.
+const FOLDERS: [&str; 3] = ["../learner/src/cuda", "../../baselines/src/cuda", "../../bim/src/cuda"];
 
 /// The oldest architecture that CUDA 13 compiles for. A driver makes code for a card of this or any newer one from it.
 const ARCHITECTURE: &str = "compute_75";

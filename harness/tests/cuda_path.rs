@@ -1,5 +1,5 @@
 //! `--device cuda:0` from end to end without a card: the program that was built with `--features cuda` runs over stand-ins for the
-//! driver, cuBLAS and cuRAND (`harness/standins`). Shown is that every baseline trains, is scored, stopped and continued there, with
+//! driver, cuBLAS and cuRAND (`harness/standins`). Shown is that every model trains, is scored, stopped and continued there, with
 //! the CPU's losses; nothing is shown of speed, of races between blocks or of rounding in tensor cores.
 //!
 //! `HARNESS_CUDA_PROGRAM` names the program and `HARNESS_CUDA` the folder of the toolkit, as `.ci/cuda` sets them. Without them
@@ -18,7 +18,7 @@ use rows::results::{ResultRow, read_results};
 use rows::{StepRow, parquet::read_rows};
 use standins::StandIns;
 
-/// Every baseline on every task it suits, in all its forms, some twenty updates each.
+/// Every model on every task it suits, in all its forms, some twenty updates each.
 const GRID: &str = "\
 experiment: small
 tasks:
@@ -53,6 +53,8 @@ models:
   - {kind: cnn, width: 8, layers: 2}
   - {kind: snn, width: 16, layers: 2}
   - {kind: snn, name: recurrent, width: 12, layers: 2, recurrent: true, adaptive: {}}
+  - {kind: bim, width: 8, channels: 16, state: 4, heads: 2, layers: 2, lambda: 0.9, prune: {target: 0.3, start: 3, interval: 4}}
+  - {kind: bim, name: bim_bptt, width: 8, channels: 16, state: 4, heads: 2, layers: 2, credit: bptt, pre: {step: learned, penalty: 0.02}, post: {step: learned}}
 train: {streams: 3, learning_rate: 4e-3, curve_points: 1, eval_streams: 4, curve_limit: 200}
 ";
 
@@ -175,7 +177,7 @@ fn compare(folder: &Folder, a: &str, b: &str, least: usize) -> BTreeMap<String, 
 }
 
 #[test]
-fn cuda_path_every_baseline_on_every_task_has_the_losses_of_the_cpu() {
+fn cuda_path_every_model_on_every_task_has_the_losses_of_the_cpu() {
     let Some(program) = program() else { return };
     let folder = Folder::new();
     folder.grid(GRID);
@@ -191,9 +193,10 @@ fn cuda_path_every_baseline_on_every_task_has_the_losses_of_the_cpu() {
     let log = log(&folder);
     // threads hand tensors to each other, so all of them must use one stream
     assert_eq!(log.get("stream per-thread"), None);
-    for kernel in
-        ["lif_backward", "lstm_backward", "gru_backward", "vanilla_backward", "scan_backward", "adamw_step", "ctc"]
-    {
+    let baselines =
+        ["lif_backward", "lstm_backward", "gru_backward", "vanilla_backward", "scan_backward", "adamw_step", "ctc"];
+    let bim = ["encode_reverse", "state_reverse", "trace_advance", "mix", "step_reverse", "update_weights"];
+    for kernel in baselines.into_iter().chain(bim) {
         assert!(log.contains_key(&format!("launch {kernel}")), "{kernel}: {log:?}");
     }
 }
@@ -208,6 +211,7 @@ fn cuda_path_launches_do_not_grow_with_the_steps() {
         "rnn, width: 8",
         "snn, width: 8",
         "transformer, width: 8, heads: 2, memory: 0",
+        "bim, width: 8, channels: 16, state: 4, heads: 2",
     ];
     for model in models {
         let launches = |segment: usize| {
@@ -315,17 +319,19 @@ task: {kind: language, generate: {train_bytes: 30_000, valid_bytes: 1_000, test_
 models:
   - {kind: lstm, width: 8, layers: 1}
   - {kind: bim, width: 16, channels: 32, state: 4, heads: 2, layers: 1}
+  - {kind: bim, name: measured, width: 16, channels: 32, state: 4, heads: 2, layers: 1, diagnose: {every: 4}}
 train: {streams: 2, segment: 16, seen: 320, curve_points: 0, eval_streams: 4}
 ",
     );
     let refused = program.run(&folder, "cuda:0", "gpu", &[]);
     let said = stderr(&refused);
     assert_eq!(refused.status.code(), Some(2), "{said}");
-    assert!(said.contains("bim") && said.contains("--device") && said.contains("grid.yaml:5"), "{said}");
+    assert!(said.contains("measured") && said.contains("--device cpu") && said.contains("grid.yaml:6"), "{said}");
     assert!(!folder.path().join("gpu/small/cells").exists(), "nothing was started");
     let auto = program.run(&folder, "auto", "auto", &[]);
     assert_eq!(auto.status.code(), Some(0), "{}{}", stdout(&auto), stderr(&auto));
     let devices: BTreeMap<String, String> = results(&folder, "auto").into_iter().map(|r| (r.model, r.device)).collect();
     assert_eq!(devices["lstm"], "cuda:0");
-    assert_eq!(devices["bim"], "cpu");
+    assert_eq!(devices["bim"], "cuda:0");
+    assert_eq!(devices["measured"], "cpu");
 }

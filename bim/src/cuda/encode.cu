@@ -14,9 +14,9 @@ extern "C" __global__ void __launch_bounds__(256) encode_forward(int steps, int 
     int with_silu, int delays, float kernel, const float *__restrict__ constants, const float *__restrict__ gain,
     const float *__restrict__ current, const float *__restrict__ taps, const float *__restrict__ delay, const float *__restrict__ x,
     float *c, float *v, float *s, const float *__restrict__ last, float *psi) {
-  const Neuron neuron(constants);
   const int neurons = channels * population, m = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (m >= neurons) return;
+  const Neuron neuron(constants, m);
   const int channel = m % channels;
   const size_t wide_x = size_t(streams) * channels, wide = size_t(streams) * neurons, at = size_t(b) * neurons + m;
   const size_t at_x = size_t(b) * channels + channel;
@@ -53,9 +53,9 @@ extern "C" __global__ void __launch_bounds__(256) encode_reverse(int steps, int 
     int with_silu, int delays, int temporal, float penalty, float kernel, const float *__restrict__ constants,
     const float *__restrict__ delay, const float *__restrict__ drive, const float *__restrict__ v, const float *__restrict__ s,
     float *d_psi, float *lv, float *ls, float *lpsi, float *ds, float *d_input, float *d_gain, float *d_current, float *d_delay) {
-  const Neuron neuron(constants);
   const int neurons = channels * population, m = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (m >= neurons) return;
+  const Neuron neuron(constants, m);
   const size_t wide_x = size_t(streams) * channels, wide = size_t(streams) * neurons, at = size_t(b) * neurons + m;
   const size_t at_x = size_t(b) * channels + m % channels;
   const int history = delays - 1;

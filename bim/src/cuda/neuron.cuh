@@ -5,10 +5,17 @@ struct Neuron {
   float beta, gain, threshold, reset, inverse, lowest, highest, offset, slope;
   bool fast_sigmoid, attached, analog;
 
-  // nine numbers and three flags
-  __device__ Neuron(const float *c)
+  // nine numbers, three flags, what a spike takes off in thresholds, and whether steps are learned: then those of all neurons follow,
+  // and neuron i has its own
+  __device__ Neuron(const float *c, int i)
       : beta(c[0]), gain(c[1]), threshold(c[2]), reset(c[3]), inverse(c[4]), lowest(c[5]), highest(c[6]), offset(c[7]), slope(c[8]),
-        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {}
+        fast_sigmoid(c[9] > 0.0f), attached(c[10] > 0.0f), analog(c[11] > 0.0f) {
+    if (c[13] > 0.0f) {
+      threshold = c[14 + i];
+      inverse = 1.0f / threshold;
+      reset = c[12] * threshold;
+    }
+  }
 
   __device__ static float clip(float x, float low, float high) {
     x = x < low ? low : x;

@@ -101,3 +101,25 @@ extern "C" __global__ void __launch_bounds__(256) prune(int count, const unsigne
   w[i] = 0.0f;
   mask[i] = 0.0f;
 }
+
+// to [rows, width]: of neurons in populations [rows, population, width] one signed count of spikes per channel; OFF cells, the odd ones,
+// count negative.
+extern "C" __global__ void __launch_bounds__(256) stdp_channels(int count, int width, int population, const float *__restrict__ spikes, float *to) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count) return;
+  float sum = 0.0f;
+  for (int c = 0; c < population; ++c) {
+    const float s = spikes[(size_t(i / width) * population + c) * width + i % width];
+    sum += c % 2 == 0 ? s : -s;
+  }
+  to[i] = sum;
+}
+
+// to [K, streams, width]: the spikes of each stream in another order of time, order [streams, K].
+extern "C" __global__ void __launch_bounds__(256) stdp_shuffle(int steps, int streams, int width, const unsigned *__restrict__ order,
+                                        const float *__restrict__ spikes, float *to) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
+  if (i >= width) return;
+  for (int t = 0; t < steps; ++t)
+    to[(size_t(t) * streams + b) * width + i] = spikes[(size_t(order[size_t(b) * steps + t]) * streams + b) * width + i];
+}

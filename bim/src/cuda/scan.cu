@@ -11,9 +11,9 @@ extern "C" __global__ void __launch_bounds__(256) state_forward(int lag, int ste
     int heads, int per_state, const float *__restrict__ constants, const float *__restrict__ p, const float *__restrict__ delta,
     const float *__restrict__ a, const float *__restrict__ rates, const float *__restrict__ skip, const float *__restrict__ current,
     float *v, float *h, float *s) {
-  const Neuron neuron(constants);
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
+  const Neuron neuron(constants, d);
   const int width = channels + 2 * states, head = d / (channels / heads);
   h += size_t(b) * states * channels + d;
   float membrane = v[(size_t(lag) * streams + b) * channels + d];
@@ -46,9 +46,9 @@ extern "C" __global__ void __launch_bounds__(256) state_reverse(int lag, int ste
     const float *__restrict__ skips, const float *__restrict__ v, const float *__restrict__ h0, const float *__restrict__ ds,
     float *lh, float *lv, float *states_of, float *adjoint_of, float *ly_of, float *dz_of, float *d_p, float *d_skip,
     float *d_current, float *d_rate) {
-  const Neuron neuron(constants);
   const int d = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y;
   if (d >= channels) return;
+  const Neuron neuron(constants, d);
   const int width = channels + 2 * states, head = d / (channels / heads), window = lag + steps;
   const size_t layer = size_t(states) * channels, of_stream = size_t(b) * layer + d;
   const size_t decays = per_state ? layer : size_t(heads);

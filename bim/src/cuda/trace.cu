@@ -120,3 +120,12 @@ extern "C" __global__ void __launch_bounds__(256) trace_contract(int channels, i
     }
   d_delta[(size_t(b) * heads + h) * columns + j] = sum;
 }
+
+// to [rows, H, N, P] = from [rows, N, D]: with a decay for each channel and state the sources of W_delta, and what is left of its traces,
+// come by states and are kept by heads.
+extern "C" __global__ void __launch_bounds__(256) trace_by_heads(int rows, int channels, int states, int heads, const float *__restrict__ from, float *to) {
+  const size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x, layer = size_t(states) * channels;
+  if (i >= rows * layer) return;
+  const int per = channels / heads, k = i % layer / channels, d = i % channels;
+  to[i / layer * layer + (size_t(d / per) * states + k) * per + d % per] = from[i];
+}

@@ -139,15 +139,32 @@ impl<T: Real> Neuron<T> {
 }
 
 impl<T: Real> Neuron<T> {
-    /// What `cuda/encode.cu` and `cuda/scan.cu` take: `β`, gain, threshold, reset, `1/ϑ`, lowest and highest level, offset, slope, and as 1
-    /// or 0 whether the surrogate is the fast sigmoid, whether gradients go through the reset, and whether there are no levels.
+    /// What `cuda/encode.cu`, `cuda/scan.cu` and `cuda/readout.cu` take: `β`, gain, threshold, reset, `1/ϑ`, lowest and highest level,
+    /// offset, slope, and as 1 or 0 whether the surrogate is the fast sigmoid, whether gradients go through the reset, and whether there
+    /// are no levels; then the reset in thresholds and a 0: 1 where each neuron's own step follows.
     #[must_use]
-    pub fn constants(&self) -> [T; 12] {
+    pub fn constants(&self) -> [T; 14] {
         let flag = |on: bool| if on { T::one() } else { T::zero() };
-        let Self { beta, gain, threshold, reset, inverse, lowest, highest, offset, slope, .. } = *self;
+        let Self { beta, gain, threshold, reset, reset_share, inverse, lowest, highest, offset, slope, .. } = *self;
         let fast = flag(self.surrogate == Surrogate::FastSigmoid);
         let (attached, analog) = (flag(self.attached), flag(self.analog));
-        [beta, gain, threshold, reset, inverse, lowest, highest, offset, slope, fast, attached, analog]
+        let own = T::zero();
+        [
+            beta,
+            gain,
+            threshold,
+            reset,
+            inverse,
+            lowest,
+            highest,
+            offset,
+            slope,
+            fast,
+            attached,
+            analog,
+            reset_share,
+            own,
+        ]
     }
 }
 

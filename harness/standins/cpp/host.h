@@ -22,7 +22,7 @@ HOST_STATE Dim3 blockDim, gridDim;
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
+#define __forceinline__ inline __attribute__((always_inline))  // sources of one library may have functions of the same name
 #define __restrict__
 #define __shared__ static
 #define __launch_bounds__(...)

@@ -33,6 +33,8 @@ pub enum Arg<'a> {
     Wide(&'a mut [f64]),
     /// Addresses of arrays.
     Table(&'a [u64]),
+    /// The address of an array that lives until the launch is over.
+    Address(u64),
     /// No array.
     Null,
     /// A number.
@@ -138,6 +140,7 @@ impl Kernels {
                     Arg::WideIn(v) => ('q', v.as_ptr() as u64),
                     Arg::Wide(v) => ('q', v.as_mut_ptr() as u64),
                     Arg::Table(v) => ('q', v.as_ptr() as u64),
+                    Arg::Address(v) => ('q', *v),
                     Arg::Null => ('q', 0),
                     Arg::I32(v) => ('i', u64::from(v.cast_unsigned())),
                     Arg::U32(v) => ('i', u64::from(*v)),

@@ -6,7 +6,7 @@ use baselines::{
     TransformerConfig, Whole,
 };
 use bim::config::Credit;
-use bim::{Bim, BimConfig, Optimizer};
+use bim::{BimConfig, Optimizer};
 use candle_core::Device;
 use learner::{Cost, Error, Io, Learner};
 
@@ -72,11 +72,11 @@ impl ModelConfig {
         }
     }
 
-    /// Whether the model has kernels for a GPU.
+    /// Whether a GPU has kernels for the model.
     #[must_use]
     pub fn runs_on_gpu(&self) -> bool {
         match self {
-            Self::Bim(_) => false,
+            Self::Bim(c) => bim::check_gpu(c).is_ok(),
             Self::Transformer(_) | Self::Lstm(_) | Self::Rnn(_) | Self::Cnn(_) | Self::Mamba(_) | Self::Snn(_) => true,
         }
     }
@@ -144,7 +144,7 @@ impl ModelConfig {
         let bptt = self.training(train, segments)?;
         match self.baseline() {
             Ok(baseline) => baselines::build(&baseline, io, bptt, seed, device),
-            Err(bim) => Ok(Box::new(Bim::new(bim, io, optimizer(&bptt), seed, device)?)),
+            Err(bim) => bim::build(bim, io, optimizer(&bptt), seed, device),
         }
     }
 

@@ -371,7 +371,8 @@ fn dynamic_evaluation(job: &mut Job<'_>, learner: &mut dyn Learner, part: Part, 
         if segment.starts.contains(&true) {
             learner.reset(&segment.starts)?;
         }
-        scorer.observe(&segment, &learner.predict(&to(job.device, &segment.input)?)?)?;
+        let output = learner.predict(&to(job.device, &segment.input)?)?;
+        scorer.observe(&segment, &to(&Device::Cpu, &output)?)?; // as in `evaluate`
         learner.learn(&segment.targets.to_device(job.device)?)?;
         (job.progress)(Progress {
             done: index,

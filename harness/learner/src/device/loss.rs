@@ -13,8 +13,17 @@ const fn kernel(name: &'static str) -> Kernel {
 /// A block that sums.
 const ONE: Grid = Grid { blocks: [1, 1], threads: [256, 1] };
 
-/// [`crate::loss`] on a GPU. The host waits once, for the value and the sum of the weights.
+/// [`crate::loss`] on a GPU.
 pub(crate) fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
+    loss_and_gradient(logits, y)?.map(|(value, gradient)| known(logits, value, gradient)).transpose()
+}
+
+/// The same loss and its gradient with respect to the logits, without a graph. The host waits once, for the value and the sum of the
+/// weights.
+///
+/// # Errors
+/// If shapes disagree. A class outside the outputs makes the loss no number: the host does not see it.
+pub fn loss_and_gradient(logits: &Tensor, y: &Targets) -> Result<Option<(f64, Tensor)>> {
     let (b, k, o) = logits.dims3()?;
     let device = logits.device();
     y.check([b, k, o])?;
@@ -22,7 +31,7 @@ pub(crate) fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
         Targets::Classes { class, .. } => ("loss_classes", class),
         Targets::Labels { label, .. } => ("loss_labels", label),
         Targets::Posteriors { probability, .. } => ("loss_posteriors", probability),
-        Targets::Transcripts { transcripts, .. } => return ctc(transcripts, logits),
+        Targets::Transcripts { transcripts, .. } => return ctc_and_gradient(transcripts, logits),
     };
     let (weight, target, z) = (y.weight().contiguous()?, target.contiguous()?, logits.detach().contiguous()?);
     let rows = b * k;
@@ -44,7 +53,7 @@ pub(crate) fn loss(logits: &Tensor, y: &Targets) -> Result<Option<Tensor>> {
     if total == 0.0 {
         return Ok(None);
     }
-    known(logits, sum / total, gradient).map(Some)
+    Ok(Some((sum / total, gradient)))
 }
 
 /// A loss of this value and gradient on the graph of `logits`.
@@ -59,6 +68,10 @@ const CTC: [usize; 2] = [128, 1];
 
 /// [`Transcripts::loss`] on a GPU. The host waits once, for the value.
 pub(crate) fn ctc(transcripts: &Transcripts, logits: &Tensor) -> Result<Option<Tensor>> {
+    ctc_and_gradient(transcripts, logits)?.map(|(value, gradient)| known(logits, value, gradient)).transpose()
+}
+
+fn ctc_and_gradient(transcripts: &Transcripts, logits: &Tensor) -> Result<Option<(f64, Tensor)>> {
     let (b, k, o) = logits.dims3()?;
     transcripts.check([b, k, o])?;
     let total = transcripts.total_steps();
@@ -101,5 +114,5 @@ pub(crate) fn ctc(transcripts: &Transcripts, logits: &Tensor) -> Result<Option<T
     ];
     launch(device, kernel, Grid { blocks: [b, 1], threads: CTC }, &args)?;
     let value = losses.to_vec1::<f64>()?.iter().sum::<f64>() / total as f64;
-    known(logits, value, gradient).map(Some)
+    Ok(Some((value, gradient)))
 }

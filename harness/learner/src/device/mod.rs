@@ -4,9 +4,12 @@
 
 mod adamw;
 mod loss;
+mod product;
 
 pub(crate) use adamw::{Chunks, Step};
+pub use loss::loss_and_gradient;
 pub(crate) use loss::{ctc, loss};
+pub use product::{Operand, product};
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
@@ -66,6 +69,20 @@ enum Value {
 /// # Errors
 /// If a tensor is not contiguous or not on `device`, or the driver refuses.
 pub fn launch(device: &Device, kernel: Kernel, grid: Grid, args: &[Arg<'_>]) -> Result<()> {
+    let ([x, y], [tx, ty]) = (grid.blocks, grid.threads);
+    launch_in_space(device, kernel, ([x, y, 1], [tx, ty, 1]), args)
+}
+
+/// [`launch`] over blocks and threads in three dimensions.
+///
+/// # Errors
+/// As for [`launch`].
+pub fn launch_in_space(
+    device: &Device,
+    kernel: Kernel,
+    (blocks, threads): ([usize; 3], [usize; 3]),
+    args: &[Arg<'_>],
+) -> Result<()> {
     let Device::Cuda(device) = device else { bail!("{}: expected a GPU, got {device:?}", kernel.name) };
     let stream = device.cuda_stream();
     let function = device.get_or_load_custom_func(kernel.name, kernel.module, kernel.ptx)?;
@@ -89,8 +106,8 @@ pub fn launch(device: &Device, kernel: Kernel, grid: Grid, args: &[Arg<'_>]) -> 
             Value::F32(x) => launch.arg(x),
         };
     }
-    let dims = |[x, y]: [usize; 2]| (x as u32, y as u32, 1);
-    let config = LaunchConfig { grid_dim: dims(grid.blocks), block_dim: dims(grid.threads), shared_mem_bytes: 0 };
+    let dims = |[x, y, z]: [usize; 3]| (x as u32, y as u32, z as u32);
+    let config = LaunchConfig { grid_dim: dims(blocks), block_dim: dims(threads), shared_mem_bytes: 0 };
     // SAFETY: the kernel takes these arguments; that it stays within them is what the tests named `cuda_kernels_` show. The tensors
     // are alive until this returns, and memory that is given back later is given back in the order of the same stream.
     unsafe { launch.launch(config) }.w()?;
