@@ -15,6 +15,7 @@ use Source::{Encode, Membrane, Network, Plasticity, Readout, Scan, Trace, TraceC
 /// What training over the whole network notices of a kernel that is wrong, in the sources that have no test of their own; the others are
 /// in `tests/cuda_kernels`.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn cuda_kernels_errors_are_noticed() -> Result<()> {
     if machine().is_none() {
         return Ok(());
