@@ -15,6 +15,7 @@ use Source::{Encode, Membrane, Network, Plasticity, Readout, Scan, Trace, TraceC
 /// What training over the whole network notices of a kernel that is wrong, in the sources that have no test of their own; the others are
 /// in `tests/cuda_kernels`.
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn cuda_kernels_errors_are_noticed() -> Result<()> {
     if machine().is_none() {
         return Ok(());
@@ -32,6 +33,7 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
     let attached = NeuronConfig { attached_reset: true, beta: Share(0.6), ..post };
     let attached = BimConfig { post: attached, currents: true, ..plain.clone() };
     let quiet = NeuronConfig { beta: Share(0.9), ..none };
+    let slow_heads = BimConfig { post: quiet, currents: true, ..plain.clone() };
     let slow_states = BimConfig { decay: DecayForm::ChannelState, pre: none, post: quiet, ..plain.clone() };
     let truncated = BimConfig { credit: Credit::Tbptt, ..plain.clone() };
     let prune =
@@ -108,9 +110,9 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
             "r_states[of_stream + cell] += size * decayed;",
             &slow_states,
         ),
-        (Membrane, "bias[at] = left * bias[at] + of_bias;", "bias[at] = of_bias;", &attached),
-        (Membrane, "skip[at] = left * skip[at] + of_skip;", "skip[at] = of_skip;", &attached),
-        (Membrane, "current[at] = left * current[at] + of_current;", "current[at] = of_current;", &attached),
+        (Membrane, "bias[at] = left * bias[at] + of_bias;", "bias[at] = of_bias;", &slow_heads),
+        (Membrane, "skip[at] = left * skip[at] + of_skip;", "skip[at] = of_skip;", &slow_heads),
+        (Membrane, "current[at] = left * current[at] + of_current;", "current[at] = of_current;", &slow_heads),
         (
             Membrane,
             "sum = fmaf(g[in_state], from[row * columns + j], sum);",
@@ -137,6 +139,7 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
     };
     for config in [
         &attached,
+        &slow_heads,
         &slow_states,
         &plain,
         &slow,
