@@ -51,12 +51,15 @@ fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> St
         all.into_iter().collect::<Vec<_>>().join(" or ")
     };
     let learning = ["energy_learning_with_traffic_pj"];
+    let interval = |metric: &str| match estimate(&values(rows, model, metric)).map(|e| (e.mean, e.interval)) {
+        Some((mean, Some((low, high)))) => format!("{mean:.3} [{low:.3}, {high:.3}]"),
+        Some((mean, None)) => format!("{mean:.3}"),
+        None => "not measured".to_owned(),
+    };
     match title {
-        "bits per byte" => match estimate(&values(rows, model, "bits_per_byte")).map(|e| (e.mean, e.interval)) {
-            Some((mean, Some((low, high)))) => format!("{mean:.3} [{low:.3}, {high:.3}]"),
-            Some((mean, None)) => format!("{mean:.3}"),
-            None => "not measured".to_owned(),
-        },
+        "bits per byte" => interval("bits_per_byte"),
+        "AUC-ROC (macro)" => interval("auc_roc_macro"),
+        "AUC-PR (macro)" => interval("auc_pr_macro"),
         "ratio" => format!("{:.3}×", mean(rows, model, &["bits_per_byte"]) / mean(rows, reference, &["bits_per_byte"])),
         "updates" => whole(|r| r.updates.to_string()),
         "steps an update" => whole(|r| r.config.get("train.segment").cloned().unwrap_or_default()),
