@@ -127,4 +127,10 @@ fn tensorboard_gets_the_rows_of_every_cell() {
         assert!(text.contains("brain.Event:2") && text.contains("train/loss") && text.contains("test/bits_per_byte"));
     }
     assert!(!folder.path().join("plain/small/tensorboard").exists());
+    // a folder that cannot be made is said before anything starts
+    std::fs::create_dir_all(folder.path().join("full/small")).expect("a folder");
+    std::fs::write(folder.path().join("full/small/tensorboard"), "a file").expect("written");
+    let refused = folder.command("full").arg("--tensorboard").output().expect("starts");
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("tensorboard") && !folder.path().join("full/small/cells").exists());
 }

@@ -4,6 +4,7 @@ use super::catalogue::significant;
 use super::curves::point;
 use super::group::{Group, Part};
 use super::model::{Cell, Column, Form, Loaded, Place, Plot, Series, Table};
+use data::account::inert;
 use rows::LayerRow;
 
 /// Name of the quantity in `layers.parquet`.
@@ -13,7 +14,7 @@ const QUANTITY: &str = "spike_sparsity";
 pub(super) fn last(rows: &[LayerRow]) -> Vec<(String, f64)> {
     let of = || rows.iter().filter(|row| row.quantity == QUANTITY);
     let Some(step) = of().map(|row| row.step).max() else { return Vec::new() };
-    of().filter(|row| row.step == step).map(|row| (row.layer.clone(), row.value)).collect()
+    of().filter(|row| row.step == step).map(|row| (inert(&row.layer), row.value)).collect()
 }
 
 /// Every population of any configuration, those of a deeper network behind those that all have.

@@ -1,4 +1,6 @@
-//! What a grid file may say, as JSON Schema: made from the structs that read it, so that it says what they accept.
+//! What a grid file may say, as JSON Schema: made from the structs that read it, so that keys, words, ranges and defaults are theirs.
+//! Whether the parts of a grid fit together, only `harness plan` says; a few odd ways to write what is there (a null in place of a mapping
+//! that is left out) are accepted by it and not by the schema.
 //!
 //! Editors that know JSON Schema complete and check grids with it. [`Explained`] looks a key up in it.
 
@@ -13,7 +15,7 @@ use crate::tasks::TaskConfig;
 use crate::train::TrainConfig;
 
 /// Numbers as YAML may have them: `4_000_000`, which JSON Schema takes for text.
-const GROUPED: &str = "^[+-]?[0-9][0-9_]*([.][0-9_]+)?([eE][+-]?[0-9]+)?$";
+const GROUPED: &str = "^[+-]?[0-9]+(_[0-9]+)*([.][0-9]+)?([eE][+-]?[0-9]+)?$";
 
 /// The kinds of entries, by the word for them.
 pub struct Kinds {
@@ -55,7 +57,7 @@ impl Language {
         });
         let only = json!({
             "description": "Names of the tasks that this model runs on; all without it",
-            "type": "array", "items": {"type": "string"}
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
         });
         let more: [&[(&str, &Value)]; 2] = [&[("tasks", &on_tasks), ("only", &only)], &[]];
         let kinds = [("model", models), ("task", tasks)].into_iter().zip(more).map(|((what, kinds), more)| {
@@ -146,7 +148,10 @@ fn top(models: &Value, tasks: &Value, train: &Value, report: &Value, resources: 
     let map = |description: &str| json!({"description": description, "type": "object"});
     let seeds = json!({
         "description": "Seeds of weights, order and everything else that is drawn; one number is that seed. Default [1]",
-        "anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]
+        "anyOf": [
+            {"type": "integer", "minimum": 0},
+            {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+        ]
     });
     let scale = json!({
         "type": "object", "additionalProperties": false,
@@ -162,7 +167,8 @@ fn top(models: &Value, tasks: &Value, train: &Value, report: &Value, resources: 
     let change = json!({"type": "object", "not": {"required": ["kind"]}});
     let task = json!({"description": "The task; `tasks` has several", "anyOf": [tasks, change]});
     json!({
-        "type": "object", "additionalProperties": false, "required": ["experiment"],
+        "type": "object", "additionalProperties": false,
+        "anyOf": [{"required": ["experiment"]}, {"required": ["extends"]}],
         "properties": {
             "experiment": {"description": "Name of the experiment and of its run directory", "type": "string", "pattern": "^[a-z0-9_-]+$"},
             "description": {"description": "The question; the report begins with it", "type": ["string", "null"]},
@@ -184,7 +190,7 @@ fn top(models: &Value, tasks: &Value, train: &Value, report: &Value, resources: 
                 "additionalProperties": {"type": "array"}
             },
             "scale": {"description": "The default of --scale", "type": "string"},
-            "scales": {"description": "What a scale changes, by its name", "type": "object", "additionalProperties": scale},
+            "scales": {"description": "What a scale changes, by its name", "type": ["object", "null"], "additionalProperties": scale},
             "report": {"description": "What the tables compare with", "anyOf": [report, {"type": "null"}]},
             "resources": {"description": "What a cell gets on a cluster", "anyOf": [resources, {"type": "null"}]},
             "energy": {"description": "Prices of operations: a known list (`harness list cost-models`) or a .yaml file beside the grid", "type": ["string", "null"]}
@@ -207,8 +213,10 @@ fn tidy(schema: &mut Value) {
                 Some(one) => vec![one.clone()],
                 None => Vec::new(),
             };
-            if types.iter().any(number) && !map.contains_key("enum") {
-                map.insert("type".into(), types.into_iter().chain([json!("string")]).collect());
+            let text = json!("string");
+            // what was tidied before is left as it is
+            if types.iter().any(number) && !types.contains(&text) && !map.contains_key("enum") {
+                map.insert("type".into(), types.into_iter().chain([text]).collect());
                 map.insert("pattern".into(), json!(GROUPED));
             }
             map.iter_mut().filter(|(key, _)| *key != "default").for_each(|(_, value)| tidy(value));

@@ -17,11 +17,11 @@ pub(super) struct ExplainArgs {
 pub(super) fn run(args: &ExplainArgs) -> Result<u8> {
     let language = Language::new();
     let all = paths(&language);
-    let Some(key) = &args.key else {
+    let Some(wanted) = args.key.as_deref().map(str::trim).filter(|key| !key.is_empty()) else {
         crate::say!("{}", overview(&language));
         return Ok(exit::DONE);
     };
-    let wanted = key.trim();
+    let wanted = as_listed(wanted, &language);
     let found: Vec<&(String, Value)> = match all.iter().find(|(path, _)| path == wanted) {
         Some(whole) => vec![whole],
         None => all.iter().filter(|(path, _)| path.ends_with(wanted) && ends_a_word(path, wanted)).collect(),
@@ -43,6 +43,19 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8> {
         several => several.iter().for_each(|(path, schema)| crate::say!("{}", line(path, schema, &language))),
     }
     Ok(exit::DONE)
+}
+
+/// A path of a grid as paths are listed: `model.layers` is a key of every model that has it, and the training of one model has the keys of
+/// all training.
+fn as_listed<'a>(path: &'a str, language: &Language) -> &'a str {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let is_kind = language.kinds.iter().flat_map(|kinds| &kinds.entries).any(|(kind, _)| *kind == first);
+    match rest {
+        "" => path,
+        _ if first == "model" || first == "task" => rest,
+        _ if is_kind && rest.starts_with("train.") => rest,
+        _ => path,
+    }
 }
 
 pub(super) fn schema() -> Result<u8> {
@@ -92,7 +105,9 @@ fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
 /// The first sentence of a description.
 fn summary(schema: &Value) -> String {
     let text = schema.get("description").and_then(Value::as_str).unwrap_or_default();
-    let end = text.find(". ").map_or(text.len(), |end| end + 1);
+    // an abbreviation ends no sentence
+    let mut ends = text.match_indices(". ").map(|(at, _)| at);
+    let end = ends.find(|at| !text[..*at].ends_with("eq")).map_or(text.len(), |end| end + 1);
     text[..end].lines().next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
@@ -105,6 +120,9 @@ fn line(path: &str, schema: &Value, language: &Language) -> String {
 fn form(schema: &Value) -> String {
     if let Some(expected) = schema.get("x-expected").and_then(Value::as_str) {
         return expected.to_owned();
+    }
+    if let Some(only) = schema.get("const").and_then(Value::as_str) {
+        return only.to_owned();
     }
     let names = choices(schema).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     if !names.is_empty() {
@@ -242,7 +260,7 @@ mod tests {
             of("train.seen")
         );
         assert!(of("cardio.rate").starts_with("cardio.rate: 100 or 500; default 100\n"));
-        assert!(of("lstm.only").starts_with("lstm.only: a list\n"));
+        assert!(of("lstm.only").starts_with("lstm.only: a value or a list\n"));
     }
 
     /// No key is without a word on what it is.
@@ -262,6 +280,21 @@ mod tests {
         let found =
             |word: &str| paths(&Language::new()).into_iter().filter(|(path, _)| ends_a_word(path, word)).count();
         assert_eq!((found("threshold"), found("pre.threshold"), found("hreshold")), (4, 1, 0));
+    }
+
+    #[test]
+    fn a_path_of_a_grid_is_found_as_it_is_written_there() {
+        let language = Language::new();
+        let of = |path| as_listed(path, &language);
+        assert_eq!([of("model.layers"), of("task.frame"), of("bim.train.clip")], ["layers", "frame", "train.clip"]);
+        assert_eq!([of("bim.lambda"), of("train.clip"), of("model")], ["bim.lambda", "train.clip", "model"]);
+    }
+
+    #[test]
+    fn a_summary_is_a_whole_sentence() {
+        let text = |text: &str| summary(&serde_json::json!({"description": text}));
+        assert_eq!(text("A current, `I` of eq. 3. More."), "A current, `I` of eq. 3");
+        assert_eq!(text("One. Two."), "One");
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     // before anything is trained: a folder that cannot be written, or holds another plan, is a wrong command line
     let working = plans.iter().zip(&runs).map(|(plan, run)| plan.write(run, args.replace).map_err(unwritable));
     let _working = working.collect::<Result<Vec<_>>>()?;
+    for folder in runs.iter().map(|run| run.join("tensorboard")).filter(|_| args.tensorboard) {
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder)).map_err(unwritable)?;
+    }
     let mut code = exit::DONE;
     for (plan, run) in plans.iter().zip(&runs) {
         let active = cluster::settle(plan, run, cluster::Ends::Record)?;

@@ -55,6 +55,10 @@ fn check(schema: &Value, value: &Value, language: &Language, path: &str) -> Resu
             return Err(format!("{path}: {number} is out of range"));
         }
     }
+    let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or(0);
+    if value.as_array().is_some_and(|all| (all.len() as u64) < least) {
+        return Err(format!("{path}: fewer than {least} items"));
+    }
     if let (Some(items), Some(all)) = (schema.get("items"), value.as_array()) {
         all.iter().enumerate().try_for_each(|(i, item)| check(items, item, language, &format!("{path}[{i}]")))?;
     }
@@ -105,6 +109,7 @@ fn every_shipped_grid_meets_it() {
 fn what_is_no_grid_does_not_meet_it() {
     let good = "experiment: e\ntask: {kind: cardio, generate: 4_0}\nmodels: [{kind: bim, lambda: 0.5, pre: {levels: binary}}, lstm]\n";
     assert_eq!(accepts(good), Ok(()));
+    assert_eq!(accepts("extends: other.yaml\nmodels: [{kind: lstm, only: cardio}]\nscales: null\n"), Ok(()));
     for (from, to) in [
         ("lambda: 0.5", "lambda: 1.5"),
         ("lambda: 0.5", "lamda: 0.5"),
@@ -113,6 +118,8 @@ fn what_is_no_grid_does_not_meet_it() {
         ("kind: bim", "kind: bin"),
         ("lstm]", "lstn]"),
         ("experiment: e\n", ""),
+        ("experiment: e\n", "experiment: e\nseeds: []\n"),
+        ("experiment: e\n", "experiment: e\nseeds: [-1]\n"),
         ("task:", "taks:"),
         ("generate: 4_0", "generate: yes"),
     ] {
@@ -133,4 +140,26 @@ fn defaults_are_those_that_are_read() {
         assert_eq!(schema.get("default"), Some(value), "{key}: {schema}");
         assert!(schema["description"].as_str().is_some_and(|text| !text.is_empty() && !text.contains("[`")), "{key}");
     }
+}
+
+/// Validators of the standard refuse a list of types that names one twice, and the whole schema with it.
+#[test]
+fn no_list_of_types_names_one_twice() {
+    fn walk(schema: &Value, found: &mut usize) {
+        if let Some(types) = schema.get("type").and_then(Value::as_array) {
+            *found += 1;
+            let mut names: Vec<&str> = types.iter().filter_map(Value::as_str).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), types.len(), "{schema}");
+        }
+        match schema {
+            Value::Array(all) => all.iter().for_each(|one| walk(one, found)),
+            Value::Object(map) => map.values().for_each(|one| walk(one, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut found = 0;
+    walk(&Language::new().document(), &mut found);
+    assert!(found > 50, "{found}");
 }
