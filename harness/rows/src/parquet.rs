@@ -15,9 +15,12 @@ use arrow_schema::{ArrowError, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::page::PageReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::FileReader;
+use parquet::file::serialized_reader::SerializedFileReader;
 use polars::prelude::{DataFrame, ParquetReader, SerReader};
 
 pub use self::parts::{Kept, discard_parts};
@@ -67,11 +70,44 @@ pub fn read_frame(path: &Path) -> DataResult<DataFrame> {
     let unreadable = |text: &str| {
         DataError::corrupt(path, At::File, "a Parquet file", text.lines().next().unwrap_or("an unreadable file"))
     };
-    // on damaged files it panics where it should fail
-    match catch_unwind(AssertUnwindSafe(|| ParquetReader::new(file).finish())) {
-        Ok(read) => read.map_err(|error| unreadable(&error.to_string())),
+    // on damaged files both readers panic where they should fail
+    let read = || {
+        check_pages(path).map_err(|error| error.to_string())?;
+        ParquetReader::new(file).finish().map_err(|error| error.to_string())
+    };
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| unreadable(&error)),
         Err(_) => Err(unreadable("bytes that cannot be decoded")),
     }
+}
+
+/// Holds the number of values that each page announces against the footer. Polars makes room for what a page announces before it looks
+/// at the page, and a process that asks for too much ends.
+fn check_pages(path: &Path) -> Result<(), ParquetError> {
+    let reader = SerializedFileReader::new(File::open(path)?)?;
+    for i in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(i)?;
+        for j in 0..group.num_columns() {
+            let column = group.metadata().column(j);
+            let mut pages = group.get_column_page_reader(j)?;
+            let mut values = Some(0_i64);
+            while let Some(page) = pages.peek_next_page()? {
+                if !page.is_dict {
+                    let more = page.num_levels.and_then(|levels| i64::try_from(levels).ok());
+                    values = values.zip(more).and_then(|(values, more)| values.checked_add(more));
+                }
+                pages.skip_next_page()?;
+            }
+            let flat = column.column_descr().max_rep_level() == 0;
+            if values != Some(column.num_values()) || (flat && column.num_values() != group.metadata().num_rows()) {
+                let name = column.column_path().string();
+                return Err(ParquetError::General(format!(
+                    "pages of column `{name}` with another number of values than its footer"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the panics that [`read_frame`] turns into errors from being printed; all others are printed as before.
@@ -323,6 +359,27 @@ mod tests {
         let path = dir.path().join("steps.parquet");
         write_rows(&path, &[StepRow { loss: Some(f64::NAN), ..StepRow::default() }], &Metadata::new()).unwrap();
         assert!(read_rows::<StepRow>(&path).unwrap()[0].loss.unwrap().is_nan());
+    }
+
+    /// Polars makes room for as many values as a page announces: a process that asks for more than there is ends.
+    #[test]
+    fn no_changed_byte_ends_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("evals.parquet");
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let rows: Vec<EvalRow> = (0..5).map(|_| eval(&mut rng)).collect(); // with columns that hold nulls
+        write_rows(&path, &rows, &Metadata::new()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            for change in [0x80, 0xff, 0x01] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= change;
+                std::fs::write(&path, &bytes).unwrap();
+                refused += usize::from(read_rows::<EvalRow>(&path).is_err());
+            }
+        }
+        assert!(refused > whole.len() / 2, "{refused} of {} changes were noticed", 3 * whole.len());
     }
 
     #[test]
