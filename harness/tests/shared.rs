@@ -205,6 +205,29 @@ fn no_flipped_bit_is_taken_for_a_result() {
     assert!(said as usize * 3 > flips, "{said} of {flips} said");
 }
 
+/// A cell that was started again because of damage says so then, keeps it in its row, and does not say it at every later run.
+#[test]
+fn damage_is_told_once() {
+    let folder = Folder::new();
+    folder.grid(TWO);
+    let run = |limit: &str| {
+        let mut command = folder.command("runs");
+        command.env("HARNESS_CHECKPOINT_SECONDS", "0").args(["--limit-seconds", limit]);
+        command.output().expect("starts")
+    };
+    assert_eq!(run("0.004").status.code(), Some(1));
+    let weights = files(&folder.path().join("runs/small/cells"));
+    for path in weights.iter().filter(|path| path.ends_with("weights.safetensors")) {
+        std::fs::write(path, "cut").expect("written");
+    }
+    let again = stderr(&run("0.004"));
+    assert!(again.contains("damaged: ") && again.contains("the cell was started again"), "{again}");
+    let later = stderr(&run("60"));
+    assert!(!later.contains("damaged"), "{later}");
+    let rows = read_results(&folder.path().join("runs/small/results.parquet")).expect("results");
+    assert!(rows.iter().any(|row| row.notes.as_ref().is_some_and(|notes| notes.contains("damaged"))), "{rows:?}");
+}
+
 /// A damaged cell has a row in the report that says so, and a damaged status stops no other.
 #[test]
 fn the_report_says_what_is_damaged() {

@@ -95,13 +95,18 @@ impl Board {
         std::fs::create_dir_all(folder).map_err(DataError::io(folder))?;
         let wall = now();
         let path = folder.join(format!("events.out.tfevents.{:010}.{}.harness", wall as u64, std::process::id()));
-        let file = File::options().append(true).create(true).open(&path).map_err(DataError::io(&path))?;
-        let mut board = Self { path, out: BufWriter::new(file) };
+        let mut board = Self::at(path)?;
         let mut first = head(wall);
         bytes(3, b"brain.Event:2", &mut first);
         board.record(&first)?;
         board.flush()?;
         Ok(board)
+    }
+
+    /// A file with nothing in it yet.
+    pub(crate) fn at(path: PathBuf) -> DataResult<Self> {
+        let file = File::options().append(true).create(true).open(&path).map_err(DataError::io(&path))?;
+        Ok(Self { path, out: BufWriter::new(file) })
     }
 
     /// Writes rows: a column of steps as `train/COLUMN`, a metric as `SPLIT/METRIC`, a diagnostic as `LAYER/QUANTITY`.

@@ -63,9 +63,9 @@ impl Rows {
         Self { steps: Vec::with_capacity(MOST_ROWS), layers: Vec::with_capacity(MOST_ROWS), ..Self::default() }
     }
 
-    /// Shows the rows; `None` once that is not possible.
-    pub fn show(&self, mut board: Board) -> Option<Board> {
-        board.write(&self.steps, &self.layers, &self.evals).is_ok().then_some(board)
+    /// Shows the rows.
+    pub fn show(&self, board: &mut Board) -> DataResult<()> {
+        board.write(&self.steps, &self.layers, &self.evals)
     }
 
     /// Takes an event.

@@ -22,6 +22,8 @@ pub struct PartWriter {
     rows: Rows,
     /// The other buffer, unless the writer has it.
     spare: Option<Rows>,
+    /// Why the board was given up.
+    unshown: Option<DataError>,
     thread: Thread,
 }
 
@@ -51,6 +53,7 @@ struct Done {
     rows: Option<Rows>,
     result: DataResult<()>,
     kept: Kept,
+    unshown: Option<DataError>,
 }
 
 impl PartWriter {
@@ -73,16 +76,24 @@ impl PartWriter {
             kept,
             rows: Rows::with_room(),
             spare: Some(Rows::with_room()),
+            unshown: None,
             thread: Thread { work: Some(work), done, handle: Some(handle) },
         })
     }
 
-    /// Has the rows from now on shown in `TensorBoard`, too, until one of them cannot be written there: that stops nothing else.
+    /// Has the rows from now on shown in `TensorBoard`, too, until some cannot be written there: that stops nothing else, and
+    /// [`PartWriter::unshown`] says why.
     ///
     /// # Errors
     /// `Io` if rows handed over before could not be written.
     pub fn show(&mut self, board: Board) -> DataResult<()> {
         self.thread.ask(&self.cell_dir, Work::Show(board))
+    }
+
+    /// Why rows that were written are not shown, if that is so.
+    #[must_use]
+    pub fn unshown(&self) -> Option<&DataError> {
+        self.unshown.as_ref()
     }
 
     /// Takes an event. It reaches the disk with the next [`PartWriter::flush`], or before if many have come.
@@ -145,7 +156,8 @@ impl PartWriter {
         if self.spare.is_some() {
             return Ok(());
         }
-        let Done { rows, result, kept } = self.thread.answer(&self.cell_dir)?;
+        let Done { rows, result, kept, unshown } = self.thread.answer(&self.cell_dir)?;
+        self.unshown = self.unshown.take().or(unshown);
         result?;
         self.kept = kept;
         self.spare = rows.map(Rows::cleared);
@@ -180,7 +192,7 @@ fn gone(cell_dir: &Path) -> DataError {
 /// The thread: ends with the channel, or after the first failure, as a part that is missing must not be followed by another.
 fn serve(on_start: fn(), mut parts: Parts, work: &Receiver<Work>, done: &SyncSender<Done>) {
     on_start();
-    let mut board = None;
+    let mut board: Option<Board> = None;
     for work in work {
         let answer = match work {
             Work::Show(new) => {
@@ -189,11 +201,11 @@ fn serve(on_start: fn(), mut parts: Parts, work: &Receiver<Work>, done: &SyncSen
             }
             Work::Part(rows) => {
                 let result = parts.write(&rows);
-                // a picture of the run that cannot be drawn is no reason to end it
-                board = board.and_then(|board: Board| rows.show(board));
-                Done { rows: Some(rows), result, kept: parts.kept().clone() }
+                let unshown = board.as_mut().and_then(|board| rows.show(board).err());
+                board = board.filter(|_| unshown.is_none());
+                Done { rows: Some(rows), result, kept: parts.kept().clone(), unshown }
             }
-            Work::Merge => Done { rows: None, result: parts.merge_all(), kept: parts.kept().clone() },
+            Work::Merge => Done { rows: None, result: parts.merge_all(), kept: parts.kept().clone(), unshown: None },
         };
         let failed = answer.result.is_err();
         if done.send(answer).is_err() || failed {
@@ -246,6 +258,21 @@ mod tests {
             Event::Prediction(_) => 3,
         });
         all
+    }
+
+    /// A picture of the run that cannot be drawn is no reason to end it, and is told.
+    #[test]
+    fn a_board_on_a_full_disk_stops_no_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = PartWriter::open(dir.path(), Kept::default(), Metadata::new(), || ()).unwrap();
+        writer.show(Board::at("/dev/full".into()).unwrap()).unwrap();
+        for n in 1..=3 {
+            push_all(&mut writer, n);
+            writer.flush().unwrap();
+        }
+        assert!(writer.unshown().is_some_and(|e| e.to_string().contains("/dev/full")));
+        writer.finish().unwrap();
+        assert_eq!(finished(dir.path()), by_kind((1..=3).flat_map(events).collect()));
     }
 
     /// Runs 80 updates, checkpoints at random ones, dies at random ones (also between writing a part and recording

@@ -179,15 +179,7 @@ fn again(args: &GateArgs, mode: Mode, build: &Build) -> Result<Vec<ResultRow>> {
     plan.write(run, true)?;
     let devices = parse_device("auto")?;
     let interrupt = interrupted()?;
-    let context = Context {
-        run,
-        data: &args.data,
-        devices: &devices,
-        interrupt: &interrupt,
-        build,
-        limit: None,
-        tensorboard: false,
-    };
+    let context = Context::new(run, &args.data, &devices, &interrupt, build);
     let pool = Pool { jobs: 1, stall: Duration::from_secs(900), fail_fast: false, retry: None };
     let display = Display::new(mode, plan.cells.len() as u64);
     let worked = work(&plan, &context, &pool, &BTreeMap::new(), &display)?;

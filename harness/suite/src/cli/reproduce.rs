@@ -58,15 +58,7 @@ pub(super) fn run(args: &ReproduceArgs, mode: Mode, build: &Build) -> Result<u8>
     let devices = parse_device(&args.device)?;
     let interrupt = interrupted()?;
     let folder = Scratch::beside(run);
-    let context = Context {
-        run: &folder.0,
-        data: &args.data,
-        devices: &devices,
-        interrupt: &interrupt,
-        build,
-        limit: None,
-        tensorboard: false,
-    };
+    let context = Context::new(&folder.0, &args.data, &devices, &interrupt, build);
     let display = Display::new(mode, 1);
     let bar = display.start(&names[index]);
     let done = attempt(cell, None, &context, &mut OpenTasks::new(), &mut |progress| bar.update(progress));

@@ -89,8 +89,8 @@ pub(super) fn run(args: &RunArgs, mode: Mode, build: &Build) -> Result<u8> {
     let mut code = exit::DONE;
     for (plan, run) in plans.iter().zip(&runs) {
         let active = cluster::settle(plan, run, cluster::Ends::Record)?;
-        let (data, tensorboard) = (select.data.as_path(), args.tensorboard);
-        let context = Context { run, data, devices: &devices, interrupt: &interrupt, build, limit, tensorboard };
+        let plain = Context::new(run, &select.data, &devices, &interrupt, build);
+        let context = Context { limit, tensorboard: args.tensorboard, ..plain };
         let display = Display::new(mode, plan.cells.iter().filter(|cell| cell.selected).count() as u64);
         let Worked { statuses, any } = work(plan, &context, &pool, &active, &display)?;
         let held = table::lock(run)?;

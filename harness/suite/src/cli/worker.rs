@@ -47,8 +47,8 @@ pub(super) fn run(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
     let interrupt = interrupted()?;
     let run = args.plan.parent().unwrap_or(Path::new("."));
     let limit = parse_limit(args.limit_seconds)?;
-    let (data, tensorboard) = (args.data.as_path(), args.tensorboard);
-    let context = Context { run, data, devices: &devices, interrupt: &interrupt, build, limit, tensorboard };
+    let plain = Context::new(run, &args.data, &devices, &interrupt, build);
+    let context = Context { limit, tensorboard: args.tensorboard, ..plain };
     if args.serve {
         worker::serve(&context, &interrupt)?;
         return Ok(exit::DONE);

@@ -84,7 +84,7 @@ fn run_locked(
             status.provenance.started_unix_s = earlier.provenance.started_unix_s; // of the first run
             trace.notes = earlier.notes;
         }
-        Stored::Damaged(problem) => note(dir, &mut trace, &[problem], "the cell was run again"),
+        Stored::Damaged(problem) => note(dir, &mut trace, &[problem], "the cell was taken up again"),
         Stored::Whole(_) | Stored::Absent => {}
     }
     let run = || go(cell, dir, context, open, tell, &status.provenance, &mut trace);
@@ -189,7 +189,11 @@ fn go(
     };
     let outcome = run_cell(&mut job, &mut sink, start.as_ref(), &mut trace.at);
     // rows of a cell that failed or was stopped are worth reading too
-    match (&outcome, sink.publish()) {
+    let published = sink.publish();
+    if let Some(e) = sink.unshown() {
+        dir.log(&format!("not all of it is shown in TensorBoard: {e}"));
+    }
+    match (&outcome, published) {
         (Ok(_), Err(e)) => return Err(e.into()),
         (Err(_), Err(e)) => dir.log(&format!("its rows could not be written: {e}")),
         _ => {}

@@ -47,6 +47,20 @@ pub struct Context<'a> {
     pub tensorboard: bool,
 }
 
+impl<'a> Context<'a> {
+    /// Without a limit, and shown nowhere.
+    #[must_use]
+    pub fn new(
+        run: &'a Path,
+        data: &'a Path,
+        devices: &'a Devices,
+        interrupt: &'a AtomicBool,
+        build: &'a Build,
+    ) -> Self {
+        Self { run, data, devices, interrupt, build, limit: None, tensorboard: false }
+    }
+}
+
 /// What a program was built from; the library does not know, so that it need not be built again when only that changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Build {

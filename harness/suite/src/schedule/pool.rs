@@ -44,6 +44,8 @@ struct Task<'a> {
     name: &'a str,
     /// Mark of the status that is known.
     known: Option<String>,
+    /// Notes of that status, which were told when they were made.
+    told: Vec<String>,
     not_before: Instant,
     /// Whether it was said that another process has it.
     held: bool,
@@ -126,7 +128,7 @@ fn sort_out<'a>(
     let stored: Vec<_> = stored.collect();
     for ((index, cell), (known, stored)) in cells.into_iter().zip(stored) {
         let name = &names[index];
-        match stored {
+        let told = match stored {
             Stored::Whole(status) if status.outcome.is_final() || !pool.tries_again(&status) => {
                 if status.outcome.is_final()
                     && let Err(e) = tidy(&CellDir::of(context.run, &cell.id))
@@ -137,10 +139,11 @@ fn sort_out<'a>(
                 statuses.insert(cell.id.clone(), status);
                 continue;
             }
+            Stored::Whole(status) => status.notes,
             // the worker says what is damaged and what was done about it
-            Stored::Damaged(_) | Stored::Whole(_) | Stored::Absent => {}
-        }
-        waiting.push(Task { cell, name, known, not_before: Instant::now(), held: false });
+            Stored::Damaged(_) | Stored::Absent => Vec::new(),
+        };
+        waiting.push(Task { cell, name, known, told, not_before: Instant::now(), held: false });
     }
     if pool.jobs > 1 {
         // the longest first: it is not what the others wait for at the end
@@ -345,7 +348,7 @@ impl<'a> Work<'a> {
     }
 
     fn finish(&mut self, task: &Task<'_>, status: Status) {
-        for note in &status.notes {
+        for note in status.notes.iter().filter(|note| !task.told.contains(note)) {
             self.display.note(task.name, note);
         }
         let failed = !matches!(status.outcome, Outcome::Completed | Outcome::Interrupted | Outcome::Skipped);
