@@ -31,10 +31,10 @@ macro_rules! registry {
             /// The settings of every kind, as JSON Schema.
             pub fn schemas(
                 generator: &mut schemars::SchemaGenerator,
-            ) -> Vec<(&'static $info_type, serde_json::Value)> {
+            ) -> Vec<(&'static str, serde_json::Value)> {
                 vec![$({
                     const INFO: &$info_type = &$info;
-                    (INFO, generator.subschema_for::<$settings>().to_value())
+                    (INFO.kind, generator.subschema_for::<$settings>().to_value())
                 }),+]
             }
 

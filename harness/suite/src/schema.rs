@@ -1,6 +1,6 @@
 //! What a grid file may say, as JSON Schema: made from the structs that read it, so that keys, words, ranges and defaults are theirs.
-//! Whether the parts of a grid fit together, only `harness plan` says; a few odd ways to write what is there (a null in place of a mapping
-//! that is left out) are accepted by it and not by the schema.
+//! Whether the parts of a grid fit together, only `harness plan` says. It also takes a few odd ways of writing that the schema refuses,
+//! such as a null for a mapping that could be left out.
 //!
 //! Editors that know JSON Schema complete and check grids with it. [`Explained`] looks a key up in it.
 
@@ -47,8 +47,7 @@ impl Language {
         let mut generator = SchemaSettings::draft2020_12().into_generator();
         let train = of::<TrainConfig>(&mut generator);
         let (report, resources) = (of::<Written>(&mut generator), of::<Resources>(&mut generator));
-        let models: Vec<_> = ModelConfig::schemas(&mut generator).into_iter().map(|(i, s)| (i.kind, s)).collect();
-        let tasks: Vec<_> = TaskConfig::schemas(&mut generator).into_iter().map(|(i, s)| (i.kind, s)).collect();
+        let (models, tasks) = (ModelConfig::schemas(&mut generator), TaskConfig::schemas(&mut generator));
         let mut definitions = generator.take_definitions(true);
         definitions.values_mut().for_each(tidy);
         let on_tasks = json!({
@@ -59,20 +58,14 @@ impl Language {
             "description": "Names of the tasks that this model runs on; all without it",
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
         });
-        let more: [&[(&str, &Value)]; 2] = [&[("tasks", &on_tasks), ("only", &only)], &[]];
-        let kinds = [("model", models), ("task", tasks)].into_iter().zip(more).map(|((what, kinds), more)| {
-            let one = |(kind, schema): (&'static str, Value)| {
-                (kind, entry(what, kind, &resolved(&schema, &definitions), &train, more))
-            };
+        let all = |what, kinds: Vec<(&'static str, Value)>, more: &[(&str, &Value)]| {
+            let one = |(kind, schema)| (kind, entry(what, kind, &resolved(&schema, &definitions), &train, more));
             Kinds { what, entries: kinds.into_iter().map(one).collect() }
-        });
-        let kinds: Vec<Kinds> = kinds.collect();
-        let [models, tasks] = [0, 1].map(|i| any_of(&kinds[i]));
-        let mut top = top(&models, &tasks, &train, &report, &resources);
+        };
+        let kinds = [all("model", models, &[("tasks", &on_tasks), ("only", &only)]), all("task", tasks, &[])];
+        let [models, tasks] = &kinds;
+        let mut top = top(&any_of(models), &any_of(tasks), &train, &report, &resources);
         tidy(&mut top);
-        let mut kinds = kinds.into_iter();
-        let next = |kinds: Option<Kinds>| kinds.unwrap_or(Kinds { what: "", entries: Vec::new() });
-        let kinds = [next(kinds.next()), next(kinds.next())];
         Self { top, kinds, definitions }
     }
 
