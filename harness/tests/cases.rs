@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::{Folder, stderr, stdout};
 
@@ -96,8 +96,7 @@ fn small(folder: &Folder) {
 }
 
 fn harness(folder: &Folder, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
-    command.current_dir(folder.path()).args(arguments).env_remove("HARNESS_DATA").output().expect("starts")
+    folder.harness(arguments).output().expect("starts")
 }
 
 /// Results that were deleted, emptied or cut are never taken for results: the report says so, and the next run makes them again.

@@ -195,6 +195,6 @@ fn files_that_nothing_vouches_for_are_there_and_not_verified() {
     assert_eq!(answers[0], answers[1]);
     let (code, out, err) = &answers[0];
     assert!(*code == 4 && out.starts_with("unknown  d/a"), "{code} {out}");
-    assert!(err.contains("1 files of known datasets, and no checksum") && err.contains("next: "), "{err}");
+    assert!(err.contains("nothing there has a checksum to be held against") && err.contains("next: "), "{err}");
     assert!(!err.contains("not found"), "{err}");
 }

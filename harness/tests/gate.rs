@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::{Folder, stderr, stdout};
 use rows::parquet::Metadata;
@@ -21,14 +21,7 @@ seeds: [1, 2, 3]
 ";
 
 fn harness(folder: &Folder, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
-    command
-        .current_dir(folder.path())
-        .args(arguments)
-        .env_remove("GITHUB_ACTIONS")
-        .env_remove("HARNESS_DATA")
-        .env("HARNESS_CACHE", std::env::temp_dir().join("harness-tests-cache"));
-    command.output().expect("starts")
+    folder.harness(arguments).env_remove("GITHUB_ACTIONS").output().expect("starts")
 }
 
 /// A copy of a run's results with something changed.

@@ -17,8 +17,7 @@ train: {streams: 4, segment: 25, seen: 1_000, curve_points: 0, eval_streams: 4}
 ";
 
 fn report(folder: &Folder, arguments: &[&str]) -> Output {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_harness"));
-    command.current_dir(folder.path()).arg("report").args(arguments).output().expect("starts")
+    folder.harness(&["report"]).args(arguments).output().expect("starts")
 }
 
 #[test]

@@ -296,9 +296,7 @@ fn what_was_measured_is_predicted_and_watched() {
     let folder = Folder::new();
     folder.grid(GRID);
     let harness = |arguments: &[&str]| {
-        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_harness"));
-        let output =
-            program.current_dir(folder.path()).env_remove("HARNESS_DATA").args(arguments).output().expect("starts");
+        let output = folder.harness(arguments).output().expect("starts");
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         stdout(&output)
     };

@@ -71,7 +71,10 @@ pub fn read_frame(path: &Path) -> DataResult<DataFrame> {
     };
     // on damaged files both readers panic where they should fail
     let read = || {
-        check_pages(path).map_err(|error| error.to_string())?;
+        check_pages(path).map_err(|error| match error {
+            ParquetError::General(text) => text,
+            other => other.to_string(),
+        })?;
         ParquetReader::new(file).finish().map_err(|error| error.to_string())
     };
     match catch_unwind(AssertUnwindSafe(read)) {
@@ -113,7 +116,10 @@ fn check_pages(path: &Path) -> Result<(), ParquetError> {
 pub fn hide_caught_panics() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.location().is_some_and(|at| at.file().contains("/polars-")) {
+        if !info
+            .location()
+            .is_some_and(|at| ["/polars-", "/parquet-", "/arrow-"].iter().any(|reader| at.file().contains(reader)))
+        {
             print(info);
         }
     }));

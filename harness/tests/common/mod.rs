@@ -50,11 +50,16 @@ impl Folder {
         path
     }
 
-    pub fn command(&self, out: &str) -> Command {
+    /// The program in this folder, with neither the user's data nor the user's cache.
+    pub fn harness(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
-        command.current_dir(self.path()).args(["run", "grid.yaml", "--device", "cpu", "--out", out]);
+        command.current_dir(self.path()).args(arguments);
         command.env_remove("HARNESS_DATA").env("HARNESS_CACHE", std::env::temp_dir().join("harness-tests-cache"));
         command
+    }
+
+    pub fn command(&self, out: &str) -> Command {
+        self.harness(&["run", "grid.yaml", "--device", "cpu", "--out", out])
     }
 
     pub fn run(&self, out: &str) -> Output {

@@ -83,10 +83,15 @@ impl Scratch {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DataError::io(&path)(error)),
         };
+        Ok(Self::take(folder, path))
+    }
+
+    /// Takes the folder that was opened at a path, unless another holds it, or it is no longer the one there.
+    fn take(folder: File, path: PathBuf) -> Option<Self> {
         // on a file system without locks nobody removes what may be somebody's
         let is_taken = matches!(folder.try_lock(), Err(TryLockError::WouldBlock));
         // a scratch that is not this process's must not come to be: dropping it would remove the folder
-        Ok(if !is_taken && is_at(&folder, &path) { Some(Self { path, folder }) } else { None })
+        if !is_taken && is_at(&folder, &path) { Some(Self { path, folder }) } else { None }
     }
 }
 
@@ -105,10 +110,13 @@ fn is_at(folder: &File, path: &Path) -> bool {
 
 /// Removes what a killed process left; false where it is somebody's, or cannot be removed.
 fn remove_leftover(path: &Path) -> bool {
-    // a file system without locks tells nothing: then it stays
-    let Some(folder) = File::open(path).ok().filter(|folder| folder.try_lock().is_ok()) else { return false };
-    // since it was opened, others may have removed it and made one of their own
-    is_at(&folder, path) && std::fs::remove_dir_all(path).is_ok()
+    File::open(path).is_ok_and(|folder| clear(&folder, path))
+}
+
+/// Removes the folder that was opened at a path, unless another holds it, or it is no longer the one there.
+fn clear(folder: &File, path: &Path) -> bool {
+    // a file system without locks tells nothing: then it stays; since it was opened, others may have removed it and made one of their own
+    folder.try_lock().is_ok() && is_at(folder, path) && std::fs::remove_dir_all(path).is_ok()
 }
 
 impl Drop for Scratch {
@@ -159,6 +167,8 @@ mod tests {
         assert!(Scratch::hold(path.clone()).unwrap().is_none(), "it is gone");
         std::fs::create_dir(&path).unwrap();
         assert!(!is_at(&old, &path) && is_at(&File::open(&path).unwrap(), &path));
+        assert!(!clear(&old, &path) && path.is_dir(), "another's");
+        assert!(Scratch::take(old, path.clone()).is_none() && path.is_dir(), "another's");
         // after a rename the name is free: whoever makes it then keeps it
         let first = Scratch::beside(&root).unwrap();
         std::fs::rename(&first.path, &root).unwrap();

@@ -131,25 +131,37 @@ pub fn read_again(
         let got = "it was changed while it was read".to_owned();
         DataError::corrupt(&path, At::File, "the text that was read a moment ago; run again", got)
     };
-    let mut file = File::open(&path).map_err(DataError::io(&path))?;
-    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(PIECE_BYTES));
+    let file = File::open(&path).map_err(DataError::io(&path))?;
+    let mut hash = Sha256::new();
+    let text = |lines: &[u8]| take(std::str::from_utf8(lines).map_err(|_| changed())?);
+    pieces(file, PIECE_BYTES, &mut hash, &path, text)?;
+    if crate::files::hex(&hash.finalize()) == sha256 { Ok(()) } else { Err(changed()) }
+}
+
+/// Hands out what is read in pieces of whole lines, of about so many bytes; the last one may lack its line end. All of it enters `hash`.
+fn pieces(
+    mut file: impl Read,
+    piece_bytes: usize,
+    hash: &mut Sha256,
+    path: &Path,
+    mut take: impl FnMut(&[u8]) -> DataResult<()>,
+) -> DataResult<()> {
+    let mut piece = Vec::with_capacity(piece_bytes);
     loop {
         let before = piece.len();
-        let read = (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece).map_err(DataError::io(&path))?;
+        let read = (&mut file).take(piece_bytes as u64).read_to_end(&mut piece).map_err(DataError::io(path))?;
         hash.update(piece.get(before..).unwrap_or_default());
         // a line that is longer than a piece grows until it ends
         let whole =
             if read == 0 { piece.len() } else { piece.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1) };
-        let lines = std::str::from_utf8(piece.get(..whole).unwrap_or_default()).map_err(|_| changed())?;
-        if !lines.is_empty() {
-            take(lines)?;
+        if whole > 0 {
+            take(piece.get(..whole).unwrap_or_default())?;
         }
         piece.drain(..whole);
         if read == 0 {
-            break;
+            return Ok(());
         }
     }
-    if crate::files::hex(&hash.finalize()) == sha256 { Ok(()) } else { Err(changed()) }
 }
 
 /// What a message about a text that is none of the dataset says.

@@ -103,15 +103,13 @@ pub enum FetchError {
     },
     /// Files that nothing vouches for: no checksum of them is published, and none was recorded.
     #[error(
-        "{path}: {files} files of known datasets, and no checksum to hold any of them against\n  expected: files whose checksums are \
+        "{path}: nothing there has a checksum to be held against\n  expected: files whose checksums are \
          published or were recorded when they came\n  next: take them in from where they lie with `harness data import DIR`, which \
          records theirs, or fetch them with `harness data fetch`"
     )]
     Unvouched {
         /// The data directory.
         path: PathBuf,
-        /// How many there are.
-        files: usize,
     },
     /// A text file that is not in its format.
     #[error("{path}:{line}: {got}\n  expected: {expected}")]

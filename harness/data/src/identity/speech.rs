@@ -33,7 +33,7 @@ const PUBLISHED: [Published; 7] = [
     published("train-other-500", 148_688, 1166, 29_811.4),
 ];
 
-/// Share by which the minutes may differ: they are rounded for each reader, to a hundredth of about 25.
+/// Share by which the minutes may differ: they are rounded for each reader, to a hundredth of 8 to 25.
 const MINUTES_APART: f64 = 0.001;
 
 /// What was looked at to tell: decoding a split takes minutes. The samples are held against their header's MD5 when they are decoded,

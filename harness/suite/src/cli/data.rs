@@ -179,7 +179,7 @@ pub(super) fn verify(args: &VerifyArgs, mode: Mode) -> Result<u8> {
         return Err(FetchError::Missing { path: data.clone(), expected }.into());
     }
     if rows.iter().all(|r| r.verdict == Verdict::Unknown) {
-        return Err(FetchError::Unvouched { path: data.clone(), files: rows.len() }.into());
+        return Err(FetchError::Unvouched { path: data.clone() }.into());
     }
     Ok(if wrong + missing == 0 { exit::DONE } else { exit::DATA })
 }

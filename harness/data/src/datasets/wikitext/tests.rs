@@ -165,3 +165,31 @@ fn the_real_splits_have_the_published_number_of_words() {
         eprintln!("not checked: the training text, whose vocabulary is published, is not there");
     }
 }
+
+/// Pieces are whole lines, all of them together are the text, and what is learned of them one by one is what is learned of the whole.
+#[test]
+fn pieces_of_a_text_are_its_lines() {
+    let long = format!(" a line that is longer than most {} . \n", "Ω ".repeat(60));
+    let text = format!(" the cat sat . \n \n{long} = A heading = \n an end without a line end").into_bytes();
+    let vocabularies =
+        [Vocabulary::byte(), Vocabulary::word(b" the cat sat . \n").unwrap(), Vocabulary::bpe(&text, 262).unwrap()];
+    for piece_bytes in [1, 7, 16, 64, 1000] {
+        let (mut all, mut hash) = (Vec::<Vec<u8>>::new(), Sha256::new());
+        let take = |piece: &[u8]| {
+            all.push(piece.to_vec());
+            Ok(())
+        };
+        super::pieces(text.as_slice(), piece_bytes, &mut hash, Path::new("x"), take).unwrap();
+        assert_eq!(all.concat(), text, "{piece_bytes}");
+        assert_eq!(crate::files::hex(&hash.finalize()), crate::files::sha256_hex(&text));
+        let (_, before) = all.split_last().unwrap();
+        assert!(before.iter().all(|piece| piece.ends_with(b"\n")), "{piece_bytes}: {all:?}");
+        for vocabulary in &vocabularies {
+            let whole = vocabulary.encode(&text).unwrap();
+            let parts: Vec<_> = all.iter().map(|piece| vocabulary.encode(piece).unwrap()).collect();
+            assert_eq!(parts.iter().flat_map(|part| part.ids.clone()).collect::<Vec<_>>(), whole.ids);
+            let sums = (parts.iter().map(|p| p.words).sum::<u64>(), parts.iter().map(|p| p.unknown).sum::<u64>());
+            assert_eq!(sums, (whole.words, whole.unknown), "{piece_bytes}");
+        }
+    }
+}

@@ -62,10 +62,13 @@ impl TextPart {
         }
         let all = articles(data::datasets::wikitext::check_text(path, &whole.bytes)?);
         let end = |share| cut(&all, whole.bytes.len(), share);
-        let bytes = whole.bytes.get(end(self.from)..end(self.to)).unwrap_or_default().to_vec();
+        let (from, to, found) = (end(self.from), end(self.to), all.len());
+        let mut bytes = whole.bytes;
+        bytes.truncate(to);
+        bytes.drain(..from.min(to));
         if bytes.is_empty() {
             let expected = format!("an article in `{self}`: a part is cut where articles begin");
-            return Err(DataError::corrupt(path, At::File, expected, format!("{} articles in the file", all.len())));
+            return Err(DataError::corrupt(path, At::File, expected, format!("{found} articles in the file")));
         }
         let fingerprint = sha256_hex(&bytes);
         Ok(Text { bytes, fingerprint })

@@ -1,4 +1,4 @@
-//! Texts as ids, in little more memory than the text takes.
+//! Texts as ids: a whole token file is not kept beside its ids, and the bytes of a text are their own ids.
 
 use std::ops::Range;
 use std::path::Path;
@@ -75,6 +75,8 @@ pub struct Tokens {
     pub unknown: u64,
     /// In order: all tokens are in one of them.
     pub articles: Vec<Piece>,
+    /// Bytes that were encoded.
+    done: usize,
 }
 
 impl Tokens {
@@ -85,7 +87,7 @@ impl Tokens {
     pub fn new(vocabulary: &Vocabulary, bytes: &[u8]) -> DataResult<Self> {
         let found = articles(wikitext::check_text(Path::new("wikitext-103"), bytes)?);
         let mut tokens =
-            Self { ids: none(vocabulary), words: 0, unknown: 0, articles: Vec::with_capacity(found.len()) };
+            Self { ids: none(vocabulary), words: 0, unknown: 0, articles: Vec::with_capacity(found.len()), done: 0 };
         let ends = found.iter().skip(1).map(|next| next.start).chain([bytes.len()]).collect::<Vec<_>>();
         for (Article { start, title }, end) in found.into_iter().zip(ends) {
             tokens.add(vocabulary, bytes.get(start..end).unwrap_or_default(), title, bytes.len())?;
@@ -99,7 +101,7 @@ impl Tokens {
     /// If the text cannot be encoded, or is another one when it is read again.
     pub fn unscored(vocabulary: &Vocabulary, bytes: Vec<u8>, again: Option<Again>) -> DataResult<Self> {
         let total = bytes.len();
-        let mut tokens = Self { ids: none(vocabulary), words: 0, unknown: 0, articles: Vec::new() };
+        let mut tokens = Self { ids: none(vocabulary), words: 0, unknown: 0, articles: Vec::new(), done: 0 };
         match (again, vocabulary) {
             (_, Vocabulary::Byte) => {
                 tokens.words =
@@ -121,7 +123,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// Encodes the next article of a text of `total` bytes.
+    /// Encodes the next article or piece of a text of `total` bytes.
     fn add(&mut self, vocabulary: &Vocabulary, bytes: &[u8], title: Option<String>, total: usize) -> DataResult<()> {
         let first = self.ids.len();
         let (words, unknown, length) = match &mut self.ids {
@@ -135,8 +137,8 @@ impl Tokens {
                 if ids.is_empty() && bytes.len() == total {
                     *ids = encoded.ids;
                 } else {
-                    let done = self.articles.iter().map(|piece| piece.bytes as usize).sum::<usize>() + bytes.len();
-                    make_room(ids, &encoded.ids, done, total);
+                    self.done += bytes.len();
+                    make_room(ids, &encoded.ids, self.done, total);
                     ids.extend_from_slice(&encoded.ids);
                 }
                 (encoded.words, encoded.unknown, encoded.bytes)
