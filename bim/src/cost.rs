@@ -21,7 +21,7 @@ const SHARED: [&str; 2] = ["rates", "skips"];
 /// What it refuses.
 pub fn plan(config: &BimConfig, io: Io, train: Optimizer, device: &Device) -> Result<Cost> {
     config.check()?;
-    check_device(config, device)?;
+    check_device(config, &io, device)?;
     let mut shapes = Shapes::new(DType::F32);
     Network::<f32>::named(config, &io, &mut shapes)?;
     AdamW::new(train.adamw, [])?;

@@ -94,6 +94,23 @@ pub(crate) fn with_params<T: Real, R>(
     Ok(f(&params))
 }
 
+/// How many steps an input has: `[B, K]` tokens or `[B, K, F]` frames.
+///
+/// # Errors
+/// If its shape is not the one the network was built for.
+pub(crate) fn steps_of(io: &Io, x: &Tensor) -> Result<usize> {
+    let dims = x.dims();
+    let expected = match io.input {
+        InputKind::Tokens { .. } => dims.len() == 2,
+        InputKind::Frames { width } => dims.len() == 3 && dims[2] == width,
+    };
+    if !expected || dims[0] != io.streams || dims[1] == 0 || dims[1] > io.segment {
+        let want = format!("{:?} of {} streams and 1 to {} steps", io.input, io.streams, io.segment);
+        return Err(Error::shape("input", want, dims));
+    }
+    Ok(dims[1])
+}
+
 /// Streams that are run together, so that a chunk of them is a good size for a product.
 pub(crate) fn streams_per_group(io: &Io) -> usize {
     (GROUP_ROWS / io.segment.max(1)).max(1)
@@ -251,16 +268,8 @@ impl<T: Real> Network<T> {
     /// # Errors
     /// If the input's shape is not the one the network was built for, or a token is outside the vocabulary.
     pub fn forward(&mut self, x: &Tensor) -> Result<Tensor> {
-        let (io, dims) = (self.io, x.dims());
-        let expected = match io.input {
-            InputKind::Tokens { .. } => dims.len() == 2,
-            InputKind::Frames { width } => dims.len() == 3 && dims[2] == width,
-        };
-        if !expected || dims[0] != io.streams || dims[1] == 0 || dims[1] > io.segment {
-            let want = format!("{:?} of {} streams and 1 to {} steps", io.input, io.streams, io.segment);
-            return Err(Error::shape("input", want, dims));
-        }
-        let steps = dims[1];
+        let io = self.io;
+        let steps = steps_of(&io, x)?;
         self.steps = steps;
         match io.input {
             InputKind::Tokens { vocabulary } => {

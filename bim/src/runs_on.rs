@@ -6,8 +6,9 @@ use learner::{Error, Io, Learner, Result};
 use crate::config::BimConfig;
 use crate::online::{Bim, Optimizer};
 
-/// Most rows of blocks that a launch has.
-const ROWS: usize = 65_535;
+/// Most blocks in the second and the third dimension of a launch, where streams are. The first, where states, channels and neurons are,
+/// has room for any count of 32 bits.
+pub(crate) const BLOCKS: usize = 65_535;
 
 /// A fresh learner on a device, with all streams at rest.
 ///
@@ -15,7 +16,7 @@ const ROWS: usize = 65_535;
 /// If the configuration does not fit together, or the device cannot run it ([`check_gpu`]).
 pub fn build(config: &BimConfig, io: Io, train: Optimizer, seed: u64, device: &Device) -> Result<Box<dyn Learner>> {
     config.check()?;
-    check_device(config, device)?;
+    check_device(config, &io, device)?;
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
         let machine = crate::device::Gpu::new(device);
@@ -28,27 +29,74 @@ pub fn build(config: &BimConfig, io: Io, train: Optimizer, seed: u64, device: &D
 ///
 /// # Errors
 /// Names the key and what would be right.
-pub(crate) fn check_device(config: &BimConfig, device: &Device) -> Result<()> {
-    if device.is_cpu() { Ok(()) } else { check_gpu(config) }
+pub(crate) fn check_device(config: &BimConfig, io: &Io, device: &Device) -> Result<()> {
+    if device.is_cpu() {
+        return Ok(());
+    }
+    check_gpu(config)?;
+    check_streams("streams", io.streams)
 }
 
-/// Whether a GPU has everything that a network needs.
+/// Whether a GPU has kernels for everything that a network needs.
 ///
 /// # Errors
 /// Names the key and what would be right.
 pub fn check_gpu(config: &BimConfig) -> Result<()> {
-    let err = |key, problem: &str| {
-        Err(Error::Config { key, problem: format!("a GPU has no kernels for {problem}, or use --device cpu") })
-    };
     if config.diagnose.every > 0 {
-        return err("diagnose.every", "gradient diagnostics: leave it out");
-    }
-    if config.state.0 * config.channels.0 > ROWS {
-        let problem = format!(
-            "a launch has at most {ROWS} rows of blocks: expected state times channels no more than that, got {}; use --device cpu for more",
-            config.state.0 * config.channels.0
-        );
-        return Err(Error::Config { key: "state", problem });
+        let problem = "a GPU has no kernels for gradient diagnostics: leave it out, or use --device cpu".to_owned();
+        return Err(Error::Config { key: "diagnose.every", problem });
     }
     Ok(())
+}
+
+/// Whether a launch on a GPU has room for so many streams.
+///
+/// # Errors
+/// Names the key and what would be right.
+pub(crate) fn check_streams(key: &'static str, streams: usize) -> Result<()> {
+    if streams > BLOCKS {
+        let problem = format!(
+            "a launch on a GPU has room for {BLOCKS} streams: expected no more, got {streams}, or use --device cpu"
+        );
+        return Err(Error::Config { key, problem });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use learner::InputKind;
+
+    use super::*;
+    use crate::config::{Count, Credit, DiagnoseConfig};
+
+    fn io(streams: usize) -> Io {
+        Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams, segment: 8 }
+    }
+
+    #[test]
+    fn a_gpu_refuses_gradient_diagnostics_with_their_key() {
+        let diagnose = DiagnoseConfig { every: 10, ..DiagnoseConfig::default() };
+        let config = BimConfig { diagnose, ..BimConfig::default() };
+        let said = check_gpu(&config).expect_err("no kernels").to_string();
+        assert!(said.starts_with("diagnose.every: ") && said.contains("--device cpu"), "{said}");
+        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+        check_gpu(&BimConfig::default()).expect("nothing to refuse");
+    }
+
+    /// States and channels stand in the dimension of a launch that has room for them.
+    #[test]
+    fn a_gpu_takes_any_number_of_states_under_every_rule() {
+        for credit in [Credit::Hybrid, Credit::Diagonal, Credit::Eprop, Credit::Spatial, Credit::Tbptt, Credit::Bptt] {
+            let config = BimConfig { state: Count(256), channels: Count(1024), credit, ..BimConfig::default() };
+            check_gpu(&config).unwrap_or_else(|e| panic!("{credit:?}: {e}"));
+        }
+    }
+
+    #[test]
+    fn a_gpu_refuses_more_streams_than_a_launch_has_room_for() {
+        check_streams("streams", BLOCKS).expect("room");
+        let said = check_streams("eval_streams", BLOCKS + 1).expect_err("no room").to_string();
+        assert!(said.starts_with("eval_streams: ") && said.contains("65535") && said.contains("65536"), "{said}");
+    }
 }

@@ -268,7 +268,6 @@ impl TimeDifferences {
     }
 
     /// Whether the spikes of the chunk before this update are wanted, and whether this update is measured.
-    #[cfg(any(feature = "cuda", test))]
     pub(crate) fn due(&self, update: u64) -> [bool; 2] {
         let [now, next] = [update, update + 1].map(|update| self.most > 0 && update.is_multiple_of(self.every));
         [now || next, now]
@@ -294,8 +293,8 @@ impl TimeDifferences {
     /// of every group of streams and without history. Later the network moves its own on.
     pub fn keep(&mut self, update: u64, spikes: impl Fn(usize) -> Vec<Spikes<f32>>) {
         self.values.clear();
-        let [now, next] = [update, update + 1].map(|update| self.most > 0 && update.is_multiple_of(self.every));
-        if !now && !next {
+        let [wanted, now] = self.due(update);
+        if !wanted {
             return; // nothing is measured, nor is this chunk the history of one that is
         }
         for (i, path) in self.pathways.iter_mut().enumerate() {

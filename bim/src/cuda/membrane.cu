@@ -88,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(256) membrane_sources(int steps, in
 // 0 for [streams, H, N, columns], 1 for [streams, N, D, columns], 2 for [streams, H, N, P, columns]. A block of columns for each channel.
 extern "C" __global__ void __launch_bounds__(256) membrane_enter(int channels, int states, int heads, int columns, int rows, const float *__restrict__ g,
                                           const float *__restrict__ from, float *trace) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, d = blockIdx.y, b = blockIdx.z, per = channels / heads, h = d / per;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, d = blockIdx.x, b = blockIdx.z, per = channels / heads, h = d / per;
   if (j >= columns) return;
   float sum = trace[(size_t(b) * channels + d) * columns + j];
   for (int k = 0; k < states; ++k) {
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(256) membrane_enter(int channels, i
 // The same for a trace [streams, N, D, columns], from [streams, D, columns] or per state [streams, N, D, columns].
 extern "C" __global__ void __launch_bounds__(256) membrane_enter_states(int channels, int states, int columns, int per_state, const float *__restrict__ g,
                                                  const float *__restrict__ from, float *trace) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y, b = blockIdx.z;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, row = blockIdx.x, b = blockIdx.z;
   if (j >= columns) return;
   const size_t cell = size_t(b) * states * channels + row, at = per_state ? cell : size_t(b) * channels + row % channels;
   trace[cell * columns + j] = fmaf(g[cell], from[at * columns + j], trace[cell * columns + j]);
@@ -112,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(256) membrane_enter_states(int chan
 // `per` channels. A block of columns for each row.
 extern "C" __global__ void __launch_bounds__(256) membrane_credit(int streams, int channels, int per, int columns, const float *__restrict__ lambda,
                                            const float *__restrict__ trace, float *to) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, row = blockIdx.x;
   if (j >= columns) return;
   float sum = to[size_t(row) * columns + j];
   for (int b = 0; b < streams; ++b)
@@ -126,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(256) membrane_credit(int streams, i
 // Added to to [N, columns]: of trace [streams, N, D, columns], summed over streams and channels.
 extern "C" __global__ void __launch_bounds__(256) membrane_credit_states(int streams, int channels, int states, int columns, const float *__restrict__ lambda,
                                                   const float *__restrict__ trace, float *to) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, k = blockIdx.x;
   if (j >= columns) return;
   float sum = to[size_t(k) * columns + j];
   for (int b = 0; b < streams; ++b)

@@ -1,8 +1,10 @@
 // What stands around a network's blocks, and what the host does not see of it: input rows, output rows, sums over rows, histories
 // (network.rs and block.rs are the twins). Rows are time-major: row (t, b) is t streams + b.
 
-// x [K, streams, width]: rows of `table` [vocabulary, width] for tokens [streams, K], a block of columns for each row. A token outside the vocabulary has no row: its
-// numbers are none.
+#include "block.cuh"
+
+// x [K, streams, width]: rows of `table` [vocabulary, width] for tokens [streams, K], a block of columns for each row. A token outside the
+// vocabulary has no row: its numbers are none.
 extern "C" __global__ void __launch_bounds__(256) embed(int steps, int streams, int width, int vocabulary, const unsigned *__restrict__ tokens,
                                  const float *__restrict__ table, float *x) {
   const int i = blockIdx.y * blockDim.x + threadIdx.x, row = blockIdx.x;
@@ -54,13 +56,8 @@ extern "C" __global__ void __launch_bounds__(256) sum_rows(int rows, int columns
   const int c = blockIdx.x;
   float sum = 0.0f;
   for (int i = threadIdx.x; i < rows * per; i += blockDim.x) sum += from[size_t(i / per) * columns + size_t(c) * per + i % per];
-  parts[threadIdx.x] = sum;
-  __syncthreads();
-  for (int by = blockDim.x / 2; by > 0; by /= 2) {
-    if (int(threadIdx.x) < by) parts[threadIdx.x] += parts[threadIdx.x + by];
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) to[c] += parts[0];
+  sum = block_sum(sum, parts);
+  if (threadIdx.x == 0) to[c] += sum;
 }
 
 // The rows behind the first `steps` of v [.., wide] become its first `rows`. A thread per column, which goes down the rows in order:
@@ -80,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(256) shift_in_force(int lag, int st
   for (int r = kept; r < lag; ++r) v[size_t(r) * len + i] = v[size_t(lag) * len + i];
 }
 
-// Zeros in the columns of those streams of v [rows, streams, columns] that are marked. A block of columns for each row.
+// Zeros in those streams of v [rows, streams, columns] that are marked, in all rows. A thread for each column of each stream.
 extern "C" __global__ void __launch_bounds__(256) reset_streams(int rows, int streams, int columns, const unsigned *__restrict__ marks, float *v) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= columns) return;
@@ -97,16 +94,8 @@ extern "C" __global__ void __launch_bounds__(256) largest(int count, int more, c
     const double x = fabs(double(v[i]));
     if (!(x <= most)) most = isnan(most) ? most : x;
   }
-  parts[threadIdx.x] = most;
-  __syncthreads();
-  for (int by = blockDim.x / 2; by > 0; by /= 2) {
-    if (int(threadIdx.x) < by) {
-      const double a = parts[threadIdx.x], b = parts[threadIdx.x + by];
-      parts[threadIdx.x] = isnan(a) || a > b ? a : b;
-    }
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) *largest = parts[0];
+  most = block_fold(most, parts, [](double a, double b) { return isnan(a) || a > b ? a : b; });
+  if (threadIdx.x == 0) *largest = most;
 }
 
 // A block's step sizes and what is in force in the chunk: delta [lag + K, streams, H] = softplus(z [K, streams, H] + bias [H]) behind

@@ -22,9 +22,10 @@ struct Neuron {
     return x > high ? high : x;
   }
 
+  // What is no number stays none at all levels: a token outside the vocabulary, which the twin is never given, must not pass for silence.
   __device__ float fire(float v) const {
     if (analog) return v;
-    if (offset == 0.0f) return v > threshold ? 1.0f : 0.0f;
+    if (offset == 0.0f) return v > threshold ? 1.0f : isnan(v) ? v : 0.0f;
     return clip(floorf(fmaf(v, inverse, offset)), lowest, highest);
   }
 

@@ -1,5 +1,5 @@
-// What acts on single synapses beside the gradient: pairs of spikes (kernels/stdp.rs), mixing (plasticity.rs), pruning
-// (kernels/prune.rs). Rows are time-major: row (t, b) is t streams + b.
+// What acts on single synapses beside the gradient: pairs of spikes (kernels/stdp.rs) and mixing (plasticity.rs). Rows are time-major: row
+// (t, b) is t streams + b. The sums over steps and streams are products: of what stands here with the postsynaptic spikes.
 
 #include "block.cuh"
 
@@ -36,21 +36,6 @@ extern "C" __global__ void __launch_bounds__(256) stdp_post(int steps, int wide,
   trace[i] = q;
 }
 
-// omega [D, J] += spikesᵀ weighted + beforeᵀ after, where `before` [streams, D] is the postsynaptic trace before the chunk.
-extern "C" __global__ void __launch_bounds__(256) stdp_pairs(int steps, int streams, int pre, int post,
-    const float *__restrict__ spikes, const float *__restrict__ weighted, const float *__restrict__ before,
-    const float *__restrict__ after, float *omega) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, d = blockIdx.y;
-  if (j >= pre) return;
-  float sum = omega[size_t(d) * pre + j];
-  for (int r = 0; r < steps * streams; ++r) {
-    const float s = spikes[size_t(r) * post + d];
-    if (s != 0.0f) sum = fmaf(s, weighted[size_t(r) * pre + j], sum);
-  }
-  for (int b = 0; b < streams; ++b) sum = fmaf(before[size_t(b) * post + d], after[size_t(b) * pre + j], sum);
-  omega[size_t(d) * pre + j] = sum;
-}
-
 // Sums over all synapses, one block of a power of two threads, at most 256: direction², omega², direction omega.
 extern "C" __global__ void __launch_bounds__(256) mix_moments(int count, const float *__restrict__ direction,
     const float *__restrict__ omega, double *sums) {
@@ -80,26 +65,6 @@ extern "C" __global__ void __launch_bounds__(256) mix(int count, float keep, flo
   direction[i] = raw ? -__fadd_rn(__fmul_rn(keep, raw[i]), __fmul_rn(add, omega[i]))
                      : __fsub_rn(__fmul_rn(keep, direction[i]), __fmul_rn(add, omega[i]));
   omega[i] = 0.0f;
-}
-
-// Candidates of a pruning event: `drawn` [count] are the host's draws, one for each synapse that is there; `candidate` [count] gets 1
-// where it may go. `sign` is 1 for the corrected rule, -1 for the printed one. In f64, as the twin has it.
-extern "C" __global__ void __launch_bounds__(256) prune_candidates(int count, double hazard, double steepness, double theta,
-    double sign, double rms, const float *__restrict__ w, const float *__restrict__ mask, const double *__restrict__ drawn,
-    unsigned *candidate) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  const double distance = sign * (theta - fabs(double(w[i])) / rms);
-  const double p = hazard * (1.0 / (1.0 + exp(-steepness * distance)));
-  candidate[i] = mask[i] != 0.0f && drawn[i] < p ? 1u : 0u;
-}
-
-// Removes those that were chosen, `gone` [count].
-extern "C" __global__ void __launch_bounds__(256) prune(int count, const unsigned *__restrict__ gone, float *w, float *mask) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count || !gone[i]) return;
-  w[i] = 0.0f;
-  mask[i] = 0.0f;
 }
 
 // to [rows, width]: of neurons in populations [rows, population, width] one signed count of spikes per channel; OFF cells, the odd ones,

@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(256) trace_sources_per_state(int la
 extern "C" __global__ void __launch_bounds__(256) trace_advance(int steps, int streams, int rows, int columns, int inputs,
     int per_left, int per_group, int step, const float *__restrict__ left, const float *__restrict__ s,
     const float *__restrict__ psi, float *trace) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, r = blockIdx.y, b = blockIdx.z;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, r = blockIdx.x, b = blockIdx.z;
   if (j >= columns) return;
   const size_t at = (size_t(b) * rows + r) * columns + j;
   float sum = trace[at] * left[size_t(b) * (rows / per_left) + r / per_left];
@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(256) trace_advance(int steps, int s
 // each stream.
 extern "C" __global__ void __launch_bounds__(256) trace_contract(int channels, int states, int heads, int columns,
     const float *__restrict__ lambda, const float *__restrict__ trace, float *d_delta) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, h = blockIdx.y, b = blockIdx.z, per = channels / heads;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, h = blockIdx.x, b = blockIdx.z, per = channels / heads;
   if (j >= columns) return;
   float sum = d_delta[(size_t(b) * heads + h) * columns + j];
   for (int k = 0; k < states; ++k)

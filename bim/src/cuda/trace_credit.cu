@@ -4,7 +4,7 @@
 // Added to d_u [D, J]: of the trace [streams, H, N, J], or [streams, N, D, J] per state. A block of columns for each channel.
 extern "C" __global__ void __launch_bounds__(256) trace_credit_inputs(int streams, int channels, int states, int heads, int columns, int per_state,
                                                const float *__restrict__ lambda, const float *__restrict__ trace, float *d_u) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, d = blockIdx.y, head = d / (channels / heads);
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, d = blockIdx.x, head = d / (channels / heads);
   if (j >= columns) return;
   float sum = d_u[size_t(d) * columns + j];
   for (int b = 0; b < streams; ++b)
@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(256) trace_credit_inputs(int stream
 // Added to d_b [N, J]: of the trace [streams, D, J], or [streams, N, D, J] per state. A block of columns for each state.
 extern "C" __global__ void __launch_bounds__(256) trace_credit_states(int streams, int channels, int states, int columns, int per_state,
                                                const float *__restrict__ lambda, const float *__restrict__ trace, float *d_b) {
-  const int j = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
+  const int j = blockIdx.y * blockDim.x + threadIdx.x, k = blockIdx.x;
   if (j >= columns) return;
   float sum = d_b[size_t(k) * columns + j];
   for (int b = 0; b < streams; ++b)

@@ -2,16 +2,7 @@
 // (learner's adamw.rs and plasticity.rs are the twins). Chunks are [C, 3]: a chunk's parameter, first element and length; a block of
 // 256 threads for each.
 
-__device__ __forceinline__ double sum_of_block(double v, double *parts) {
-  __syncthreads();  // whoever still reads the sum before
-  parts[threadIdx.x] = v;
-  __syncthreads();
-  for (int by = blockDim.x / 2; by > 0; by /= 2) {
-    if (int(threadIdx.x) < by) parts[threadIdx.x] += parts[threadIdx.x + by];
-    __syncthreads();
-  }
-  return parts[0];
-}
+#include "block.cuh"
 
 // Sums of squares of v's chunks, to `squares` [C].
 extern "C" __global__ void __launch_bounds__(256) update_squares(const unsigned *__restrict__ chunks, const float *__restrict__ v, double *squares) {
@@ -19,7 +10,7 @@ extern "C" __global__ void __launch_bounds__(256) update_squares(const unsigned 
   const unsigned from = chunks[blockIdx.x * 3 + 1], len = chunks[blockIdx.x * 3 + 2];
   double sum = 0.0;
   for (unsigned i = from + threadIdx.x; i < from + len; i += blockDim.x) sum += double(v[i]) * double(v[i]);
-  sum = sum_of_block(sum, parts);
+  sum = block_sum(sum, parts);
   if (threadIdx.x == 0) squares[blockIdx.x] = sum;
 }
 
@@ -28,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(256) update_sum(int count, const do
   __shared__ double parts[256];
   double part = 0.0;
   for (int i = threadIdx.x; i < count; i += blockDim.x) part += values[i];
-  part = sum_of_block(part, parts);
+  part = block_sum(part, parts);
   if (threadIdx.x == 0) *sum = part;
 }
 
@@ -56,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(256) update_weights(const unsigned 
     const double by = double(__fsub_rn(w[i], old));
     squares += by * by;
   }
-  squares = sum_of_block(squares, parts);
+  squares = block_sum(squares, parts);
   if (threadIdx.x == 0) moved[blockIdx.x] = squares;
 }
 
@@ -74,8 +65,8 @@ extern "C" __global__ void __launch_bounds__(256) synapse_size(int count, const 
     squares += double(w[i]) * double(w[i]);
     living += w[i] != 0.0f ? 1.0 : 0.0;
   }
-  squares = sum_of_block(squares, parts);
-  living = sum_of_block(living, parts);
+  squares = block_sum(squares, parts);
+  living = block_sum(living, parts);
   if (threadIdx.x == 0) {
     sums[0] = squares;
     sums[1] = living;

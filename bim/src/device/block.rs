@@ -3,7 +3,7 @@
 use learner::Result;
 use learner::product::View;
 
-use super::machine::{Arg, At, Grid, Machine, Source, array, matrix};
+use super::machine::{Arg, At, Grid, Machine, Source, matrix};
 use super::scratch::Scratch;
 use super::traces::Traces;
 use crate::block::Spec;
@@ -304,9 +304,8 @@ impl<M: Machine> Block<M> {
         Ok(())
     }
 
-    /// Puts the marked streams to rest.
-    pub fn reset(&self, machine: &M, marks: &[f32]) -> Result<()> {
-        let marks = array(machine, marks)?;
+    /// Puts the streams to rest that `marks` [streams] marks.
+    pub fn reset(&self, machine: &M, marks: &M::Buffer) -> Result<()> {
         let b = self.sizes.b;
         for (_, buffer, kind) in self.carried() {
             let (rows, columns) = match kind {
@@ -314,7 +313,7 @@ impl<M: Machine> Block<M> {
                 Carried::Streams { columns } => (1, columns),
                 Carried::Shared { .. } => continue,
             };
-            let args = [Arg::Size(rows), Arg::Size(b), Arg::Size(columns), Arg::all(&*marks), Arg::all(buffer)];
+            let args = [Arg::Size(rows), Arg::Size(b), Arg::Size(columns), Arg::all(marks), Arg::all(buffer)];
             machine.launch(Source::Network, "reset_streams", Grid::over_each(columns, b), &args)?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use learner::device::{Arg as Value, Kernel, Operand, launch_in_space, loss_and_gradient, product};
 use learner::{Error, Result, Targets};
 
-use super::machine::{Arg, At, Grid, Machine, Matrix, Source};
+use super::machine::{Arg, At, Grid, Machine, Matrix, Source, fits};
 
 /// A GPU.
 #[derive(Clone, Debug)]
@@ -15,22 +15,6 @@ pub(crate) struct Gpu {
 impl Gpu {
     pub fn new(device: &Device) -> Self {
         Self { device: device.clone() }
-    }
-}
-
-/// A source's name, and what `nvcc` made of it.
-fn module(source: Source) -> (&'static str, &'static str) {
-    match source {
-        Source::Encode => ("bim_encode", ptx::BIM_ENCODE),
-        Source::Membrane => ("bim_membrane", ptx::BIM_MEMBRANE),
-        Source::Network => ("bim_network", ptx::BIM_NETWORK),
-        Source::Plasticity => ("bim_plasticity", ptx::BIM_PLASTICITY),
-        Source::Readout => ("bim_readout", ptx::BIM_READOUT),
-        Source::Row => ("bim_row", ptx::BIM_ROW),
-        Source::Scan => ("bim_scan", ptx::BIM_SCAN),
-        Source::Trace => ("bim_trace", ptx::BIM_TRACE),
-        Source::TraceCredit => ("bim_trace_credit", ptx::BIM_TRACE_CREDIT),
-        Source::Update => ("bim_update", ptx::BIM_UPDATE),
     }
 }
 
@@ -59,6 +43,7 @@ impl Machine for Gpu {
         if values.is_empty() {
             return Ok(());
         }
+        fits("copy to a device", values.len())?;
         let from = Tensor::from_slice(values, values.len(), &self.device)?;
         let args = [Arg::Size(values.len()), Arg::all(&from), Arg::from(to, at)];
         self.launch(Source::Network, "copy", Grid::over(values.len()), &args)
@@ -71,7 +56,7 @@ impl Machine for Gpu {
         Ok(())
     }
 
-    fn launch(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()> {
+    fn start(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()> {
         let views: Vec<Option<Tensor>> = args
             .iter()
             .map(|arg| match arg {
@@ -89,7 +74,7 @@ impl Machine for Gpu {
                 Arg::F32(x) => Value::F32(*x),
             })
             .collect();
-        let (module, ptx) = module(source);
+        let (module, ptx) = source.module();
         Ok(launch_in_space(&self.device, Kernel { module, ptx, name }, (grid.blocks, [grid.threads, 1, 1]), &values)?)
     }
 

@@ -19,6 +19,7 @@ use crate::online::{Bim, DIAGNOSE_EVERY, EXPLODED, F32_BITS, Optimizer, check_le
 use crate::operations;
 use crate::plasticity::Plasticity;
 use crate::rule::Membrane;
+use crate::runs_on::check_streams;
 use crate::time_differences::Quantity;
 
 /// Numbers of a chunk, the work of a block.
@@ -127,8 +128,9 @@ impl<M: Machine> OnDevice<M> {
         self.machine().launch(Source::Update, "update_sum", Grid::of(1, SUM), &args)
     }
 
-    fn exploded(&self) -> Result<()> {
-        let found = self.network.exploded(&self.numbers, SQUARES, EXPLODED)?;
+    /// Refuses states of which the largest of a layer is beyond all bounds or no number.
+    fn exploded(&self, largest: &[f64]) -> Result<()> {
+        let found = largest.iter().copied().enumerate().find(|(_, x)| x.is_nan() || *x > EXPLODED);
         found.map_or(Ok(()), |(layer, value)| {
             let layer = Some(format!("layers.{layer}"));
             Err(Error::Diverged { quantity: "state", value, update: self.updates, layer })
@@ -208,9 +210,10 @@ impl<M: Machine> OnDevice<M> {
         self.network.finish()?;
         self.synapses.mask(&self.network, &self.shell.plasticity, &self.gradients)?;
         self.squares(&self.gradients, 0)?;
-        let norm = wide(self.machine(), &self.numbers, 0, 1)?[0].sqrt();
-        self.exploded()?;
-        let grad_norm = finite("gradient norm", norm, update)?;
+        // one wait for the gradient's norm and the layers' largest states
+        let numbers = wide(self.machine(), &self.numbers, 0, SQUARES + self.network.blocks.len())?;
+        self.exploded(&numbers[SQUARES..])?;
+        let grad_norm = finite("gradient norm", numbers[0].sqrt(), update)?;
         let clip = self.shell.train.clip;
         self.directions(if grad_norm > clip { clip / grad_norm } else { 1.0 })?;
         self.synapses.mask(&self.network, &self.shell.plasticity, &self.directions)?;
@@ -277,7 +280,7 @@ impl<M: Machine> Learner for OnDevice<M> {
         self.network.largest(&self.numbers, SQUARES)?;
         let loss = self.machine().loss(&logits, y)?;
         if loss.as_ref().is_none_or(|(value, _)| !value.is_finite()) {
-            self.exploded()?;
+            self.exploded(&wide(self.machine(), &self.numbers, SQUARES, self.network.blocks.len())?)?;
         }
         let update = self.updates;
         let tally = if self.shell.counting { Some(self.count(loss.is_some())?) } else { None };
@@ -305,6 +308,7 @@ impl<M: Machine> Learner for OnDevice<M> {
     }
 
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
+        check_streams("eval_streams", streams)?;
         let io = Io { streams, ..self.network.io };
         // nothing is learned there: no traces, no history
         let config = BimConfig { credit: Credit::Tbptt, ..self.shell.config.clone() };

@@ -5,21 +5,46 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use learner::product::View;
-use learner::{Result, Targets};
+use learner::{Error, Result, Targets};
 
-/// A source in `src/cuda`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Source {
-    Encode,
-    Membrane,
-    Network,
-    Plasticity,
-    Readout,
-    Row,
-    Scan,
-    Trace,
-    TraceCredit,
-    Update,
+use crate::runs_on::BLOCKS;
+
+/// The sources in `src/cuda`, each with its file and, in a build with CUDA, what `nvcc` made of it.
+macro_rules! sources {
+    ($($source:ident, $file:literal, $ptx:ident;)*) => {
+        /// A source in `src/cuda`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum Source {
+            $($source,)*
+        }
+
+        impl Source {
+            /// All of them, and the names of their files.
+            #[cfg(test)]
+            pub const FILES: &[(Self, &str)] = &[$((Self::$source, concat!($file, ".cu")),)*];
+
+            /// Its name among the modules of a device, and what `nvcc` made of it.
+            #[cfg(feature = "cuda")]
+            pub fn module(self) -> (&'static str, &'static str) {
+                match self {
+                    $(Self::$source => (concat!("bim_", $file), ptx::$ptx),)*
+                }
+            }
+        }
+    };
+}
+
+sources! {
+    Encode, "encode", BIM_ENCODE;
+    Membrane, "membrane", BIM_MEMBRANE;
+    Network, "network", BIM_NETWORK;
+    Plasticity, "plasticity", BIM_PLASTICITY;
+    Readout, "readout", BIM_READOUT;
+    Row, "row", BIM_ROW;
+    Scan, "scan", BIM_SCAN;
+    Trace, "trace", BIM_TRACE;
+    TraceCredit, "trace_credit", BIM_TRACE_CREDIT;
+    Update, "update", BIM_UPDATE;
 }
 
 /// How many blocks, and how many threads each has.
@@ -37,24 +62,24 @@ impl Grid {
         Self { blocks: [count.div_ceil(Self::THREADS), 1, 1], threads: Self::THREADS }
     }
 
-    /// A thread for each of `count`, `rows` times over.
-    pub fn over_each(count: usize, rows: usize) -> Self {
-        Self { blocks: [count.div_ceil(Self::THREADS), rows, 1], threads: Self::THREADS }
+    /// A thread for each of `count` in each stream.
+    pub fn over_each(count: usize, streams: usize) -> Self {
+        Self { blocks: [count.div_ceil(Self::THREADS), streams, 1], threads: Self::THREADS }
     }
 
-    /// The same for each of several streams.
-    pub fn over_streams(count: usize, rows: usize, streams: usize) -> Self {
-        Self { blocks: [count.div_ceil(Self::THREADS), rows, streams], threads: Self::THREADS }
+    /// A block for each of `rows` and of the pieces of `count` columns.
+    pub fn over_rows(rows: usize, count: usize) -> Self {
+        Self::over_streams(rows, count, 1)
+    }
+
+    /// The same for each of several streams. Rows may be many, as states times channels are: they have the first dimension.
+    pub fn over_streams(rows: usize, count: usize, streams: usize) -> Self {
+        Self { blocks: [rows, count.div_ceil(Self::THREADS), streams], threads: Self::THREADS }
     }
 
     /// So many blocks of `threads`.
     pub fn of(blocks: usize, threads: usize) -> Self {
         Self { blocks: [blocks, 1, 1], threads }
-    }
-
-    /// A block for each of `rows` and of the pieces of `count` columns.
-    pub fn over_rows(rows: usize, count: usize) -> Self {
-        Self { blocks: [rows, count.div_ceil(Self::THREADS), 1], threads: Self::THREADS }
     }
 }
 
@@ -126,8 +151,19 @@ pub(crate) trait Machine: Clone + Send + Sync + 'static {
     /// Copies to the host.
     fn download(&self, from: At<'_, Self>, into: &mut [f32]) -> Result<()>;
 
-    /// Launches a kernel.
-    fn launch(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()>;
+    /// Launches a kernel: what [`Machine::launch`] found to fit.
+    fn start(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()>;
+
+    /// Launches a kernel, unless it is given a size that has no room in 32 bits, or a launch has no room for its blocks.
+    fn launch(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()> {
+        let sizes = args.iter().filter_map(|arg| if let Arg::Size(n) = arg { Some(*n) } else { None });
+        sizes.chain([grid.blocks[0]]).try_for_each(|n| fits(name, n))?;
+        if let Some(n) = grid.blocks[1..].iter().find(|n| **n > BLOCKS) {
+            let expected = format!("at most {BLOCKS} streams, or blocks of columns; lower streams, or width");
+            return Err(Error::shape(format!("launch of {name} on a GPU"), expected, n));
+        }
+        self.start(source, name, grid, args)
+    }
 
     /// `batch` products `to ← keep · to + a · b`.
     fn product(
@@ -150,6 +186,20 @@ pub(crate) trait Machine: Clone + Send + Sync + 'static {
 
     /// A loss and its gradient with respect to the logits `[B, K, O]`; `None` without any weight.
     fn loss(&self, logits: &Tensor, y: &Targets) -> Result<Option<(f64, Self::Buffer)>>;
+}
+
+/// Refuses what kernels cannot count: they do it in 32 bits.
+pub(crate) fn fits(what: &str, count: usize) -> Result<()> {
+    if i32::try_from(count).is_ok() {
+        return Ok(());
+    }
+    let expected = "fewer than 2^31 numbers; lower width, channels, state, segment or streams, or use --device cpu";
+    Err(Error::shape(format!("{what} on a GPU"), expected, count))
+}
+
+/// Marks of streams as kernels read them.
+pub(crate) fn marks<M: Machine>(machine: &M, starts: &[bool]) -> Result<Arc<M::Buffer>> {
+    array(machine, &words(&starts.iter().map(|start| u32::from(*start)).collect::<Vec<_>>()))
 }
 
 /// Numbers of 64 bits that kernels leave for the host: pairs of 32-bit elements.

@@ -92,12 +92,12 @@ impl<M: Machine> MembraneTraces<M> {
         for (trace, per, columns, to) in [(&self.u, 1, j, at), (&self.delta, per, jd, params.delta.at)] {
             let mut args = Vec::from([b, d, per, columns].map(Arg::Size));
             args.extend([lambda(), Arg::all(trace), Arg::from(g, to)]);
-            machine.launch(Source::Membrane, "membrane_credit", Grid::over_each(columns, d / per), &args)?;
+            machine.launch(Source::Membrane, "membrane_credit", Grid::over_rows(d / per, columns), &args)?;
         }
         for (trace, to) in [(&self.b, at + d * j), (&self.c, at + (d + n) * j)] {
             let mut args = Vec::from([b, d, n, j].map(Arg::Size));
             args.extend([lambda(), Arg::all(trace), Arg::from(g, to)]);
-            machine.launch(Source::Membrane, "membrane_credit_states", Grid::over_each(j, n), &args)?;
+            machine.launch(Source::Membrane, "membrane_credit_states", Grid::over_rows(n, j), &args)?;
         }
         let by_head = if per_state { None } else { Some(params.a_log) };
         for (trace, place, per) in [
@@ -147,16 +147,16 @@ impl<M: Machine> MembraneTraces<M> {
         ] {
             let mut args = Vec::from([steps, b, rows, columns, j, 1, group, offset].map(Arg::Size));
             args.extend([left, source, &block.psi, trace].map(Arg::all));
-            machine.launch(Source::Trace, "trace_advance", Grid::over_streams(columns, rows, b), &args)?;
+            machine.launch(Source::Trace, "trace_advance", Grid::over_streams(rows, columns, b), &args)?;
         }
         let rows = usize::from(per_state);
         for (from, to, columns, rows) in [(&of_state.u, &self.u, j, rows), (&of_state.delta, &self.delta, jd, 2)] {
             let mut args = Vec::from([d, n, heads, columns, rows].map(Arg::Size));
             args.extend([entering, from, to].map(Arg::all));
-            machine.launch(Source::Membrane, "membrane_enter", Grid::over_streams(columns, d, b), &args)?;
+            machine.launch(Source::Membrane, "membrane_enter", Grid::over_streams(d, columns, b), &args)?;
         }
         let mut args = Vec::from([d, n, j, usize::from(per_state)].map(Arg::Size));
         args.extend([entering, &of_state.b, &self.b].map(Arg::all));
-        machine.launch(Source::Membrane, "membrane_enter_states", Grid::over_streams(j, layer, b), &args)
+        machine.launch(Source::Membrane, "membrane_enter_states", Grid::over_streams(layer, j, b), &args)
     }
 }

@@ -11,8 +11,8 @@
 //! | [`learner`] | the contract: an update, evaluation, checkpoints |
 //! | [`host`] | state and activations to and from the host's network |
 //!
-//! The host waits four or five times per update: for the loss, the gradient's norm, the moments of STDP's mix, the layers' largest states
-//! and the norm of the change. Beside these it sees the logits that are scored, what a checkpoint holds, and the activations of chunks
+//! The host waits three or four times per update: for the loss, the gradient's norm with the layers' largest states, the moments of STDP's
+//! mix, and the norm of the change. Beside these it sees the logits that are scored, what a checkpoint holds, and the activations of chunks
 //! whose operations are counted. Pruning events are drawn there, with weights and masks copied to and fro.
 
 mod back;

@@ -8,11 +8,12 @@ use learner::product::View;
 use learner::{Error, InputKind, Io, Result};
 
 use super::block::{Block, Place, ROW, STEPS, constants};
-use super::machine::{Arg, At, Grid, Machine, Source, matrix, wide, words};
+use super::machine::{Arg, At, Grid, Machine, Source, marks, matrix};
 use super::scratch::{Adjoints, Scratch, clear, sum_rows};
 use crate::block::Spec;
 use crate::config::BimConfig;
 use crate::kernels::row;
+use crate::network::steps_of;
 use crate::params::NetworkParams;
 use crate::rule::Membrane;
 
@@ -145,7 +146,10 @@ impl<M: Machine> Network<M> {
         if starts.len() != self.io.streams {
             return Err(Error::shape("starts", self.io.streams, starts.len()));
         }
-        let marks = words(&starts.iter().map(|s| u32::from(*s)).collect::<Vec<_>>());
+        if !starts.contains(&true) {
+            return Ok(());
+        }
+        let marks = marks(&self.machine, starts)?;
         self.blocks.iter().try_for_each(|block| block.reset(&self.machine, &marks))
     }
 
@@ -213,16 +217,8 @@ impl<M: Machine> Network<M> {
     /// Runs one chunk and advances the state: `[B, K]` tokens or `[B, K, F]` frames → logits `[B, K, O]`. A token outside the
     /// vocabulary gives logits that are no numbers, since the host does not see it.
     pub fn forward(&mut self, x: &Tensor) -> Result<Tensor> {
-        let (io, dims) = (self.io, x.dims());
-        let expected = match io.input {
-            InputKind::Tokens { .. } => dims.len() == 2,
-            InputKind::Frames { width } => dims.len() == 3 && dims[2] == width,
-        };
-        if !expected || dims[0] != io.streams || dims[1] == 0 || dims[1] > io.segment {
-            let want = format!("{:?} of {} streams and 1 to {} steps", io.input, io.streams, io.segment);
-            return Err(Error::shape("input", want, dims));
-        }
-        let steps = dims[1];
+        let io = self.io;
+        let steps = steps_of(&io, x)?;
         self.steps = steps;
         self.fold()?;
         let machine = self.machine.clone();
@@ -275,12 +271,6 @@ impl<M: Machine> Network<M> {
             }
         }
         Ok(())
-    }
-
-    /// The first layer whose largest state, as [`Network::largest`] left it, is beyond `limit` or no number.
-    pub fn exploded(&self, from: &M::Buffer, at: usize, limit: f64) -> Result<Option<(usize, f64)>> {
-        let largest = wide(&self.machine, from, at, self.blocks.len())?;
-        Ok(largest.into_iter().enumerate().find(|(_, x)| x.is_nan() || *x > limit))
     }
 
     /// What a network that learns goes back with.
@@ -391,7 +381,11 @@ impl<M: Machine> Network<M> {
 
     /// Puts back what [`Network::carried_state`] copied, of a network of the same shape.
     pub fn restore_state(&self, state: &[M::Buffer]) -> Result<()> {
-        for ((_, to, kind), from) in self.blocks.iter().flat_map(Block::carried).zip(state) {
+        let carried: Vec<_> = self.blocks.iter().flat_map(Block::carried).collect();
+        if carried.len() != state.len() {
+            return Err(Error::shape("state kept", carried.len(), state.len()));
+        }
+        for ((_, to, kind), from) in carried.into_iter().zip(state) {
             let len = kind.len(self.io.streams);
             let args = [Arg::Size(len), Arg::all(from), Arg::all(to)];
             self.machine.launch(Source::Network, "copy", Grid::over(len), &args)?;

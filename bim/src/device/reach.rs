@@ -8,7 +8,7 @@ use learner::operations::{Tally, Work};
 use learner::{Error, Result};
 
 use super::host;
-use super::machine::{Machine, array, words};
+use super::machine::{Machine, marks};
 use super::network::Network;
 use super::scratch::Adjoints;
 use crate::config::BimConfig;
@@ -91,8 +91,7 @@ impl<M: Machine> Reach<M> {
         let last = self.kept.len() - 1;
         for (i, window) in self.windows.iter().enumerate().take(last + 1).rev() {
             if let Some(later) = self.kept.get(i + 1).filter(|later| later.starts.contains(&true)) {
-                let marks = later.starts.iter().map(|s| u32::from(*s)).collect::<Vec<_>>();
-                let marks = array(&network.machine, &words(&marks))?;
+                let marks = marks(&network.machine, &later.starts)?;
                 for (adjoints, block) in self.adjoints.iter().zip(&window.blocks) {
                     adjoints.cut(&network.machine, &block.sizes, &marks)?;
                 }

@@ -4,9 +4,10 @@
 use learner::product::View;
 use learner::{LayerValue, Result};
 
-use super::machine::{Arg, At, Grid, Machine, Source, array, matrix, wide, words};
+use super::machine::{Arg, At, Grid, Machine, Matrix, Source, array, marks, matrix, wide, words};
 use super::network::Network;
 use crate::config::{BimConfig, Bounds, Mixing};
+use crate::kernels::stdp::Window;
 use crate::plasticity::{Plasticity, Site, shuffled_steps};
 use crate::time_differences::Quantity;
 
@@ -104,10 +105,10 @@ impl<M: Machine> Synapses<M> {
 
     /// Forgets the spikes of the marked streams.
     pub fn reset(&self, machine: &M, plasticity: &Plasticity, starts: &[bool]) -> Result<()> {
-        if !plasticity.mixes() {
+        if !plasticity.mixes() || !starts.contains(&true) {
             return Ok(());
         }
-        let marks = array(machine, &words(&starts.iter().map(|s| u32::from(*s)).collect::<Vec<_>>()))?;
+        let marks = marks(machine, starts)?;
         let streams = starts.len();
         for (path, arrays) in plasticity.pathways.iter().zip(&self.arrays) {
             for (pairs, columns) in arrays.pairs.iter().zip([path.pre, path.post]) {
@@ -166,16 +167,15 @@ impl<M: Machine> Synapses<M> {
         [j, d]: [usize; 2],
         (steps, streams): (usize, usize),
     ) -> Result<()> {
-        let keep = |tau: f64| (-1.0 / tau).exp() as f32;
-        let (keep_pre, keep_post) = (keep(c.stdp.tau_plus.0), keep(c.stdp.tau_minus.0));
-        let numbers = [c.stdp.a_plus.0 as f32, c.stdp.a_minus.0 as f32, keep_pre, keep_post, c.stdp.at_zero as f32];
+        let Window { a_plus, a_minus, keep_pre, keep_post, at_zero } = Window::new(&c.stdp);
+        let numbers = [a_plus, a_minus, keep_pre, keep_post, at_zero];
         let mut args = vec![Arg::Size(steps), Arg::Size(streams * j)];
         args.extend(numbers.map(Arg::F32));
         args.extend([Arg::At(pre), Arg::all(&arrays.pairs[0]), Arg::all(&self.weighted), Arg::all(&self.after)]);
         machine.launch(Source::Plasticity, "stdp_pre", Grid::over(streams * j), &args)?;
         let rows = steps * streams;
         let omega = || matrix(&arrays.omega, 0, View::new(d, j));
-        let spikes = super::machine::Matrix { at: post, view: View::new(rows, d).t(), stride: 0 };
+        let spikes = Matrix { at: post, view: View::new(rows, d).t(), stride: 0 };
         machine.product(1, omega(), spikes, matrix(&self.weighted, 0, View::new(rows, j)), 1.0)?;
         let before = matrix(&arrays.pairs[1], 0, View::new(streams, d).t());
         machine.product(1, omega(), before, matrix(&self.after, 0, View::new(streams, j)), 1.0)?;

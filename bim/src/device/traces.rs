@@ -68,14 +68,14 @@ impl<M: Machine> Traces<M> {
         let (u_at, b_at) = (params.projection.at, params.projection.at + d * j);
         let mut args = Vec::from([b, d, n, heads, j, usize::from(per_state)].map(Arg::Size));
         args.extend([lambda(), Arg::all(&self.u), Arg::from(g, u_at)]);
-        machine.launch(Source::TraceCredit, "trace_credit_inputs", Grid::over_each(j, d), &args)?;
+        machine.launch(Source::TraceCredit, "trace_credit_inputs", Grid::over_rows(d, j), &args)?;
         let mut args = Vec::from([b, d, n, j, usize::from(per_state)].map(Arg::Size));
         args.extend([lambda(), Arg::all(&self.b), Arg::from(g, b_at)]);
-        machine.launch(Source::TraceCredit, "trace_credit_states", Grid::over_each(j, n), &args)?;
+        machine.launch(Source::TraceCredit, "trace_credit_states", Grid::over_rows(n, j), &args)?;
         clear(machine, &scratch.d_delta, b * heads * jd)?;
         let mut args = Vec::from([d, n, heads, jd].map(Arg::Size));
         args.extend([lambda(), Arg::all(&self.delta), Arg::all(&scratch.d_delta)]);
-        machine.launch(Source::Trace, "trace_contract", Grid::over_streams(jd, heads, b), &args)?;
+        machine.launch(Source::Trace, "trace_contract", Grid::over_streams(heads, jd, b), &args)?;
         sum_rows(machine, (b, heads * jd, 1), &scratch.d_delta, At(g, params.delta.at))?;
         for (trace, place, by_state) in [(&self.bias, params.bias, false), (&self.a_log, params.a_log, per_state)] {
             let args = [Arg::Size(b * layer), lambda(), Arg::all(trace), Arg::all(&scratch.products)];
@@ -134,7 +134,7 @@ impl<M: Machine> Traces<M> {
             let sizes = [steps, b, rows, columns, j, per_left, n * per, offset];
             let mut args = Vec::from(sizes.map(Arg::Size));
             args.extend([left, source, &block.psi, trace].map(Arg::all));
-            machine.launch(Source::Trace, "trace_advance", Grid::over_streams(columns, rows, b), &args)?;
+            machine.launch(Source::Trace, "trace_advance", Grid::over_streams(rows, columns, b), &args)?;
         }
         Ok(())
     }

@@ -8,11 +8,16 @@ use learner::product::{View, matmul};
 /// Constants in the kernel's number type.
 #[derive(Clone, Copy, Debug)]
 pub struct Window<T> {
-    a_plus: T,
-    a_minus: T,
-    keep_pre: T,
-    keep_post: T,
-    at_zero: T,
+    /// Of a pair whose presynaptic spike comes first.
+    pub a_plus: T,
+    /// Of a pair whose postsynaptic spike comes first.
+    pub a_minus: T,
+    /// What a step leaves of the presynaptic sum.
+    pub keep_pre: T,
+    /// What a step leaves of the postsynaptic sum.
+    pub keep_post: T,
+    /// Of a pair at the same step.
+    pub at_zero: T,
 }
 
 impl<T: Real> Window<T> {

@@ -78,36 +78,29 @@ fn encode_against_twin(
     let mut psi = vec![0.0; steps * wide];
     encode::forward(&dims, &neuron, &params, steps, &mut tape, &mut psi);
     let constants = neuron.constants();
+    let sizes = [steps, streams, channels, population, conv, usize::from(silu), delays];
+    let shape = || Vec::from(sizes.map(size));
     let mut got = start.clone();
     let mut c = vec![f32::NAN; steps * wide_x];
     let mut got_psi = vec![f32::NAN; steps * wide];
     let (grid, block) = spread_streams(m, streams);
-    kernels.launch(
-        "encode_forward",
-        grid,
-        block,
-        &mut [
-            size(steps),
-            size(streams),
-            size(channels),
-            size(population),
-            size(conv),
-            flag(silu),
-            size(delays),
-            Arg::F32(kernel),
-            Arg::In(&constants),
-            Arg::In(&gain),
-            maybe(params.current),
-            maybe(params.conv),
-            maybe(params.delays),
-            Arg::In(&start.x),
-            Arg::Out(&mut c),
-            Arg::Out(&mut got.v),
-            Arg::Out(&mut got.s),
-            maybe(with_kernel.then_some(&start.psi[..])),
-            Arg::Out(&mut got_psi),
-        ],
-    );
+    let mut args = shape();
+    args.extend([
+        Arg::F32(kernel),
+        Arg::In(&constants),
+        Arg::In(&gain),
+        maybe(params.current),
+        maybe(params.conv),
+        maybe(params.delays),
+        Arg::In(&start.x),
+        Arg::Out(&mut c),
+        Arg::Out(&mut got.v),
+        Arg::Out(&mut got.s),
+        maybe(with_kernel.then_some(&start.psi[..])),
+        Arg::Out(&mut got_psi),
+    ]);
+    kernels.launch("encode_forward", grid, block, &mut args);
+    drop(args);
     // numbers that pass through SiLU or no levels at all are those of another exponential
     let exact = if silu || config.levels == Levels::Analog { FORWARD } else { 0.0 };
     close(&format!("spikes of {what}"), &got.s, &tape.s, if config.levels == Levels::Analog { FORWARD } else { 0.0 })?;
@@ -145,63 +138,47 @@ fn encode_against_twin(
         [(delays - 1 + steps) * wide, steps * wide, wide, wide, delays * wide].map(|n| vec![f32::NAN; n]);
     let mut spent = d_psi;
     let lpsi = if with_kernel { Arg::Out(&mut late.psi) } else { Arg::Null };
-    kernels.launch(
-        "encode_reverse",
-        grid,
-        block,
-        &mut [
-            size(steps),
-            size(streams),
-            size(channels),
-            size(population),
-            size(conv),
-            flag(silu),
-            size(delays),
-            flag(temporal),
-            Arg::F32(penalty),
-            Arg::F32(kernel),
-            Arg::In(&constants),
-            maybe(params.delays),
-            Arg::In(drive),
-            Arg::In(&tape.v),
-            Arg::In(&tape.s),
-            Arg::Out(&mut spent),
-            Arg::Out(&mut late.v),
-            Arg::Out(&mut late.s),
-            lpsi,
-            Arg::Out(&mut ds),
-            Arg::Out(&mut d_input),
-            Arg::Out(&mut d_gain),
-            Arg::Out(&mut d_current),
-            Arg::Out(&mut d_delay),
-        ],
-    );
+    let mut args = shape();
+    args.extend([
+        flag(temporal),
+        Arg::F32(penalty),
+        Arg::F32(kernel),
+        Arg::In(&constants),
+        maybe(params.delays),
+        Arg::In(drive),
+        Arg::In(&tape.v),
+        Arg::In(&tape.s),
+        Arg::Out(&mut spent),
+        Arg::Out(&mut late.v),
+        Arg::Out(&mut late.s),
+        lpsi,
+        Arg::Out(&mut ds),
+        Arg::Out(&mut d_input),
+        Arg::Out(&mut d_gain),
+        Arg::Out(&mut d_current),
+        Arg::Out(&mut d_delay),
+    ]);
+    kernels.launch("encode_reverse", grid, block, &mut args);
+    drop(args);
     let [mut d_drive, mut got_dx, mut d_taps] =
         [(conv - 1 + steps) * wide_x, steps * wide_x, conv * wide_x].map(|n| vec![f32::NAN; n]);
     let (grid, block) = spread_streams(channels, streams);
-    kernels.launch(
-        "encode_reverse_inputs",
-        grid,
-        block,
-        &mut [
-            size(steps),
-            size(streams),
-            size(channels),
-            size(population),
-            size(conv),
-            flag(silu),
-            flag(temporal),
-            Arg::In(&gain),
-            maybe(params.conv),
-            Arg::In(drive),
-            Arg::In(&tape.x),
-            Arg::In(&d_input),
-            Arg::Out(&mut late.x),
-            Arg::Out(&mut d_drive),
-            Arg::Out(&mut got_dx),
-            Arg::Out(&mut d_taps),
-        ],
-    );
+    let mut args = shape();
+    args.truncate(6); // delays are behind it
+    args.extend([
+        flag(temporal),
+        Arg::In(&gain),
+        maybe(params.conv),
+        Arg::In(drive),
+        Arg::In(&tape.x),
+        Arg::In(&d_input),
+        Arg::Out(&mut late.x),
+        Arg::Out(&mut d_drive),
+        Arg::Out(&mut got_dx),
+        Arg::Out(&mut d_taps),
+    ]);
+    kernels.launch("encode_reverse_inputs", grid, block, &mut args);
+    drop(args);
     close(&format!("gradient of the input of {what}"), &got_dx, &dx, GRADIENT)?;
     close(&format!("gradient of the gains of {what}"), &summed(&d_gain, m), &grads.gain, GRADIENT)?;
     close(&format!("gradient of the currents of {what}"), &summed(&d_current, m), &grads.current, GRADIENT)?;

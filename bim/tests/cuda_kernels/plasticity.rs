@@ -1,6 +1,6 @@
-use bim::config::{Positive, PruneConfig, PruneRule, Share, StdpConfig};
-use bim::kernels::prune;
+use bim::config::{Positive, StdpConfig};
 use bim::kernels::stdp::{PairState, Window, accumulate};
+use learner::product::{View, matmul};
 use standins::{Arg, FORWARD, Kernels, close, drawn, prove};
 
 use super::{Found, size, source, spread};
@@ -13,7 +13,6 @@ fn cuda_kernels_plasticity() {
         ("weighted[size_t(t) * wide + i] -= a_minus * decayed;", ""),
         ("after[i] = -a_minus * later;", "after[i] = later;"),
         ("q = keep_post * (q + spikes", "q = (q + spikes"),
-        ("sum = fmaf(before[size_t(b) * post + d], after[size_t(b) * pre + j], sum);", ""),
         ("go += g * o;", "go += g;"),
         ("o2 = block_sum(o2, parts);", ""),
         (
@@ -21,9 +20,6 @@ fn cuda_kernels_plasticity() {
             "__fadd_rn(__fmul_rn(keep, direction[i]), __fmul_rn(add, omega[i]))",
         ),
         ("omega[i] = 0.0f;", ""),
-        ("mask[i] != 0.0f && drawn[i] < p", "drawn[i] < p"),
-        ("const double distance = sign * (theta", "const double distance = (theta"),
-        ("if (i >= count || !gone[i]) return;", "if (i >= count) return;"),
     ];
     prove(&source("plasticity.cu"), &errors, |kernels| {
         for (steps, streams, j, d) in [(1, 1, 5, 4), (31, 2, 48, 7), (32, 3, 33, 33), (33, 1, 192, 16)] {
@@ -31,9 +27,6 @@ fn cuda_kernels_plasticity() {
         }
         for count in [1, 31, 48 * 33] {
             mixing_by_definition(kernels, count)?;
-            for rule in [PruneRule::Corrected, PruneRule::AsPrinted] {
-                pruning_against_twin(kernels, count, rule)?;
-            }
         }
         Ok(())
     });
@@ -41,7 +34,6 @@ fn cuda_kernels_plasticity() {
 
 fn pairs_against_twin(kernels: &Kernels, steps: usize, streams: usize, j: usize, d: usize) -> Found {
     let config = StdpConfig { at_zero: 0.3, tau_minus: Positive(8.0), ..StdpConfig::default() };
-    let keep = |tau: f64| (-1.0 / tau).exp() as f32;
     let window = Window::<f32>::new(&config);
     let spikes = |seed, n| drawn(seed, n).iter().map(|s| (1.4 * s).round()).collect::<Vec<f32>>();
     let (s_pre, s_post) = (spikes(1, steps * streams * j), spikes(2, steps * streams * d));
@@ -52,7 +44,7 @@ fn pairs_against_twin(kernels: &Kernels, steps: usize, streams: usize, j: usize,
     let (mut got, mut pre, mut post) = (omega.clone(), state.pre.clone(), state.post.clone());
     let before = post.clone();
     accumulate(&window, &s_pre, &s_post, &mut state, &mut omega);
-    let (keep_pre, keep_post) = (keep(config.tau_plus.0), keep(config.tau_minus.0));
+    let Window { a_plus, a_minus, keep_pre, keep_post, at_zero } = window;
     let (mut weighted, mut after) = (vec![f32::NAN; s_pre.len()], vec![f32::NAN; streams * j]);
     let (grid, block) = spread(streams * j);
     kernels.launch(
@@ -62,22 +54,22 @@ fn pairs_against_twin(kernels: &Kernels, steps: usize, streams: usize, j: usize,
         &mut [
             size(steps),
             size(streams * j),
-            Arg::F32(config.a_plus.0 as f32),
-            Arg::F32(config.a_minus.0 as f32),
+            Arg::F32(a_plus),
+            Arg::F32(a_minus),
             Arg::F32(keep_pre),
             Arg::F32(keep_post),
-            Arg::F32(config.at_zero as f32),
+            Arg::F32(at_zero),
             Arg::In(&s_pre),
             Arg::Out(&mut pre),
             Arg::Out(&mut weighted),
             Arg::Out(&mut after),
         ],
     );
-    let (grid, block) = ([(j as u32).div_ceil(32), d as u32, 1], [32, 1, 1]);
-    let mut args = vec![size(steps), size(streams), size(j), size(d), Arg::In(&s_post), Arg::In(&weighted)];
-    args.extend([Arg::In(&before), Arg::In(&after), Arg::Out(&mut got)]);
-    kernels.launch("stdp_pairs", grid, block, &mut args);
-    drop(args);
+    // as on the device, the pairs are products
+    let rows = steps * streams;
+    let by_spikes = (&weighted[..], View::new(rows, j));
+    matmul((&mut got, View::new(d, j)), (&s_post, View::new(rows, d).t()), by_spikes, 1.0);
+    matmul((&mut got, View::new(d, j)), (&before, View::new(streams, d).t()), (&after, View::new(streams, j)), 1.0);
     let (grid, block) = spread(streams * d);
     let mut args = [size(steps), size(streams * d), Arg::F32(keep_post), Arg::In(&s_post), Arg::Out(&mut post)];
     kernels.launch("stdp_post", grid, block, &mut args);
@@ -109,38 +101,4 @@ fn mixing_by_definition(kernels: &Kernels, count: usize) -> Found {
         close("pairs start again", &left, &vec![0.0; count], 0.0)?;
     }
     Ok(())
-}
-
-fn pruning_against_twin(kernels: &Kernels, count: usize, rule: PruneRule) -> Found {
-    let mask: Vec<f32> = (0..count).map(|i| f32::from(u8::from(i % 5 != 2))).collect();
-    let w: Vec<f32> = drawn(1, count).iter().zip(&mask).map(|(w, m)| w * m).collect();
-    let draws: Vec<f64> = drawn(2, count).iter().map(|d| f64::from(d.abs())).collect();
-    let config = PruneConfig { hazard: Share(0.8), rule, ..PruneConfig::default() };
-    let sign = match rule {
-        PruneRule::Corrected => 1.0,
-        PruneRule::AsPrinted => -1.0,
-    };
-    let (theta, rms) = (0.4, 0.6);
-    let mut got = vec![7; count];
-    let (grid, block) = spread(count);
-    let numbers = [config.hazard.0, config.steepness.0, theta, sign, rms].map(Arg::F64);
-    let mut args = vec![size(count)];
-    args.extend(numbers);
-    args.extend([Arg::In(&w), Arg::In(&mask), Arg::WideIn(&draws), Arg::Counts(&mut got)]);
-    kernels.launch("prune_candidates", grid, block, &mut args);
-    drop(args);
-    let wanted = |i: usize| {
-        let p = config.hazard.0 * prune::probability(&config, f64::from(w[i]).abs() / rms, theta);
-        u32::from(mask[i] != 0.0 && draws[i] < p)
-    };
-    let want: Vec<u32> = (0..count).map(wanted).collect();
-    if got != want {
-        return Err(format!("candidates of {count}, {rule:?}: {got:?} for {want:?}"));
-    }
-    let (mut got_w, mut got_mask) = (w.clone(), mask.clone());
-    let mut args = [size(count), Arg::Index(&want), Arg::Out(&mut got_w), Arg::Out(&mut got_mask)];
-    kernels.launch("prune", grid, block, &mut args);
-    let kept = |v: &[f32]| v.iter().zip(&want).map(|(v, gone)| if *gone == 1 { 0.0 } else { *v }).collect::<Vec<f32>>();
-    close("weights", &got_w, &kept(&w), 0.0)?;
-    close("mask", &got_mask, &kept(&mask), 0.0)
 }

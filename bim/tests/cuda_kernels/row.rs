@@ -10,7 +10,7 @@ fn cuda_kernels_row() {
         ("dx[row + i] += (dy[row + i]", "dx[row + i] = (dy[row + i]"),
         ("out[i] += y[i] * z[i] / (1.0f + expf(-z[i]));", "out[i] += y[i] / (1.0f + expf(-z[i]));"),
         ("(1.0f + z[i] * (1.0f - sigma))", "(1.0f + z[i] * sigma)"),
-        ("parts[threadIdx.x + by];\n    __syncthreads();", "parts[threadIdx.x + by];"),
+        ("parts[threadIdx.x + by]);\n    __syncthreads();", "parts[threadIdx.x + by]);"),
     ];
     prove(&source("row.cu"), &errors, |kernels| {
         for (rows, width) in [(3, 48), (1, 192), (5, 768), (2, 7), (2, 1)] {

@@ -57,6 +57,8 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
     let per_state = dims.decay == Decay::ChannelState;
     let what = format!("{:?} neurons, {dims:?}, {span:?}", config.levels);
     let constants = neuron.constants();
+    let sizes = [lag, steps, streams, d, n, heads, usize::from(per_state)];
+    let shape = || Vec::from(sizes.map(size));
     // forward: the same from the state before
     let dynamics =
         Dynamics { bias: &case.bias, a_log: &case.a_log, skip: &case.skip, current: Some(&case.current), step: None };
@@ -69,30 +71,21 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
     v[first..].fill(f32::NAN);
     let (grid, block) = spread_streams(d, streams);
     let rates = &case.tape.rates[lag * dims.decays()..];
-    kernels.launch(
-        "state_forward",
-        grid,
-        block,
-        &mut [
-            size(lag),
-            size(steps),
-            size(streams),
-            size(d),
-            size(n),
-            size(heads),
-            flag(per_state),
-            Arg::In(&constants),
-            Arg::In(&case.tape.p),
-            Arg::In(&case.tape.delta),
-            Arg::In(&case.tape.a),
-            Arg::In(rates),
-            Arg::In(&case.skip),
-            Arg::In(&case.current),
-            Arg::Out(&mut v),
-            Arg::Out(&mut h),
-            Arg::Out(&mut got),
-        ],
-    );
+    let mut args = shape();
+    args.extend([
+        Arg::In(&constants),
+        Arg::In(&case.tape.p),
+        Arg::In(&case.tape.delta),
+        Arg::In(&case.tape.a),
+        Arg::In(rates),
+        Arg::In(&case.skip),
+        Arg::In(&case.current),
+        Arg::Out(&mut v),
+        Arg::Out(&mut h),
+        Arg::Out(&mut got),
+    ]);
+    kernels.launch("state_forward", grid, block, &mut args);
+    drop(args);
     // with a decay per head every number is rounded alike; otherwise the exponential is another
     let exact = if per_state { FORWARD } else { 0.0 };
     let of_spikes = if config.levels == Levels::Analog { exact } else { 0.0 };
@@ -131,41 +124,32 @@ fn scan_against_twin(kernels: &Kernels, config: &NeuronConfig, dims: Dims, span:
             window * streams * heads,
         ]
         .map(|n| vec![f32::NAN; n]);
-    kernels.launch(
-        "state_reverse",
-        grid,
-        block,
-        &mut [
-            size(lag),
-            size(steps),
-            size(streams),
-            size(d),
-            size(n),
-            size(heads),
-            flag(per_state),
-            flag(through.state),
-            flag(through.membrane),
-            Arg::In(&constants),
-            Arg::In(&case.tape.p),
-            Arg::In(&case.tape.delta),
-            Arg::In(&case.tape.a),
-            Arg::In(&case.tape.rates),
-            Arg::In(&case.tape.skips),
-            Arg::In(&case.tape.v),
-            Arg::In(&case.tape.h0),
-            Arg::In(&ds),
-            Arg::Out(&mut lh),
-            Arg::Out(&mut lv),
-            Arg::Out(&mut states_of),
-            Arg::Out(&mut adjoint_of),
-            Arg::Out(&mut ly),
-            Arg::Out(&mut dz),
-            Arg::Out(&mut got_p),
-            Arg::Out(&mut d_skip),
-            Arg::Out(&mut d_current),
-            Arg::Out(&mut d_rate),
-        ],
-    );
+    let mut args = shape();
+    args.extend([
+        flag(through.state),
+        flag(through.membrane),
+        Arg::In(&constants),
+        Arg::In(&case.tape.p),
+        Arg::In(&case.tape.delta),
+        Arg::In(&case.tape.a),
+        Arg::In(&case.tape.rates),
+        Arg::In(&case.tape.skips),
+        Arg::In(&case.tape.v),
+        Arg::In(&case.tape.h0),
+        Arg::In(&ds),
+        Arg::Out(&mut lh),
+        Arg::Out(&mut lv),
+        Arg::Out(&mut states_of),
+        Arg::Out(&mut adjoint_of),
+        Arg::Out(&mut ly),
+        Arg::Out(&mut dz),
+        Arg::Out(&mut got_p),
+        Arg::Out(&mut d_skip),
+        Arg::Out(&mut d_current),
+        Arg::Out(&mut d_rate),
+    ]);
+    kernels.launch("state_reverse", grid, block, &mut args);
+    drop(args);
     kernels.launch(
         "state_reverse_sums",
         [(window * streams) as u32, 1, 1],

@@ -74,7 +74,7 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     let columns = |n: usize| (n as u32).div_ceil(32);
     kernels.launch(
         "trace_contract",
-        [columns(jd), heads as u32, streams as u32],
+        [heads as u32, columns(jd), streams as u32],
         [32, 1, 1],
         &mut [size(d), size(n), size(heads), size(jd), Arg::In(&lambda), Arg::In(&delta), Arg::Out(&mut contracted)],
     );
@@ -138,7 +138,7 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     ] {
         kernels.launch(
             "trace_advance",
-            [columns(columns_of), rows as u32, streams as u32],
+            [rows as u32, columns(columns_of), streams as u32],
             [32, 1, 1],
             &mut [
                 size(steps),

@@ -53,7 +53,7 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
         (Network, "to[i] = row[i % width];", "to[i] = row[0];", &plain),
         (Network, "if (i < count) to[i] = value;", "if (i < count) to[i] += value;", &plain),
         (Network, "if (i < count) to[i] = from[i];", "if (i < count) to[i] = 0.0f;", &truncated),
-        (Network, "to[c] += parts[0];", "to[c] = parts[0];", &plain),
+        (Network, "to[c] += sum;", "to[c] = sum;", &plain),
         (Network, "size_t(c) * per + i % per];", "size_t(c) * per];", &plain),
         (Network, "v[size_t(r + steps) * wide + i];", "v[size_t(r) * wide + i];", &plain),
         (
@@ -131,7 +131,7 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
     ];
     // a gradient whose norm is clipped, since one error is in that
     let apart = |config: &BimConfig, kernels| -> Result<_> {
-        let machine = OnHost { kernels, launches: Arc::default() };
+        let machine = OnHost::new(kernels);
         // of a slow membrane the history is longer than a chunk
         let io = Io { segment: if config.post.beta.0 > 0.1 { 8 } else { SEGMENT }, ..tokens() };
         let (mut host, mut device) = clipped_pair(config, io, &machine, 0.4)?;
@@ -156,7 +156,9 @@ fn cuda_kernels_errors_are_noticed() -> Result<()> {
     }
     let mut unnoticed = Vec::new();
     for (source, from, to, config) in errors {
-        let wrong = Kernels::build_with(&path(source), &[(from, to)]).unwrap_or_else(|e| panic!("{e}"));
+        let file =
+            Source::FILES.iter().find_map(|(s, file)| (*s == source).then_some(*file)).expect("every source has one");
+        let wrong = Kernels::build_with(&path(file), &[(from, to)]).unwrap_or_else(|e| panic!("{e}"));
         let mut all = (**kernels()).clone();
         all.insert(source, Arc::new(wrong));
         match apart(config, Arc::new(all))? {

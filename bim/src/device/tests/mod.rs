@@ -2,6 +2,7 @@
 //! held against the host's own learner.
 
 mod errors;
+mod refused;
 mod same;
 
 use std::cell::UnsafeCell;
@@ -37,54 +38,47 @@ impl Memory {
 #[derive(Clone)]
 struct OnHost {
     kernels: Arc<BTreeMap<Source, Arc<Kernels>>>,
-    launches: Arc<std::sync::Mutex<BTreeMap<&'static str, u64>>>,
+    /// Of each kernel, and of products.
+    launches: Counts,
+    /// Times that the host waited, whatever it waited for.
+    waits: Counts,
 }
 
-fn file(source: Source) -> &'static str {
-    match source {
-        Source::Encode => "encode.cu",
-        Source::Membrane => "membrane.cu",
-        Source::Network => "network.cu",
-        Source::Plasticity => "plasticity.cu",
-        Source::Readout => "readout.cu",
-        Source::Row => "row.cu",
-        Source::Scan => "scan.cu",
-        Source::Trace => "trace.cu",
-        Source::TraceCredit => "trace_credit.cu",
-        Source::Update => "update.cu",
+type Counts = Arc<std::sync::Mutex<BTreeMap<&'static str, u64>>>;
+
+impl OnHost {
+    fn new(kernels: Arc<BTreeMap<Source, Arc<Kernels>>>) -> Self {
+        Self { kernels, launches: Arc::default(), waits: Arc::default() }
     }
 }
 
-const SOURCES: [Source; 10] = [
-    Source::Encode,
-    Source::Membrane,
-    Source::Network,
-    Source::Plasticity,
-    Source::Readout,
-    Source::Row,
-    Source::Scan,
-    Source::Trace,
-    Source::TraceCredit,
-    Source::Update,
-];
+fn count(counts: &Counts, name: &'static str) {
+    *counts.lock().expect("one thread").entry(name).or_default() += 1;
+}
 
-fn path(source: Source) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda").join(file(source))
+/// What was counted since this was last asked.
+fn taken(counts: &Counts) -> BTreeMap<&'static str, u64> {
+    std::mem::take(&mut *counts.lock().expect("one thread"))
+}
+
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cuda").join(file)
 }
 
 /// All sources as they are.
 fn kernels() -> &'static Arc<BTreeMap<Source, Arc<Kernels>>> {
     static BUILT: OnceLock<Arc<BTreeMap<Source, Arc<Kernels>>>> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let built = |s| (s, Arc::new(Kernels::build(&path(s)).unwrap_or_else(|e| panic!("{e}"))));
-        Arc::new(SOURCES.map(built).into())
+        let built =
+            |(s, file): &(_, &str)| (*s, Arc::new(Kernels::build(&path(file)).unwrap_or_else(|e| panic!("{e}"))));
+        Arc::new(Source::FILES.iter().map(built).collect())
     })
 }
 
 /// The host as a machine, unless it has no compiler.
 fn machine() -> Option<OnHost> {
     match standins::compiler() {
-        Ok(_) => Some(OnHost { kernels: kernels().clone(), launches: Arc::default() }),
+        Ok(_) => Some(OnHost::new(kernels().clone())),
         Err(reason) => {
             println!("skipped: {reason}");
             None
@@ -105,12 +99,13 @@ impl Machine for OnHost {
     }
 
     fn download(&self, At(from, at): At<'_, Self>, into: &mut [f32]) -> Result<()> {
+        count(&self.waits, "download");
         into.copy_from_slice(&from.values()[at..at + into.len()]);
         Ok(())
     }
 
-    fn launch(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()> {
-        *self.launches.lock().expect("one thread").entry(name).or_default() += 1;
+    fn start(&self, source: Source, name: &'static str, grid: Grid, args: &[Arg<'_, Self>]) -> Result<()> {
+        count(&self.launches, name);
         assert!(grid.blocks.iter().all(|n| *n > 0), "{name}: {grid:?}");
         let mut args: Vec<standins::Arg<'_>> = args
             .iter()
@@ -136,7 +131,7 @@ impl Machine for OnHost {
         b: Matrix<'_, Self>,
         keep: f32,
     ) -> Result<()> {
-        *self.launches.lock().expect("one thread").entry("product").or_default() += 1;
+        count(&self.launches, "product");
         let part = |m: &Matrix<'_, Self>, i: usize| m.at.0.values()[m.at.1 + i * m.stride..].to_vec();
         for i in 0..batch {
             let (a_values, b_values) = (part(&a, i), part(&b, i));
@@ -165,6 +160,7 @@ impl Machine for OnHost {
     }
 
     fn loss(&self, logits: &Tensor, y: &Targets) -> Result<Option<(f64, Memory)>> {
+        count(&self.waits, "loss");
         let mut gradient = vec![0.0; logits.elem_count()];
         let loss = learner::loss_and_gradient(logits, y, &mut gradient)?;
         Ok(loss.map(|loss| (loss, Memory(UnsafeCell::new(gradient)))))
@@ -196,13 +192,14 @@ fn small() -> BimConfig {
     }
 }
 
-/// Every task's batch: streams that begin anew at different chunks, and a last chunk that is shorter.
+/// What a chunk brings: the streams that begin anew with it, inputs and targets.
 struct Batch {
     starts: Vec<bool>,
     x: Tensor,
     y: Targets,
 }
 
+/// The chunk of that number. Streams begin anew at different chunks, and every fifth chunk is shorter.
 fn batch(io: &Io, chunk: usize) -> Result<Batch> {
     let steps = if chunk % 5 == 4 { 3.min(io.segment) } else { io.segment };
     let token = |b: usize, t: usize| ((t * t * (b + 3) + t / 3 + b + 17 * chunk) % VOCABULARY) as u32;
