@@ -59,6 +59,8 @@ pub struct Scale {
     tasks: Vec<(String, Overrides)>,
     model: Option<Overrides>,
     models: Vec<(String, Overrides)>,
+    /// Keys over those of `report`.
+    pub report: Option<Node>,
 }
 
 impl Overrides {
@@ -102,7 +104,7 @@ impl Scale {
         let what = format!("scale `{}`", key.text);
         let sources = context.sources;
         let mut map = expect_map(node, &what, sources)?;
-        check_keys(&map, &["seeds", "train", "task", "tasks", "model", "models"], &what, sources)?;
+        check_keys(&map, &["seeds", "train", "task", "tasks", "model", "models", "report"], &what, sources)?;
         let train = take_train(&mut map, &what, sources)?;
         let of_all = |word: &str, of_model| {
             map.get(word).map(|n| Overrides::parse(n, &format!("`{word}` of {what}"), of_model, context)).transpose()
@@ -118,6 +120,7 @@ impl Scale {
             tasks: of_named("tasks", "task", &context.names.tasks, false)?,
             model: of_all("model", true)?,
             models: of_named("models", "model", &context.names.models, true)?,
+            report: map.get("report").cloned(),
             train,
         })
     }

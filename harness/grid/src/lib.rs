@@ -34,6 +34,7 @@
 //!     train: {streams: 2}
 //!     task: {selection: here}      # every task; `tasks: {cardio: {…}}` one of them
 //!     models: {bim: {width: 16}}   # one model; `model: {…}` every one
+//!     report: {rates_from: GRID}   # keys over those of `report`
 //!   paper: {}
 //! ```
 //!
@@ -105,12 +106,11 @@ pub struct Grid {
     pub experiment: String,
     /// What it is about.
     pub description: Option<String>,
-    /// The `report` mapping, as written.
-    pub report: Option<Node>,
     /// The `resources` mapping, as written.
     pub resources: Option<Node>,
     /// The cost model, as written.
     pub energy: Option<Node>,
+    report: Option<Node>,
     origin: Origin,
     tasks: Vec<Entry>,
     models: Vec<Entry>,
@@ -184,6 +184,15 @@ impl Grid {
     /// The scale that is taken if none is named.
     pub fn default_scale(&self) -> &str {
         &self.default_scale
+    }
+
+    /// The `report` mapping, with what a scale lays over it.
+    pub fn report(&self, scale: &str) -> Option<Node> {
+        let over = self.scales.iter().find(|known| known.name == scale).and_then(|scale| scale.report.as_ref());
+        match (&self.report, over) {
+            (Some(below), Some(over)) => Some(merge(below, over)),
+            (below, over) => over.or(below.as_ref()).cloned(),
+        }
     }
 
     /// The scales it defines.

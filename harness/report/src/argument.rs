@@ -80,14 +80,14 @@ fn bim(part: &Part, name: &str, info: &MetricInfo, best: &Group) -> Option<Strin
     let paired = by_seed(&values(group), &values(best))?;
     let own = group.metric(name, Some(part.split)).estimate()?;
     Some(format!(
-        "{}: {}, {} against it by seed.",
+        "{} has {}, {} from the best, paired by seed.",
         part.label(group),
         info.estimate(&own),
         info.difference(&paired.difference)
     ))
 }
 
-/// Which model takes least energy, and what BIM takes of it, by the price that counts everything.
+/// Which model uses least energy, and what BIM uses of it, by the price that counts everything.
 fn cheapest(part: &Part) -> Option<String> {
     let group = part.first_of("bim")?;
     let others = part.kinds_but("bim").into_iter().filter_map(|kind| part.first_of(kind));
@@ -106,14 +106,14 @@ fn cheapest(part: &Part) -> Option<String> {
     let label = "training in all, with traffic";
     if most.0 == least.0 {
         return Some(format!(
-            "Per {one} ({label}) {} takes {} of what {} takes.",
+            "Per {one} ({label}) {} uses {} the energy of {}.",
             part.label(group),
             times(&most.1),
             most.0
         ));
     }
     Some(format!(
-        "Per {one} ({label}) {} takes {} of the energy of the cheapest other kind, {}, and {} of that of the dearest, {}.",
+        "Per {one} ({label}) {} uses {} the energy of the cheapest other kind, {}, and {} that of the dearest, {}.",
         part.label(group),
         times(&most.1),
         most.0,
@@ -153,7 +153,7 @@ mod tests {
             [
                 "Of 3 configurations lstm has the lowest mean, bits per byte 2.28 [2.15, 2.41]; 1 seed cannot rank them, \
                  3 could.",
-                "bim: 2.34 [2.21, 2.47], +0.060 [+0.060, +0.060] against it by seed.",
+                "bim has 2.34 [2.21, 2.47], +0.060 [+0.060, +0.060] from the best, paired by seed.",
             ]
         );
         let loaded = fixture::sweep();

@@ -32,7 +32,7 @@ const LOG_PRICES: f64 = 10.0;
 /// Models of a front that are named.
 const MOST_NAMED: usize = 5;
 /// Short name of the price that counts everything.
-pub(super) const IN_ALL: &str = "in all";
+pub(super) const IN_ALL: &str = "training in all";
 
 /// One of the six columns.
 struct Price {
@@ -58,14 +58,14 @@ const PRICES: [Price; 6] = [
     Price { label: "forward: arithmetic", short: "forward", metrics: &["energy_forward_pj"], coverage: &[FORWARD] },
     Price {
         label: "forward: with traffic",
-        short: "with traffic",
+        short: "forward with traffic",
         metrics: &["energy_forward_with_traffic_pj"],
         coverage: &[FORWARD],
     },
     Price { label: "learning: arithmetic", short: "learning", metrics: &["energy_learning_pj"], coverage: &[LEARNING] },
     Price {
         label: "learning: with traffic",
-        short: "with traffic",
+        short: "learning with traffic",
         metrics: &["energy_learning_with_traffic_pj"],
         coverage: &[LEARNING],
     },
@@ -114,7 +114,7 @@ impl Price {
     }
 }
 
-/// By each price that both have, whole and from one list: its short name, and what `group` takes of what `other` takes, geometric mean over
+/// By each price that both have, whole and from one list: its short name, and what `group` uses of what `other` uses, geometric mean over
 /// the seeds that both completed with its 95 % t interval.
 pub(super) fn ratios(group: &Group, other: &Group) -> Vec<(&'static str, Estimate)> {
     if !same_prices(group, other) {

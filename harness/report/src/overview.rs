@@ -9,6 +9,8 @@ use super::provenance;
 
 /// Characters of a digest that are shown.
 const DIGEST: usize = 12;
+/// Commands that are shown.
+const MOST_COMMANDS: usize = 8;
 
 /// What the experiments ask.
 pub(super) fn questions(parts: &[Part], loaded: &Loaded) -> Vec<Fact> {
@@ -69,6 +71,30 @@ fn is_plain(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !name.starts_with('-')
 }
 
+/// Whether a shell takes a text as words and nothing else: what is quoted it takes as it is.
+fn is_words(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || " ._-/=:,+@%".contains(c);
+    let mut pieces = text.split('\'').enumerate();
+    let printed =
+        pieces.clone().all(|(i, piece)| piece.chars().all(|c| if i % 2 == 0 { is_word(c) } else { !c.is_control() }));
+    printed && pieces.by_ref().count() % 2 == 1
+}
+
+/// What was typed to get a cell, for a checkout; `None` if it was not recorded or would do more than run it.
+fn typed(run: &Run) -> Option<String> {
+    let words = run.head.command.as_deref()?.strip_prefix("harness run ")?;
+    is_words(words).then(|| format!("cargo run --release -- run {words}"))
+}
+
+/// What runs an experiment whose command nobody recorded.
+fn written(part: &Part) -> Option<String> {
+    let data = if part.generated() { "" } else { " --data DIR" };
+    let names = is_plain(part.experiment) && is_plain(part.scale);
+    names.then(|| {
+        format!("cargo run --release -- run experiments/{}.yaml --scale {}{data}", part.experiment, part.scale)
+    })
+}
+
 /// Commands that run the experiments again, each at the commit that ran it where there is one.
 pub(super) fn commands(parts: &[Part]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
@@ -79,11 +105,15 @@ pub(super) fn commands(parts: &[Part]) -> Vec<String> {
     {
         all.push(format!("git checkout {commit}"));
     }
-    for part in parts.iter().filter(|part| is_plain(part.experiment) && is_plain(part.scale)) {
-        let command = format!("cargo run --release -- run experiments/{}.yaml --scale {}", part.experiment, part.scale);
+    for command in parts.iter().flat_map(|part| part.runs().filter_map(|run| typed(run).or_else(|| written(part)))) {
         if !all.contains(&command) {
             all.push(command);
         }
+    }
+    let more = all.len().saturating_sub(MOST_COMMANDS);
+    if more > 0 {
+        all.truncate(MOST_COMMANDS);
+        all.push(format!("# and {more} more: `command` in results.parquet has all"));
     }
     all
 }
@@ -119,5 +149,21 @@ mod tests {
         assert_eq!(of("prices"), None, "nothing recorded");
         let questions = questions(&parts, &loaded);
         assert_eq!((questions.len(), questions[0].value.as_str()), (1, "Does it work?"));
+        loaded
+            .rows
+            .iter_mut()
+            .for_each(|row| row.command = Some("harness run a.yaml --set 'x=[1, 2]' --data d".into()));
+        let again = |loaded: &Loaded| commands(&super::super::group::parts(&loaded.rows)).remove(1);
+        assert_eq!(again(&loaded), "cargo run --release -- run a.yaml --set 'x=[1, 2]' --data d");
+        for other in
+            ["harness run a.yaml; rm x", "harness run 'a", "harness run $(x)", "harness run 'a\n'", "sbatch x", "rm x"]
+        {
+            loaded.rows.iter_mut().for_each(|row| row.command = Some(other.into()));
+            assert_eq!(
+                again(&loaded),
+                "cargo run --release -- run experiments/quickstart.yaml --scale mini",
+                "{other}"
+            );
+        }
     }
 }

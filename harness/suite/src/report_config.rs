@@ -53,14 +53,14 @@ pub struct ReportConfig {
 }
 
 impl ReportConfig {
-    /// Reads and checks the mapping of a grid with these cells, which lies in `file`.
+    /// Reads and checks the mapping of a grid with these cells, all of one scale, which lies in `file`.
     ///
     /// # Errors
     /// At its line: unknown keys, a reference that is no model of the grid, a grid of learning rates that is not there, that
     /// lacks a kind of model, or that does not try as many rates for each of its models.
     pub fn read(grid: &Grid, file: &Path, cells: &[RawCell], sources: &mut Sources) -> ConfigResult<Self> {
-        let Some(node) = &grid.report else { return Ok(Self::default()) };
-        let Written { reference, rates_from } = read_as(node, "`report`", sources)?;
+        let Some(node) = cells.first().and_then(|cell| grid.report(&cell.scale)) else { return Ok(Self::default()) };
+        let Written { reference, rates_from } = read_as(&node, "`report`", sources)?;
         let at = |key: &str| node.get(key).map_or(node.origin, |node| node.origin);
         if let Some(name) = &reference {
             let known: BTreeSet<&str> = cells.iter().map(RawCell::model_name).collect();
@@ -72,7 +72,7 @@ impl ReportConfig {
         }
         let rates_from = match rates_from {
             Some(name) => {
-                let tried = tried(&name, file, cells, node, sources)?;
+                let tried = tried(&name, file, cells, &node, sources)?;
                 Some((name, tried))
             }
             None => None,
@@ -173,6 +173,16 @@ mod tests {
         };
         assert_eq!(found, expected);
         assert!(facts("{}", RATES).unwrap().is_empty());
+    }
+
+    /// Rates that a scale lays over a grid are chosen for that scale alone.
+    #[test]
+    fn a_scale_has_a_report_of_its_own() {
+        let scales = "{reference: rnn}\nscales: {mini: {}, sample: {report: {rates_from: rates.sample}}}";
+        let at = |scale: &str| facts(&format!("{scales}\nscale: {scale}"), RATES).unwrap();
+        assert_eq!((at("mini").reference.as_deref(), at("mini").rates_from), (Some("rnn"), None));
+        let sample = at("sample");
+        assert_eq!((sample.reference.as_deref(), sample.rates_from.as_deref()), (Some("rnn"), Some("rates.sample")));
     }
 
     #[test]

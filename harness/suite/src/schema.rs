@@ -2,7 +2,7 @@
 //! Whether the parts of a grid fit together, only `harness plan` says. It also takes a few odd ways of writing that the schema refuses,
 //! such as a null for a mapping that could be left out.
 //!
-//! Editors that know JSON Schema complete and check grids with it. [`Explained`] looks a key up in it.
+//! Editors that know JSON Schema complete and check grids with it. `harness explain` looks keys up in it.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -25,7 +25,7 @@ pub struct Kinds {
     pub entries: Vec<(&'static str, Value)>,
 }
 
-/// The schema and the parts of it that [`Explained`] looks keys up in.
+/// The schema and the parts of it that `harness explain` looks keys up in.
 pub struct Language {
     /// Keys of the grid file.
     pub top: Value,
@@ -151,7 +151,8 @@ fn top(models: &Value, tasks: &Value, train: &Value, report: &Value, resources: 
         "properties": {
             "seeds": seeds, "train": train,
             "task": map("Keys of every task"), "tasks": map("Keys of single tasks, by name"),
-            "model": map("Keys of every model"), "models": map("Keys of single models, by name")
+            "model": map("Keys of every model"), "models": map("Keys of single models, by name"),
+            "report": merged(&json!({"description": "Keys over those of `report`"}), report)
         }
     });
     let points = |description: &str| json!({"description": description, "type": "array", "items": {"type": "object"}});

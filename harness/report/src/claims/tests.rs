@@ -56,12 +56,16 @@ fn three_seeds_decide_and_two_do_not() {
     let three = all(3);
     // better than the LSTM and worse than Mamba, as in table 1; fewer operations; cheaper by one price, dearer by the other
     assert_eq!(verdicts(&three), [NotMeasured, Held, NotMeasured, Held, InPart, NotMeasured], "{three:#?}");
-    assert_eq!(three[4].evidence[0].words, "less by 1 of 2 prices, more by 1");
-    assert!(three[4].evidence[0].number.contains("bim against mamba (best without spikes): "), "{:?}", three[4]);
+    assert_eq!(three[4].evidence[0].words, "less by 1 of 2 prices, more by 1, than mamba");
+    assert!(
+        three[4].evidence[0].number.contains("bim against mamba (cheapest without spikes that is not worse): "),
+        "{:?}",
+        three[4]
+    );
     assert!(three[4].evidence[0].number.contains("products 0.11×, forward 1.43×"), "{:?}", three[4]);
     assert!(
-        three[3].evidence[0].number.contains("bim 80.0 %")
-            && three[3].evidence[0].number.contains("mamba most with 2.00 %")
+        three[3].evidence[0].number.contains("bim leaves out 80.0 %")
+            && three[3].evidence[0].number.contains("the next is mamba with 2.00 %")
     );
     let two = all(2);
     assert_eq!(verdicts(&two), [NotMeasured, Undecided, NotMeasured, Undecided, Undecided, NotMeasured]);
@@ -159,7 +163,38 @@ fn tasks_count_together() {
     assert_eq!(words(&[generated(Held), generated(DidNotHold)]), "held in part on generated data");
     assert_eq!(words(&[generated(Held), evidence(DidNotHold)]), "held in part");
     let three = [generated(Held), evidence(NotComparable), evidence(NotComparable)];
-    assert_eq!(words(&three), "held on 1 of 3, the rest undecided or not comparable on generated data");
+    assert_eq!(words(&three), "held on 1 of 3 (generated data), the rest undecided or not comparable");
+}
+
+/// A dear reference saves nobody anything: the cheapest that is not worse counts too, and the less favourable is said.
+#[test]
+fn savings_are_held_against_the_cheapest_that_is_not_worse() {
+    let all = |rnn_bits: f64| {
+        let of = |seed| {
+            [
+                priced("bim", seed, 2.0, 10.0, 100.0, 20.0),
+                priced("transformer", seed, 1.9, 100.0, 900.0, 99.0),
+                priced("rnn", seed, rnn_bits, 20.0, 90.0, 99.0),
+            ]
+        };
+        let mut rows: Vec<ResultRow> = (1..=3).flat_map(of).flatten().collect();
+        for row in &mut rows {
+            row.config.insert("report.reference".into(), "transformer".into());
+        }
+        let claim = claims_of(rows).remove(4);
+        (claim.verdict, claim.evidence[0].words.clone(), claim.evidence[0].number.clone())
+    };
+    let (verdict, words, number) = all(1.95);
+    assert_eq!((verdict, words.as_str()), (InPart, "less by 1 of 2 prices, more by 1, than rnn"));
+    assert_eq!(
+        number,
+        "bim against transformer (reference): products 0.10×, forward 0.11×; rnn (cheapest without spikes that is not worse): \
+         products 0.50×, forward 1.11×"
+    );
+    // worse than BIM: no rival
+    let (verdict, _, number) = all(2.5);
+    assert_eq!(verdict, Held, "{number}");
+    assert!(number.contains("transformer (reference, and the cheapest without spikes that is not worse)"), "{number}");
 }
 
 /// What stands for a kind is the first in the grid, whatever came out of it.

@@ -41,7 +41,7 @@ each of them, paired by seed)
 ## Language modelling (generated data)
 
 Of 3 configurations lstm has the lowest mean, bits per byte 2.28 [2.15, 2.41]; 1 seed cannot rank them, 3 could. \
-bim: 2.34 [2.21, 2.47], +0.060 [+0.060, +0.060] against it by seed. 
+bim has 2.34 [2.21, 2.47], +0.060 [+0.060, +0.060] from the best, paired by seed. 
 
 ### Results
 
