@@ -12,7 +12,7 @@ use crate::{
 /// A whole number from `LOW` to `HIGH`, checked while it is read, so that an error points at the key that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "usize")]
-#[schemars(inline, extend("minimum" = LOW, "maximum" = HIGH, "x-expected" = format!("an integer from {LOW} to {HIGH}")))]
+#[schemars(inline, extend("minimum" = LOW, "maximum" = HIGH, "x-expected" = format!("a whole number from {LOW} to {HIGH}")))]
 pub struct Whole<const LOW: usize, const HIGH: usize>(usize);
 
 impl<const LOW: usize, const HIGH: usize> Whole<LOW, HIGH> {
@@ -29,7 +29,7 @@ impl<const LOW: usize, const HIGH: usize> TryFrom<f64> for Whole<LOW, HIGH> {
         if x.fract() == 0.0 && (LOW as f64..=HIGH as f64).contains(&x) {
             Ok(Self(x as usize))
         } else {
-            Err(format!("expected an integer from {LOW} to {HIGH}, got {x}"))
+            Err(format!("expected a whole number from {LOW} to {HIGH}, got {x}"))
         }
     }
 }
@@ -203,10 +203,14 @@ mod tests {
 
     #[test]
     fn values_are_checked_while_they_are_read() {
-        assert!(problem(r#"{"kind": "lstm", "width": 0}"#).contains("expected an integer from 1 to 4096, got 0"));
-        assert!(problem(r#"{"kind": "lstm", "width": 1.5}"#).contains("expected an integer from 1 to 4096, got 1.5"));
+        assert!(problem(r#"{"kind": "lstm", "width": 0}"#).contains("expected a whole number from 1 to 4096, got 0"));
+        assert!(
+            problem(r#"{"kind": "lstm", "width": 1.5}"#).contains("expected a whole number from 1 to 4096, got 1.5")
+        );
         assert!(problem(r#"{"kind": "lstm", "widht": 1}"#).contains("unknown field `widht`"));
-        assert!(problem(r#"{"kind": "mamba", "states": 257}"#).contains("expected an integer from 1 to 256, got 257"));
+        assert!(
+            problem(r#"{"kind": "mamba", "states": 257}"#).contains("expected a whole number from 1 to 256, got 257")
+        );
         assert!(problem(r#"{"kind": "snn", "decay": 1.5}"#).contains("expected a number from 0 to 1, got 1.5"));
         assert!(problem(r#"{"kind": "snn", "threshold": 0}"#).contains("expected a number above 0, got 0"));
         assert!(problem(r#"{"kind": "gru"}"#).contains("unknown variant `gru`"));

@@ -46,12 +46,16 @@ bounded!(
     Share, f64, 0.0, 1.0, "a number from 0 to 1"
 );
 bounded!(
+    /// A share that is not the whole, such as the decay of a mean.
+    BelowOne, f64, 0.0, 0.999_999, "a number from 0 to 0.999999"
+);
+bounded!(
     /// A positive number.
-    Positive, f64, 1e-12, 1e12, "a number above 0"
+    Positive, f64, 1e-12, 1e12, "a number above 0 (from 1e-12 to 1e12)"
 );
 bounded!(
     /// A number that is not negative.
-    NonNegative, f64, 0.0, 1e12, "a number from 0 up"
+    NonNegative, f64, 0.0, 1e12, "a number from 0 to 1e12"
 );
 bounded!(
     /// A count of at least one.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use baselines::ops::Precision;
-use bim::config::{Count, NonNegative, Positive, Share};
+use bim::config::{BelowOne, Count, NonNegative, Positive, Share};
 use learner::{AdamWConfig, Decay, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,9 +32,9 @@ pub struct TrainConfig {
     /// Decoupled weight decay of matrices.
     pub weight_decay: NonNegative,
     /// `AdamW`'s first decay.
-    pub beta1: Share,
+    pub beta1: BelowOne,
     /// `AdamW`'s second decay.
-    pub beta2: Share,
+    pub beta2: BelowOne,
     /// Largest L2 norm of the gradient.
     pub clip: Positive,
     /// Segments with supervised steps whose gradients make one update (baselines; bim learns from every segment).
@@ -85,8 +85,8 @@ impl Default for TrainConfig {
             decay: Decay::Cosine,
             final_share: Share(0.05),
             weight_decay: NonNegative(0.01),
-            beta1: Share(0.9),
-            beta2: Share(0.99),
+            beta1: BelowOne(0.9),
+            beta2: BelowOne(0.99),
             clip: Positive(1.0),
             accumulate: Count(1),
             precision: Precision::Full,

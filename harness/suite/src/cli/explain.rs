@@ -72,6 +72,11 @@ fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
+/// Where the names of a mapping are the grid's own, what stands behind each of them.
+fn behind_names(schema: &Value) -> Option<&Value> {
+    schema.get("additionalProperties").filter(|each| each.get("properties").is_some())
+}
+
 /// Every path with its schema: `train.clip`, `bim`, `bim.pre.levels`.
 fn paths(language: &Language) -> Vec<(String, Value)> {
     let mut all = Vec::new();
@@ -95,6 +100,9 @@ fn below(path: &str, schema: &Value, language: &Language, all: &mut Vec<(String,
         if key != "train" {
             below(&path, schema, language, all);
         }
+    }
+    if let Some(each) = behind_names(schema) {
+        below(&format!("{path}.NAME"), each, language, all);
     }
 }
 
@@ -137,8 +145,13 @@ fn form(schema: &Value) -> String {
         _ => Vec::new(),
     };
     let grouped = schema.get("pattern").is_some() && types.len() > 1;
+    let whole = match (schema.get("minimum"), schema.get("maximum")) {
+        (Some(low), Some(high)) => format!("a whole number from {low} to {high}"),
+        (Some(low), None) => format!("a whole number from {low} up"),
+        (None, _) => "a whole number".to_owned(),
+    };
     let word = |name: &&str| match *name {
-        "integer" => Some("a whole number"),
+        "integer" => Some(whole.as_str()),
         "number" => Some("a number"),
         "boolean" => Some("true or false"),
         "array" => Some("a list"),
@@ -190,9 +203,10 @@ fn explained(path: &str, schema: &Value, language: &Language) -> String {
     for (name, about) in choices(&schema).iter().filter(|(_, about)| !about.is_empty()) {
         let _ = write!(text, "  {name}\n{}", wrapped(about, 6));
     }
-    let mut keys = properties(&schema).peekable();
+    let each = behind_names(&schema);
+    let mut keys = properties(each.unwrap_or(&schema)).peekable();
     if keys.peek().is_some() {
-        text += "  keys:\n";
+        text += if each.is_some() { "  keys of each:\n" } else { "  keys:\n" };
     }
     for (key, schema) in keys {
         let schema = language.resolve(schema);
@@ -255,10 +269,14 @@ mod tests {
         assert!(levels.contains("\n  binary\n      0 or 1.\n"), "{levels}");
         assert!(of("bim.pre").contains("\n    bits: a whole number from 1 to 8; default 4\n"));
         assert!(
-            of("train.seen").starts_with("train.seen: a whole number; absent by default\n"),
+            of("train.seen").starts_with("train.seen: a whole number from 1 up; absent by default\n"),
             "{}",
             of("train.seen")
         );
+        assert!(of("train.eval_limit").starts_with("train.eval_limit: a whole number from 1 up\n"));
+        assert!(of("scales").contains("\n  keys of each:\n") && of("scales").contains("\n    report: a mapping\n"));
+        assert!(of("scales.NAME.report.rates_from").contains(": text"), "{}", of("scales.NAME.report.rates_from"));
+        assert!(of("train.beta1").starts_with("train.beta1: a number from 0 to 0.999999; default 0.9\n"));
         assert!(of("cardio.rate").starts_with("cardio.rate: 100 or 500; default 100\n"));
         assert!(of("lstm.only").starts_with("lstm.only: a value or a list\n"));
     }
