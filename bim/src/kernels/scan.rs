@@ -379,7 +379,225 @@ pub fn reverse<T: Real>(
     }
 }
 
-#[allow(clippy::too_many_lines, reason = "one pass in the order of the equations, backwards")]
+/// A block of channels of a stream.
+#[derive(Clone, Copy)]
+struct Block {
+    stream: usize,
+    at: usize,
+    len: usize,
+}
+
+/// What a block of channels is multiplied with in a step of the window.
+struct StepOf<'a, T> {
+    /// Row of the tape.
+    row: usize,
+    u: Lane<T>,
+    b: &'a [T],
+    c: &'a [T],
+    /// Rates in force.
+    rate: &'a [T],
+    delta: Lane<T>,
+    /// `a` where channels of a head share it, else `Δ`.
+    shared: Lane<T>,
+}
+
+impl<'a, T: Real> StepOf<'a, T> {
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as above")]
+    fn read<const PER_STATE: bool>(dims: &Dims, span: Span, tape: &'a ScanTape<T>, block: Block, t: usize) -> Self {
+        let (d, n, heads, per) = (dims.channels, dims.state, dims.heads, dims.per_head());
+        let Block { stream, at, len } = block;
+        let row = t * span.streams + stream;
+        let first = row * dims.projected();
+        let (b, c) = tape.p[first + d..][..2 * n].split_at(n);
+        let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
+        let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
+        Self { row, u: load(&tape.p, first + at, len), b, c, rate: tape.rates_at(dims, span.lag, t), delta, shared }
+    }
+
+    /// `Δ u`, what enters the states but for `B`.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as above")]
+    fn input(&self) -> Lane<T> {
+        std::array::from_fn(|i| self.delta[i] * self.u[i])
+    }
+}
+
+/// The states of a block of channels once more, from those before the window on: `[window + 1, N]`; and, where they are per state, the
+/// decays.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as above")]
+fn states_again<T: Real, const PER_STATE: bool>(
+    dims: &Dims,
+    span: Span,
+    tape: &ScanTape<T>,
+    block: Block,
+    states: &mut [Lane<T>],
+    decays: &mut [Lane<T>],
+) {
+    let n = dims.state;
+    for (k, x) in states[..n].iter_mut().enumerate() {
+        *x = load(&tape.h0, (block.stream * n + k) * dims.channels + block.at, block.len);
+    }
+    for t in 0..span.window() {
+        let step = StepOf::read::<PER_STATE>(dims, span, tape, block, t);
+        let du = step.input();
+        let (past, next) = states[t * n..][..2 * n].split_at_mut(n);
+        for k in 0..n {
+            let a =
+                decay::<T, PER_STATE>(&step.shared, step.rate, k * dims.channels + block.at, block.len, &step.delta);
+            if PER_STATE {
+                decays[t * n + k] = a;
+            }
+            let bk = step.b[k];
+            for i in 0..LANES {
+                next[k][i] = a[i].mul_add(past[k][i], bk * du[i]);
+            }
+        }
+    }
+}
+
+/// What a step of the reverse pass leaves in the states of a block of channels.
+struct States<'a, T> {
+    /// Before the step, and after it.
+    past: &'a [Lane<T>],
+    next: &'a [Lane<T>],
+    /// Their decays, where they are per state.
+    decays: &'a [Lane<T>],
+    /// Adjoint: comes in as that of `next`, leaves as that of `past`.
+    adjoint: &'a mut [Lane<T>],
+    /// Gradients, by channel, of the step's `B` and `C`.
+    d_b: &'a mut [Lane<T>],
+    d_c: &'a mut [Lane<T>],
+    /// Gradients of `A_log`, where decays are per state.
+    a_log: &'a mut [T],
+}
+
+/// Back through the states of a step, whose output has the adjoint `ly`: `∂L/∂(Δ u)`, and what comes through the decays.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as above")]
+fn through_states<T: Real, const PER_STATE: bool>(
+    step: &StepOf<'_, T>,
+    channels: usize,
+    block: Block,
+    ly: &Lane<T>,
+    States { past, next, decays, adjoint, d_b, d_c, a_log }: States<'_, T>,
+) -> (Lane<T>, Lane<T>) {
+    let Block { at, len, .. } = block;
+    let zero = [T::zero(); LANES];
+    let du = step.input();
+    let (mut through_input, mut through_decay) = (zero, zero);
+    for k in 0..adjoint.len() {
+        let (bk, ck) = (step.b[k], step.c[k]);
+        let a = if PER_STATE { decays[k] } else { step.shared };
+        // whole blocks in and out, one operation per loop: each becomes one vector instruction
+        let (x, before) = (next[k], past[k]);
+        let (mut l, mut to_b, mut to_c) = (adjoint[k], d_b[k], d_c[k]);
+        for i in 0..LANES {
+            to_c[i] = ly[i].mul_add(x[i], to_c[i]);
+        }
+        for i in 0..LANES {
+            l[i] = ly[i].mul_add(ck, l[i]);
+        }
+        for i in 0..LANES {
+            to_b[i] = l[i].mul_add(du[i], to_b[i]);
+        }
+        for i in 0..LANES {
+            through_input[i] = l[i].mul_add(bk, through_input[i]);
+        }
+        if PER_STATE {
+            let rates = load(step.rate, k * channels + at, len);
+            let (mut decayed, mut d_a) = (zero, load(a_log, k * channels + at, len));
+            for i in 0..LANES {
+                decayed[i] = rates[i] * a[i] * (l[i] * before[i]); // −∂L/∂Δ through this decay
+            }
+            for i in 0..LANES {
+                through_decay[i] += decayed[i];
+            }
+            for i in 0..LANES {
+                d_a[i] -= step.delta[i] * decayed[i];
+            }
+            store(a_log, k * channels + at, len, &d_a);
+        } else {
+            for i in 0..LANES {
+                through_decay[i] = l[i].mul_add(before[i], through_decay[i]);
+            }
+        }
+        for i in 0..LANES {
+            l[i] *= a[i];
+        }
+        (adjoint[k], d_b[k], d_c[k]) = (l, to_b, to_c);
+    }
+    (through_input, through_decay)
+}
+
+/// What came through the input and the decays, summed by head: `∂L/∂Δ` into `d_delta` `[H]`, and `∂L/∂A_log` where heads share it.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "as above")]
+fn by_head<T: Real, const PER_STATE: bool>(
+    step: &StepOf<'_, T>,
+    per: usize,
+    block: Block,
+    through_input: &Lane<T>,
+    through_decay: &Lane<T>,
+    d_delta: &mut [T],
+    a_log: &mut [T],
+) {
+    let Block { at, len, .. } = block;
+    let direct: Lane<T> = std::array::from_fn(|i| step.u[i] * through_input[i]);
+    let first = at / per;
+    if (at + len - 1) / per == first {
+        let decayed = sum(through_decay);
+        d_delta[first] += if PER_STATE {
+            sum(&direct) - decayed
+        } else {
+            let x = step.rate[first] * step.shared[0] * decayed;
+            a_log[first] -= step.delta[0] * x;
+            sum(&direct) - x
+        };
+        return;
+    }
+    for i in 0..len {
+        let h = (at + i) / per;
+        let x = if PER_STATE { through_decay[i] } else { step.rate[h] * step.shared[i] * through_decay[i] };
+        if !PER_STATE {
+            a_log[h] -= step.delta[i] * x;
+        }
+        d_delta[h] += direct[i] - x;
+    }
+}
+
+/// The first step of a stream's window that was: rows of a history that never was are zero, `Δ` included, which no softplus is.
+fn first_step<T: Real>(heads: usize, span: Span, tape: &ScanTape<T>, stream: usize) -> usize {
+    let was = |t: &usize| tape.delta[(t * span.streams + stream) * heads..][..heads].iter().any(|x| *x != T::zero());
+    (0..span.lag).find(was).unwrap_or(span.lag)
+}
+
+/// The gradients of a stream's `B` and `C` summed over channels, and those of `Δ` through the softplus.
+fn rows_of_stream<T: Real>(
+    dims: &Dims,
+    span: Span,
+    tape: &ScanTape<T>,
+    stream: usize,
+    (d_b, d_c): (&[Lane<T>], &[Lane<T>]),
+    grads: &mut ScanGrads<'_, T>,
+) {
+    let (d, n, heads) = (dims.channels, dims.state, dims.heads);
+    for t in 0..span.window() {
+        let row = t * span.streams + stream;
+        let (db, dc) = grads.p[row * dims.projected() + d..][..2 * n].split_at_mut(n);
+        for k in 0..n {
+            db[k] = sum(&d_b[t * n + k]);
+            dc[k] = sum(&d_c[t * n + k]);
+        }
+        for h in 0..heads {
+            let dz = grads.z[row * heads + h] * softplus_slope(tape.delta[row * heads + h]);
+            grads.z[row * heads + h] = dz;
+            grads.dynamics.bias[h] += dz;
+        }
+    }
+}
+
 fn reverse_with<T: Real, const PER_STATE: bool>(
     (dims, neuron, span): (&Dims, &Neuron<T>, Span),
     tape: &ScanTape<T>,
@@ -389,7 +607,7 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
     grads: &mut ScanGrads<'_, T>,
     scratch: &mut Scratch<T>,
 ) {
-    let (d, n, heads, width, per) = (dims.channels, dims.state, dims.heads, dims.projected(), dims.per_head());
+    let (d, n, heads, width) = (dims.channels, dims.state, dims.heads, dims.projected());
     let Span { streams, lag, .. } = span;
     let window = span.window();
     let zero = [T::zero(); LANES];
@@ -405,52 +623,23 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
     let (d_b, d_c) = (&mut d_b[..window * n], &mut d_c[..window * n]);
     grads.z[..window * streams * heads].fill(T::zero());
     for b in 0..streams {
-        // history that never was: its rows are zero, Δ included, which no softplus is
-        let first = (0..lag).find(|t| tape.delta[(t * streams + b) * heads..][..heads].iter().any(|x| *x != T::zero()));
-        let first = first.unwrap_or(lag);
+        let first = first_step(heads, span, tape, b);
         d_b.fill(zero);
         d_c.fill(zero);
         for (at, len) in blocks(d) {
-            // the states once more
-            for k in 0..n {
-                states[k] = load(&tape.h0, (b * n + k) * d + at, len);
-                lambda[k] = load(&adjoint.h, (b * n + k) * d + at, len);
-            }
-            for t in 0..window {
-                let row = t * streams + b;
-                let u = load(&tape.p, row * width + at, len);
-                let b_row = &tape.p[row * width + d..][..n];
-                let rate = tape.rates_at(dims, lag, t);
-                let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
-                let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
-                let mut du = zero;
-                for i in 0..LANES {
-                    du[i] = delta[i] * u[i];
-                }
-                let (past, next) = states[t * n..][..2 * n].split_at_mut(n);
-                for k in 0..n {
-                    let a = decay::<T, PER_STATE>(&shared, rate, k * d + at, len, &delta);
-                    if PER_STATE {
-                        decays[t * n + k] = a;
-                    }
-                    let bk = b_row[k];
-                    for i in 0..LANES {
-                        next[k][i] = a[i].mul_add(past[k][i], bk * du[i]);
-                    }
-                }
+            let block = Block { stream: b, at, len };
+            states_again::<T, PER_STATE>(dims, span, tape, block, states, decays);
+            for (k, l) in lambda.iter_mut().enumerate() {
+                *l = load(&adjoint.h, (b * n + k) * d + at, len);
             }
             let mut lv = load(&adjoint.v, b * d + at, len);
             let (mut d_skip, mut d_current, mut d_step) = (zero, zero, zero);
             let stepped = stepped(neuron, &tape.steps, at, len);
             for t in (0..window).rev() {
-                let row = t * streams + b;
-                let u = load(&tape.p, row * width + at, len);
-                let (rate, skip) = (tape.rates_at(dims, lag, t), load(tape.skips_at(dims, lag, t), at, len));
-                let (b_row, c_row) = tape.p[row * width + d..][..2 * n].split_at(n);
-                let delta = per_head(&tape.delta[row * heads..][..heads], per, at, len);
-                let shared = if PER_STATE { delta } else { per_head(&tape.a[row * heads..][..heads], per, at, len) };
+                let step = StepOf::read::<PER_STATE>(dims, span, tape, block, t);
+                let skip = load(tape.skips_at(dims, lag, t), at, len);
                 if t >= lag {
-                    let v = load(&tape.v, (row + streams) * d + at, len);
+                    let v = load(&tape.v, (step.row + streams) * d + at, len);
                     let ds = load(ds, ((t - lag) * streams + b) * d + at, len);
                     if let Some(neurons) = &stepped {
                         for i in 0..LANES {
@@ -466,89 +655,33 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 if t < first {
                     lv = zero; // the membrane was at rest there
                 }
-                let (mut ly, mut du) = (zero, zero);
+                let mut ly = zero;
                 for i in 0..LANES {
                     ly[i] = neuron.gain * lv[i];
-                    du[i] = delta[i] * u[i];
-                    d_skip[i] = ly[i].mul_add(u[i], d_skip[i]);
+                    d_skip[i] = ly[i].mul_add(step.u[i], d_skip[i]);
                     d_current[i] += ly[i];
                 }
                 let (past, next) = states[t * n..][..2 * n].split_at(n);
-                let (d_b, d_c) = (&mut d_b[t * n..][..n], &mut d_c[t * n..][..n]);
-                let (mut through_input, mut through_decay) = (zero, zero);
-                for k in 0..n {
-                    let (bk, ck) = (b_row[k], c_row[k]);
-                    let a = if PER_STATE { decays[t * n + k] } else { shared };
-                    // whole blocks in and out, one operation per loop: each becomes one vector instruction
-                    let (x, before) = (next[k], past[k]);
-                    let (mut l, mut to_b, mut to_c) = (lambda[k], d_b[k], d_c[k]);
-                    for i in 0..LANES {
-                        to_c[i] = ly[i].mul_add(x[i], to_c[i]);
-                    }
-                    for i in 0..LANES {
-                        l[i] = ly[i].mul_add(ck, l[i]);
-                    }
-                    for i in 0..LANES {
-                        to_b[i] = l[i].mul_add(du[i], to_b[i]);
-                    }
-                    for i in 0..LANES {
-                        through_input[i] = l[i].mul_add(bk, through_input[i]);
-                    }
-                    if PER_STATE {
-                        let rates = load(rate, k * d + at, len);
-                        let (mut decayed, mut d_a) = (zero, load(&grads.dynamics.a_log, k * d + at, len));
-                        for i in 0..LANES {
-                            decayed[i] = rates[i] * a[i] * (l[i] * before[i]); // −∂L/∂Δ through this decay
-                        }
-                        for i in 0..LANES {
-                            through_decay[i] += decayed[i];
-                        }
-                        for i in 0..LANES {
-                            d_a[i] -= delta[i] * decayed[i];
-                        }
-                        store(&mut grads.dynamics.a_log, k * d + at, len, &d_a);
-                    } else {
-                        for i in 0..LANES {
-                            through_decay[i] = l[i].mul_add(before[i], through_decay[i]);
-                        }
-                    }
-                    for i in 0..LANES {
-                        l[i] *= a[i];
-                    }
-                    (lambda[k], d_b[k], d_c[k]) = (l, to_b, to_c);
-                }
-                let (mut dp, mut dz) = (zero, zero);
-                for i in 0..LANES {
-                    dp[i] = ly[i].mul_add(skip[i], delta[i] * through_input[i]);
-                    dz[i] = u[i] * through_input[i];
-                }
-                store(grads.p, row * width + at, len, &dp);
-                let z_row = &mut grads.z[row * heads..][..heads];
-                let first = at / per;
-                if (at + len - 1) / per == first {
-                    let decayed = sum(&through_decay);
-                    z_row[first] += if PER_STATE {
-                        sum(&dz) - decayed
-                    } else {
-                        let x = rate[first] * shared[0] * decayed;
-                        grads.dynamics.a_log[first] -= delta[0] * x;
-                        sum(&dz) - x
-                    };
-                } else {
-                    for i in 0..len {
-                        let h = (at + i) / per;
-                        let x = if PER_STATE { through_decay[i] } else { rate[h] * shared[i] * through_decay[i] };
-                        if !PER_STATE {
-                            grads.dynamics.a_log[h] -= delta[i] * x;
-                        }
-                        z_row[h] += dz[i] - x;
-                    }
-                }
+                let of = States {
+                    past,
+                    next,
+                    decays: if PER_STATE { &decays[t * n..][..n] } else { &[] },
+                    adjoint: lambda,
+                    d_b: &mut d_b[t * n..][..n],
+                    d_c: &mut d_c[t * n..][..n],
+                    a_log: &mut grads.dynamics.a_log,
+                };
+                let (input, decayed) = through_states::<T, PER_STATE>(&step, d, block, &ly, of);
+                let dp = std::array::from_fn(|i| ly[i].mul_add(skip[i], step.delta[i] * input[i]));
+                store(grads.p, step.row * width + at, len, &dp);
+                let d_delta = &mut grads.z[step.row * heads..][..heads];
+                let a_log = &mut grads.dynamics.a_log;
+                by_head::<T, PER_STATE>(&step, dims.per_head(), block, &input, &decayed, d_delta, a_log);
                 if !through.state {
                     lambda.fill(zero);
                 }
                 if through.membrane {
-                    let v = load(&tape.v, row * d + at, len);
+                    let v = load(&tape.v, step.row * d + at, len);
                     for i in 0..LANES {
                         lv[i] *= neuron.carry(v[i]);
                     }
@@ -556,8 +689,8 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                     lv = zero;
                 }
             }
-            for k in 0..n {
-                store(&mut adjoint.h, (b * n + k) * d + at, len, &lambda[k]);
+            for (k, l) in lambda.iter().enumerate() {
+                store(&mut adjoint.h, (b * n + k) * d + at, len, l);
             }
             store(&mut adjoint.v, b * d + at, len, &lv);
             for i in 0..len {
@@ -566,19 +699,7 @@ fn reverse_with<T: Real, const PER_STATE: bool>(
                 grads.dynamics.step[at + i] += d_step[i];
             }
         }
-        for t in 0..window {
-            let row = t * streams + b;
-            let (db, dc) = grads.p[row * width + d..][..2 * n].split_at_mut(n);
-            for k in 0..n {
-                db[k] = sum(&d_b[t * n + k]);
-                dc[k] = sum(&d_c[t * n + k]);
-            }
-            for h in 0..heads {
-                let dz = grads.z[row * heads + h] * softplus_slope(tape.delta[row * heads + h]);
-                grads.z[row * heads + h] = dz;
-                grads.dynamics.bias[h] += dz;
-            }
-        }
+        rows_of_stream(dims, span, tape, b, (d_b, d_c), grads);
     }
 }
 

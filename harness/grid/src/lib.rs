@@ -34,7 +34,7 @@
 //!     train: {streams: 2}
 //!     task: {selection: here}      # every task; `tasks: {cardio: {…}}` one of them
 //!     models: {bim: {width: 16}}   # one model; `model: {…}` every one
-//!     report: {rates_from: GRID}   # keys over those of `report`
+//!     report: {reference: bim}     # keys over those of `report`
 //!   paper: {}
 //! ```
 //!

@@ -53,7 +53,7 @@ pub(super) fn against(
     Ok(if is_all() && matches!(list.compare(root, left_out_files(), sums)?, Compared::Same) {
         let reason = match left_out.len() {
             0 => String::new(),
-            n => format!(", and so has what is left out for another montage ({n} of them)"),
+            n => format!(", and so have those left out for another montage ({n})"),
         };
         let reason = format!("version 1.0.0, every file that is read has the published checksum{reason}");
         Found::new(Identity::Published, reason)

@@ -132,7 +132,10 @@ fn recordings_that_are_left_out_are_looked_at() {
     };
     assert_eq!(of(&names[..3], &[]).identity, Identity::Published);
     let found = of(&names[..2], &["c/d.edf"]);
-    assert!(found.identity == Identity::Published && found.reason.contains("the 1 recordings of another"), "{found}");
+    assert!(
+        found.identity == Identity::Published && found.reason.contains("left out for another montage (1)"),
+        "{found}"
+    );
     for left_out in [&[][..], &["c/b.edf"], &["c/x.edf"]] {
         assert_eq!(of(&names[..2], left_out).identity, Identity::Subset, "{left_out:?}");
     }
