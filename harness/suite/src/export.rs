@@ -112,7 +112,8 @@ pub fn metadata(cell: &PlannedCell, status: &Status, task: &dyn Task) -> Result<
             cell.id
         )));
     }
-    let io = task.io(config.train.streams.0, 1);
+    let segment = config.train.segment.map_or(config.model.default_segment(), |steps| steps.0);
+    let io = task.io(config.train.streams.0, segment);
     let (input, layout) = (
         match io.input {
             InputKind::Tokens { vocabulary } => json!({"kind": "tokens", "vocabulary": vocabulary}),
@@ -139,6 +140,7 @@ pub fn metadata(cell: &PlannedCell, status: &Status, task: &dyn Task) -> Result<
         ("data_digest", cell.data.clone()),
         ("updates", status.updates.to_string()),
         ("seen", status.seen.to_string()),
+        ("segment", io.segment.to_string()),
         ("input", input.to_string()),
         ("outputs", io.outputs.to_string()),
         ("layout", layout.text.to_owned()),
@@ -208,7 +210,99 @@ pub fn with_metadata(file: &[u8], metadata: &BTreeMap<String, String>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use candle_core::Device;
+    use learner::Io;
+
     use super::*;
+    use crate::train::TrainConfig;
+
+    /// Small models that have every tensor between them, whatever the input.
+    const MODELS: [&str; 14] = [
+        "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 2}",
+        "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 1, gate: false, conv: 1, delays: 3, currents: true}",
+        "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 1, pre: {threshold: 0.5, step: learned}, \
+         post: {threshold: 0.5, step: learned}, readout: {levels: integer, burst: 8, threshold: 0.5, step: learned}}",
+        "{kind: transformer, width: 8, heads: 2, layers: 2}",
+        "{kind: mamba, width: 8, layers: 2}",
+        "{kind: lstm, width: 8, layers: 2}",
+        "{kind: rnn, width: 8, layers: 2}",
+        "{kind: rnn, width: 8, layers: 1, cell: vanilla}",
+        "{kind: cnn, width: 8, layers: 2}",
+        "{kind: cnn, family: resnet, width: 8, stages: [1, 2]}",
+        "{kind: cnn, family: resnet, width: 8, stages: [1, 1], expansion: 2}",
+        "{kind: snn, width: 8, layers: 2}",
+        "{kind: snn, width: 8, layers: 1, recurrent: true}",
+        "{kind: snn, width: 8, layers: 1, adaptive: {}}",
+    ];
+
+    /// Tensors of weights that a page lists, each with the numbers of dimensions that its shapes have.
+    fn listed(page: &str) -> Vec<(String, BTreeSet<usize>)> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
+        let text = fs::read_to_string(&path).unwrap();
+        let section = text.split("## Checkpoint tensors\n").nth(1).unwrap().split("\n## ").next().unwrap();
+        let (mut is_table, mut found) = (false, Vec::new());
+        for line in section.lines() {
+            let cells: Vec<&str> = line.split('|').collect();
+            let [_, names, shapes, _, ..] = cells[..] else {
+                is_table = false;
+                continue;
+            };
+            is_table |= ["tensor", "weight"].contains(&names.trim());
+            let code = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<String>>();
+            let shapes = code(shapes).into_iter().filter(|shape| shape.starts_with('['));
+            let ranks: Vec<usize> = shapes.map(|shape| shape.split(',').count()).collect();
+            let names = if is_table { code(names) } else { Vec::new() };
+            for (i, name) in names.iter().enumerate() {
+                let own = if names.len() == ranks.len() { &ranks[i..=i] } else { &ranks[..] };
+                assert!(!own.is_empty(), "{page}: {name} has no shape");
+                found.push((name.clone(), own.iter().copied().collect()));
+            }
+        }
+        found
+    }
+
+    /// A name with numbers in place of the letters that stand for them.
+    fn is_named(name: &str, pattern: &str) -> bool {
+        let (name, pattern): (Vec<&str>, Vec<&str>) = (name.split('.').collect(), pattern.split('.').collect());
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let fits = |(part, letter): (&&str, &&str)| part == letter || (letter.len() == 1 && is_number(part));
+        name.len() == pattern.len() && name.iter().zip(&pattern).all(fits)
+    }
+
+    #[test]
+    fn the_pages_list_every_tensor_of_every_model_and_no_other() {
+        let ends = listed("baselines/README.md");
+        let (mut kinds, mut unseen) = (BTreeSet::new(), BTreeSet::new());
+        let mut seen = BTreeSet::new();
+        for text in MODELS {
+            let model: ModelConfig = serde_yaml::from_str(text).unwrap();
+            kinds.insert(model.info().kind);
+            let page = Layout::of(&model).page;
+            let own = listed(page);
+            let all = if page.starts_with("bim") { own } else { [own, ends.clone()].concat() };
+            unseen.extend(all.iter().map(|(pattern, _)| (page, pattern.clone())));
+            for input in [InputKind::Tokens { vocabulary: 11 }, InputKind::Frames { width: 5 }] {
+                let io = Io { input, outputs: 3, streams: 2, segment: 16 };
+                // some see frames alone
+                let Ok(learner) = model.build(io, &TrainConfig::default(), 4, 1, &Device::Cpu) else {
+                    assert!(matches!(input, InputKind::Tokens { .. }), "{text}");
+                    continue;
+                };
+                for (name, tensor) in learner.save().unwrap().weights {
+                    let Some((pattern, ranks)) = all.iter().find(|(pattern, _)| is_named(&name, pattern)) else {
+                        panic!("{page} does not list {name} of {text}");
+                    };
+                    assert!(ranks.contains(&tensor.rank()), "{page}: {name} of {text} is {:?}", tensor.dims());
+                    seen.insert((page, pattern.clone()));
+                }
+            }
+        }
+        assert_eq!(kinds.len(), ModelConfig::ALL.len(), "{kinds:?}");
+        let unseen: Vec<_> = unseen.difference(&seen).collect();
+        assert_eq!(unseen, Vec::<&(&str, String)>::new(), "no model has them");
+    }
 
     #[test]
     fn a_file_that_no_checkpoint_has_is_refused() {

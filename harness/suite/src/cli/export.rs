@@ -14,8 +14,8 @@ const EXAMPLES: &str = "\
 Example:
   harness export runs/quickstart/cells/0123456789abcdef --out weights.safetensors
 
-The file has every tensor of the model, and beside them its settings and what inputs and outputs mean (vocabulary, normalisation),
-computed again from the data. Tensors and keys are listed in baselines/README.md and bim/README.md.";
+The file has every tensor of the model, its settings, and what inputs and outputs mean: vocabulary
+and normalisation, computed again from the data. baselines/README.md lists tensors and keys.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
