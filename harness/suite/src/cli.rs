@@ -258,9 +258,10 @@ fn planned_cell(cell: &Path) -> Result<(&Path, Plan, usize)> {
     let plan = Plan::read(&path)?;
     let Some(index) = plan.cells.iter().position(|cell| cell.id == id) else {
         return Err(Error::Usage(format!(
-            "{}: expected a cell of its run's plan, of whose {} cells none is {id}\n  next: see their folders in {}",
+            "{}: expected one of the {} cells of {}\n  next: see their folders in {}",
             cell.display(),
             plan.cells.len(),
+            path.display(),
             run.join("cells").display()
         )));
     };

@@ -267,7 +267,8 @@ mod tests {
     fn is_named(name: &str, pattern: &str) -> bool {
         let (name, pattern): (Vec<&str>, Vec<&str>) = (name.split('.').collect(), pattern.split('.').collect());
         let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let fits = |(part, letter): (&&str, &&str)| part == letter || (letter.len() == 1 && is_number(part));
+        let is_letter = |part: &str| matches!(part.as_bytes(), [b'a'..=b'z']);
+        let fits = |(part, own): (&&str, &&str)| part == own || (is_letter(own) && is_number(part));
         name.len() == pattern.len() && name.iter().zip(&pattern).all(fits)
     }
 
