@@ -1,11 +1,11 @@
 //! Wrong grids and wrong command lines, with all that the program says of them: `wrong.txt`. Each case changes [`GRID`] (`-` what is
-//! replaced, `+` by what) or gives a command (`$`); below `----` stand the exit code and what goes to standard error.
+//! replaced, `+` by what) or gives a command (`$`), in which `CELL` is the folder of a cell that was planned and never run; below `----` stand the exit code and what goes to standard error.
 //! `HARNESS_UPDATE=1` writes the file anew, to be read before it is committed.
 
 mod common;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use common::{Folder, GRID, stderr};
 
@@ -46,6 +46,15 @@ fn made(head: &str) -> (String, String) {
     (grid, command)
 }
 
+/// The folder of a cell that was planned and never run.
+fn planned(folder: &Folder, program: &dyn Fn(&str) -> Output) -> String {
+    let output = program("plan grid.yaml --write --device cpu --out planned --json");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let plan = std::fs::read_to_string(folder.path().join("planned/small/plan.json")).expect("a plan");
+    let (_, rest) = plan.split_once("\"id\": \"").expect("a cell");
+    format!("planned/small/cells/{}", rest.split('"').next().unwrap_or_default())
+}
+
 /// What no case may do.
 const STARTED: &str = "(something was started)\n";
 
@@ -54,12 +63,17 @@ fn said(case: &Case<'_>) -> String {
     let (grid, command) = made(case.head);
     folder.grid(&grid);
     std::fs::write(folder.path().join("prices.yaml"), "name: mine\nsource: none\n").expect("a cost model");
-    let mut program = Command::new(env!("CARGO_BIN_EXE_harness"));
-    program.current_dir(folder.path()).args(command.split_whitespace()).env_remove("HARNESS_DATA");
-    let output = program.output().expect("the program starts");
+    let program = |arguments: &str| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_harness"));
+        program.current_dir(folder.path()).args(arguments.split_whitespace()).env_remove("HARNESS_DATA");
+        program.output().expect("the program starts")
+    };
+    let planned = if command.contains("CELL") { planned(&folder, &program) } else { String::new() };
+    let output = program(&command.replace("CELL", &planned));
     let started = if folder.path().join("runs").exists() || !output.stdout.is_empty() { STARTED } else { "" };
     let code = output.status.code().expect("an exit code");
     let text = stderr(&output).replace(&folder.path().display().to_string(), "FOLDER");
+    let text = if planned.is_empty() { text } else { text.replace(&planned, "CELL") };
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     format!("exit {code}\n{started}{}\n", lines.join("\n"))
 }

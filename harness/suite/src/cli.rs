@@ -2,6 +2,7 @@
 
 mod data;
 mod explain;
+mod export;
 mod gate;
 mod inspect;
 mod launch;
@@ -26,7 +27,7 @@ use learner::product::InstructionSet;
 
 use crate::device::Devices;
 use crate::error::{Error, Result, exit};
-use crate::plan::OpenTasks;
+use crate::plan::{OpenTasks, Plan};
 use crate::schedule::Build;
 use ::data::fetch::report::Mode;
 use grid::Selection;
@@ -90,6 +91,8 @@ enum Command {
     Baseline(gate::BaselineArgs),
     /// Run a finished cell again and say whether it is bit-identical
     Reproduce(reproduce::ReproduceArgs),
+    /// Write a finished cell's weights to one file, with all that is needed to use them
+    Export(export::ExportArgs),
     /// Show what the cells of a run directory are doing, whoever works on them
     Watch(watch::WatchArgs),
     /// Tests of this program on this machine
@@ -187,6 +190,7 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Gate(args) => gate::run_gate(args, mode, build),
         Command::Baseline(args) => gate::run_baseline(args),
         Command::Reproduce(args) => reproduce::run(args, mode, build),
+        Command::Export(args) => export::run(args),
         Command::Launch(LaunchCommand::Slurm(args)) => launch::slurm(args),
         Command::Watch(args) => watch::run(args),
         Command::Selftest(SelftestCommand::Resume(args)) => selftest::resume(args, mode),
@@ -242,6 +246,26 @@ fn unwritable(e: Error) -> Error {
         }
         other => other,
     }
+}
+
+/// The run directory of a cell's folder, its plan, and the cell's place in it.
+fn planned_cell(cell: &Path) -> Result<(&Path, Plan, usize)> {
+    let (id, run) = (cell.file_name().and_then(|name| name.to_str()), cell.ancestors().nth(2));
+    let (Some(id), Some(run)) = (id, run) else {
+        return Err(Error::Usage(format!("{}: expected the folder of a cell, RUN/cells/ID", cell.display())));
+    };
+    let path = run.join("plan.json");
+    let plan = Plan::read(&path)?;
+    let Some(index) = plan.cells.iter().position(|cell| cell.id == id) else {
+        return Err(Error::Usage(format!(
+            "{}: expected one of the {} cells of {}\n  next: see their folders in {}",
+            cell.display(),
+            plan.cells.len(),
+            path.display(),
+            run.join("cells").display()
+        )));
+    };
+    Ok((run, plan, index))
 }
 
 /// A folder's name from the command line.

@@ -46,6 +46,7 @@ pub mod cli;
 mod cluster;
 pub mod device;
 mod error;
+mod export;
 mod feed;
 pub mod measure;
 mod models;

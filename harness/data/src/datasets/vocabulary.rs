@@ -155,6 +155,15 @@ impl Vocabulary {
         })
     }
 
+    /// As JSON, in the form that [`Vocabulary::save`] writes.
+    ///
+    /// # Errors
+    /// None in practice; serialising may fail in principle.
+    pub fn json(&self) -> DataResult<serde_json::Value> {
+        serde_json::to_value(self)
+            .map_err(|error| invalid(At::File, "a vocabulary that JSON can hold", error.to_string()))
+    }
+
     fn to_json(&self) -> DataResult<Vec<u8>> {
         serde_json::to_vec(self)
             .map_err(|error| invalid(At::File, "a vocabulary that JSON can hold", error.to_string()))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::Frames;
 
 /// Below this standard deviation a band is taken for constant.
-const FLAT: f64 = 1e-3;
+pub const FLAT: f64 = 1e-3;
 
 /// Over what the mean and the standard deviation of each band are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -144,19 +144,22 @@ impl Moments {
     /// Makes each band's mean 0 and its standard deviation 1 where the moments are those of `frames`. A band that is
     /// constant becomes 0.
     pub fn normalise(&self, frames: &mut Frames) {
-        let scale: Vec<(f64, f64)> = self
-            .sum
-            .iter()
-            .zip(&self.squares)
-            .map(|(sum, squares)| {
-                let mean = sum / self.n;
-                let deviation = (squares / self.n - mean * mean).max(0.0).sqrt();
-                (mean, if deviation > FLAT { 1.0 / deviation } else { 0.0 })
-            })
-            .collect();
+        let (mean, scale) = self.normaliser();
         for row in frames.values.chunks_exact_mut(frames.bands) {
-            row.iter_mut().zip(&scale).for_each(|(x, (mean, scale))| *x = ((f64::from(*x) - mean) * scale) as f32);
+            let each = row.iter_mut().zip(&mean).zip(&scale);
+            each.for_each(|((x, mean), scale)| *x = ((f64::from(*x) - mean) * scale) as f32);
         }
+    }
+
+    /// Mean of each band and one over its standard deviation, 0 where the band is constant.
+    #[must_use]
+    pub fn normaliser(&self) -> (Vec<f64>, Vec<f64>) {
+        let band = |(sum, squares): (&f64, &f64)| {
+            let mean = sum / self.n;
+            let deviation = (squares / self.n - mean * mean).max(0.0).sqrt();
+            (mean, if deviation > FLAT { 1.0 / deviation } else { 0.0 })
+        };
+        self.sum.iter().zip(&self.squares).map(band).unzip()
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Scratch, interrupted, parse_device};
+use super::{Scratch, interrupted, parse_device, planned_cell};
 use crate::error::{Error, Result, exit};
-use crate::plan::{OpenTasks, Plan};
+use crate::plan::OpenTasks;
 use crate::progress::Display;
 use crate::schedule::{Attempt, Build, Context, attempt};
 use crate::store::seal::Stored;
@@ -45,16 +45,12 @@ fn differences(stored: &Status, now: &Status) -> Vec<String> {
 }
 
 pub(super) fn run(args: &ReproduceArgs, mode: Mode, build: &Build) -> Result<u8> {
-    let (id, run) = (args.cell.file_name().and_then(|name| name.to_str()), args.cell.ancestors().nth(2));
-    let (Some(id), Some(run)) = (id, run) else {
-        return Err(Error::Usage(format!("{}: expected the folder of a cell, RUN/cells/ID", args.cell.display())));
-    };
-    let plan = Plan::read(&run.join("plan.json"))?;
-    let index = plan.cells.iter().position(|cell| cell.id == id);
-    let (Some(index), Stored::Whole(stored)) = (index, CellDir::of(run, id).checked_status()?) else {
+    let (run, plan, index) = planned_cell(&args.cell)?;
+    let (cell, names) = (&plan.cells[index], plan.names());
+    let id = &cell.id;
+    let Stored::Whole(stored) = CellDir::of(run, id).checked_status()? else {
         return Err(Error::Usage(format!("{}: expected a cell of its run's plan that was run", args.cell.display())));
     };
-    let (cell, names) = (&plan.cells[index], plan.names());
     let devices = parse_device(&args.device)?;
     let interrupt = interrupted()?;
     let folder = Scratch::beside(run);

@@ -122,6 +122,9 @@ impl Task for FakeTask {
     fn curve_part(&self) -> Part {
         Part::Valid
     }
+    fn meaning(&self) -> DataResult<crate::export::Meaning> {
+        Ok(Vec::new())
+    }
     fn identity(&self, _: &mut data::identity::sums::Sums) -> data::error::DataResult<data::identity::Found> {
         Ok(data::identity::Found::new(data::identity::Identity::Generated, "a test makes them"))
     }

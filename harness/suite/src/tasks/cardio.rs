@@ -16,10 +16,12 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
     Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task, made, repaired,
 };
+use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::Account;
 use data::datasets::ptbxl::generate::{self as ecg, EcgSpec};
@@ -479,6 +481,10 @@ impl Task for Cardio {
 
     fn account(&self) -> &Account {
         self.recordings.account()
+    }
+
+    fn meaning(&self) -> DataResult<Meaning> {
+        Ok(vec![("normalisation", self.recordings.normalisation()), ("classes", json!(self.classes()))])
     }
 
     fn facts(&self) -> Vec<Metric> {

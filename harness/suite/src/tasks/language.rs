@@ -17,8 +17,10 @@ use candle_core::{Device, Tensor};
 use learner::{InputKind, Io, Targets};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, made, repaired};
+use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::{Account, Kind};
 use data::datasets::vocabulary::Vocabulary;
@@ -336,6 +338,10 @@ impl Task for Language {
 
     fn account(&self) -> &Account {
         &self.account
+    }
+
+    fn meaning(&self) -> DataResult<Meaning> {
+        Ok(vec![("vocabulary", self.vocabulary.json()?), ("start_token", json!(self.vocabulary.start_id()))])
     }
 
     fn facts(&self) -> Vec<Metric> {

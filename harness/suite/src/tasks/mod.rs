@@ -15,6 +15,7 @@ use candle_core::Tensor;
 use learner::{Io, Targets};
 use serde::{Deserialize, Serialize};
 
+use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection};
 use crate::registry::registry;
 use data::account::{Account, Kind};
@@ -360,6 +361,12 @@ pub trait Task: Send + Sync {
     }
     /// Facts about the data worth a row in the results (name, value), such as an entropy floor.
     fn facts(&self) -> Vec<Metric>;
+    /// What inputs and outputs mean beyond what the settings say: a vocabulary, values of normalisation, as they were computed from the
+    /// training part. Exported weights carry it.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    fn meaning(&self) -> DataResult<Meaning>;
     /// Names of the outputs, where they have names: the order of scores in `predictions.parquet`.
     fn outputs(&self) -> Vec<String> {
         Vec::new()

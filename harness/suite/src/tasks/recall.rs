@@ -15,8 +15,10 @@ use learner::{InputKind, Io, Targets, seeded_rng};
 use rand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{Metric, Misfit, Part, Scorer, Scores, Segment, Settings, Source, Task, made};
+use crate::export::Meaning;
 use data::error::{At, DataError, DataResult};
 use data::identity::Found;
 use data::identity::sums::Sums;
@@ -272,6 +274,15 @@ impl Task for Recall {
 
     fn identity(&self, _: &mut Sums) -> DataResult<Found> {
         Ok(made())
+    }
+
+    fn meaning(&self) -> DataResult<Meaning> {
+        let RecallConfig { symbols, distractors, .. } = self.config;
+        let query = symbols + distractors;
+        // each range of tokens by its first and the one behind its last
+        let vocabulary =
+            json!({"kind": "recall", "cues": [0, symbols], "distractors": [symbols, query], "query": query});
+        Ok(vec![("vocabulary", vocabulary)])
     }
 
     fn facts(&self) -> Vec<Metric> {

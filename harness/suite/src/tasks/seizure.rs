@@ -21,9 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use learner::{InputKind, Io};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Metric, Part, Scorer, Scores, Segment, Source, Task, made, repaired};
+use crate::export::Meaning;
 pub use config::SeizureConfig;
 use data::account::Account;
 use data::datasets::chbmit::{ChbMit, Recording};
@@ -305,6 +307,11 @@ impl Task for Seizure {
 
     fn account(&self) -> &Account {
         &self.account
+    }
+
+    fn meaning(&self) -> DataResult<Meaning> {
+        let classes = json!(["background", "seizure"]);
+        Ok(vec![("normalisation", self.plan.signals.normalisation()), ("classes", classes)])
     }
 
     fn facts(&self) -> Vec<Metric> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::tasks::Part;
@@ -99,6 +100,12 @@ impl Recordings {
 
     pub(super) fn classes(&self) -> &[String] {
         self.data.classes()
+    }
+
+    /// As JSON: each value in millivolts becomes `(value − mean) · scale`, lead by lead, in f64.
+    pub(super) fn normalisation(&self) -> serde_json::Value {
+        let Self { mean, scale, .. } = self;
+        json!({"over": "training part", "unit": "mV", "channels": ptbxl::LEADS, "mean": mean, "scale": scale})
     }
 
     pub(super) fn fingerprint(&self) -> &str {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
+use serde_json::json;
 
 use crate::measure::allocator;
 use data::datasets::chbmit::Recording;
@@ -178,6 +179,14 @@ impl Signals {
             Self { recordings, preparation, normalisation, cache: Mutex::default(), capacity: CACHE_BYTES };
         signals.normalisation = signals.statistics(training)?;
         Ok(signals)
+    }
+
+    /// As JSON: each value in microvolts becomes `(value − mean) · scale`, cut off at `± clip`, channel by channel, in f32.
+    pub(super) fn normalisation(&self) -> serde_json::Value {
+        let Normalisation { mean, scale } = self.normalisation;
+        json!({
+            "over": "training part", "unit": "uV", "channels": CHANNELS, "mean": mean, "scale": scale, "clip": LARGEST,
+        })
     }
 
     pub(super) fn recordings(&self) -> &[Recording] {

@@ -20,18 +20,20 @@ use learner::{InputKind, Io};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use self::batches::Batches;
 use self::score::SpeechScorer;
 pub use self::units::{Unit, Units};
 use super::{Epoch, Metric, Part, Scorer, Segmentation, Settings, Source, Task, made, repaired};
+use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::Account;
 use data::datasets::librispeech::generate::{self as speech, SpeechSpec};
 use data::datasets::librispeech::{RATE_HZ, Split, Utterance};
 use data::error::{At, DataError, DataResult};
-use data::features::transform::{Moments, Normalise, SpecAugment, Stacking, stacked};
+use data::features::transform::{FLAT, Moments, Normalise, SpecAugment, Stacking, stacked};
 use data::features::{Cache, LogMelConfig};
 use data::identity::sums::Sums;
 use data::identity::{self, Found, Wanted};
@@ -388,6 +390,20 @@ impl Task for Speech {
 
     fn account(&self) -> &Account {
         &self.account
+    }
+
+    fn meaning(&self) -> DataResult<Meaning> {
+        let values = match self.config.normalise {
+            // of one utterance or speaker: nothing of the training part is used
+            Normalise::Utterance | Normalise::Speaker => None,
+            Normalise::Global => self.moments.get(&0).map(Moments::normaliser),
+        };
+        let over = self.config.normalise;
+        let normalisation = values.map_or_else(
+            || json!({"over": over, "least_deviation": FLAT}),
+            |(mean, scale)| json!({"over": over, "mean": mean, "scale": scale}),
+        );
+        Ok(vec![("vocabulary", self.units.json()?), ("normalisation", normalisation), ("rate_hz", json!(RATE_HZ))])
     }
 
     fn facts(&self) -> Vec<Metric> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use learner::ctc::BLANK;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use data::datasets::vocabulary::Vocabulary;
 use data::error::{At, DataError, DataResult};
@@ -88,6 +89,18 @@ impl Units {
                 String::from_utf8_lossy(&vocabulary.decode(&ids).unwrap_or_default()).replace('\n', " ")
             }
         }
+    }
+
+    /// Which output is the blank, and what the others stand for, from output `first` on.
+    ///
+    /// # Errors
+    /// None in practice; serialising may fail in principle.
+    pub fn json(&self) -> DataResult<serde_json::Value> {
+        let first = BLANK + 1;
+        Ok(match self {
+            Self::Characters => json!({"kind": "characters", "blank": BLANK, "first": first, "characters": CHARACTERS}),
+            Self::Bpe(pieces) => json!({"kind": "bpe", "blank": BLANK, "first": first, "pieces": pieces.json()?}),
+        })
     }
 
     /// What decides the labels of a text.
