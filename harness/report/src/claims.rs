@@ -290,7 +290,7 @@ fn sparsity(part: &Part) -> Option<Said> {
     let others = if mean(&theirs).abs() < LEAST_SHARE {
         "the others none".to_owned()
     } else {
-        format!("the next is {} with {}", part.label(closest), percent(mean(&theirs)))
+        format!("of the others {} leaves out most, {}", part.label(closest), percent(mean(&theirs)))
     };
     let number = format!("{} leaves out {}, {others}", part.label(group), percent(mean(&own)));
     let outcome = by_interval(&difference, 0.0, Better::Higher);

@@ -65,7 +65,7 @@ fn three_seeds_decide_and_two_do_not() {
     assert!(three[4].evidence[0].number.contains("products 0.11×, forward 1.43×"), "{:?}", three[4]);
     assert!(
         three[3].evidence[0].number.contains("bim leaves out 80.0 %")
-            && three[3].evidence[0].number.contains("the next is mamba with 2.00 %")
+            && three[3].evidence[0].number.contains("of the others mamba leaves out most, 2.00 %")
     );
     let two = all(2);
     assert_eq!(verdicts(&two), [NotMeasured, Undecided, NotMeasured, Undecided, Undecided, NotMeasured]);
