@@ -82,8 +82,26 @@ fn is_words(text: &str) -> bool {
 
 /// What was typed to get a cell, for a checkout; `None` if it was not recorded or would do more than run it.
 fn typed(run: &Run) -> Option<String> {
-    let words = run.head.command.as_deref()?.strip_prefix("harness run ")?;
-    is_words(words).then(|| format!("cargo run --release -- run {words}"))
+    let words = run.head.command.as_deref()?.strip_prefix("harness ")?;
+    (is_words(words) && is_run(words)).then(|| format!("cargo run --release -- {words}"))
+}
+
+/// Whether the first of these words that is no option of every command is `run`.
+fn is_run(words: &str) -> bool {
+    let mut quoted = false;
+    let mut words = words.split(|c| {
+        quoted ^= c == '\'';
+        c == ' ' && !quoted
+    });
+    while let Some(word) = words.next() {
+        match word {
+            "--quiet" | "-q" => {}
+            "--log-format" | "--cache" => drop(words.next()),
+            _ if word.starts_with("--log-format=") || word.starts_with("--cache=") => {}
+            _ => return word == "run",
+        }
+    }
+    false
 }
 
 /// What runs an experiment whose command nobody recorded.
@@ -155,9 +173,21 @@ mod tests {
             .for_each(|row| row.command = Some("harness run a.yaml --set 'x=[1, 2]' --data d".into()));
         let again = |loaded: &Loaded| commands(&super::super::group::parts(&loaded.rows)).remove(1);
         assert_eq!(again(&loaded), "cargo run --release -- run a.yaml --set 'x=[1, 2]' --data d");
-        for other in
-            ["harness run a.yaml; rm x", "harness run 'a", "harness run $(x)", "harness run 'a\n'", "sbatch x", "rm x"]
-        {
+        for before in ["--quiet", "-q --log-format json", "--cache=/c --quiet", "--cache '/my c'"] {
+            let command = format!("{before} run a.yaml --only model=bim --data d");
+            loaded.rows.iter_mut().for_each(|row| row.command = Some(format!("harness {command}")));
+            assert_eq!(again(&loaded), format!("cargo run --release -- {command}"));
+        }
+        for other in [
+            "harness run a.yaml; rm x",
+            "harness --quiet data fetch",
+            "harness worker --plan run",
+            "harness run 'a",
+            "harness run $(x)",
+            "harness run 'a\n'",
+            "sbatch x",
+            "rm x",
+        ] {
             loaded.rows.iter_mut().for_each(|row| row.command = Some(other.into()));
             assert_eq!(
                 again(&loaded),

@@ -56,9 +56,12 @@ impl ReportConfig {
     /// Reads and checks the mapping of a grid with these cells, all of one scale, which lies in `file`.
     ///
     /// # Errors
-    /// At its line: unknown keys, a reference that is no model of the grid, a grid of learning rates that is not there, that
-    /// lacks a kind of model, or that does not try as many rates for each of its models.
+    /// At its line: unknown keys, also of another scale, a reference that is no model of the grid, a grid of learning rates that is not
+    /// there, that lacks a kind of model, or that does not try as many rates for each of its models.
     pub fn read(grid: &Grid, file: &Path, cells: &[RawCell], sources: &mut Sources) -> ConfigResult<Self> {
+        for node in grid.scales().filter_map(|scale| grid.report(scale)) {
+            read_as::<Written>(&node, "`report`", sources)?;
+        }
         let Some(node) = cells.first().and_then(|cell| grid.report(&cell.scale)) else { return Ok(Self::default()) };
         let Written { reference, rates_from } = read_as(&node, "`report`", sources)?;
         let at = |key: &str| node.get(key).map_or(node.origin, |node| node.origin);
@@ -183,6 +186,11 @@ mod tests {
         assert_eq!((at("mini").reference.as_deref(), at("mini").rates_from), (Some("rnn"), None));
         let sample = at("sample");
         assert_eq!((sample.reference.as_deref(), sample.rates_from.as_deref()), (Some("rnn"), Some("rates.sample")));
+        // a key that is misspelt at one scale is refused at every scale
+        let misspelt =
+            "{reference: rnn}\nscales: {mini: {}, sample: {report: {rates_form: rates.sample}}}\nscale: mini";
+        let error = facts(misspelt, RATES).unwrap_err();
+        assert!(error.contains("unknown key `rates_form`") && error.contains("rates_from"), "{error}");
     }
 
     #[test]
