@@ -309,18 +309,18 @@ fn by_interval(e: &Estimate, value: f64, better: Better) -> Outcome {
 /// Whether every price of the paper's model is below those of what it is held against; what is said is the less favourable.
 fn saved(part: &Part) -> Option<Said> {
     let group = part.first_of(BIM)?;
-    let against: Vec<(Said, String)> =
+    let against: Vec<Said> =
         opponents(part, group)?.into_iter().filter_map(|(other, why)| priced(part, group, other, why)).collect();
-    let number = against.iter().map(|(_, number)| number.as_str()).collect::<Vec<_>>().join("; ");
+    let numbers: Vec<&str> = against.iter().map(|(_, _, number)| number.as_str()).collect();
+    let number = format!("{} against {}", part.label(group), numbers.join("; "));
     let favour = |(outcome, _, _): &Said| match outcome {
         Outcome::DidNotHold => 0,
         Outcome::InPart => 1,
         Outcome::Undecided | Outcome::NotComparable | Outcome::NotMeasured => 2,
         Outcome::Held => 3,
     };
-    let ((outcome, words, other), _) = against.into_iter().min_by_key(|(said, _)| favour(said))?;
-    let words = if matches!(outcome, Outcome::InPart) { format!("{words} than {other}") } else { words };
-    Some((outcome, words, format!("{} against {number}", part.label(group))))
+    let (outcome, words, _) = against.into_iter().min_by_key(favour)?;
+    Some((outcome, words, number))
 }
 
 /// The reference, and the cheapest network without spikes that is not told to be worse than the paper's model: a dear reference saves
@@ -350,8 +350,8 @@ fn opponents<'a>(part: &'a Part, group: &Group) -> Option<Vec<(&'a Group<'a>, &'
     })
 }
 
-/// Whether every price of one configuration is below those of another: the outcome, its words and the other's name; and the ratios.
-fn priced(part: &Part, group: &Group, other: &Group, why: &str) -> Option<(Said, String)> {
+/// Whether every price of one configuration is below those of another.
+fn priced(part: &Part, group: &Group, other: &Group, why: &str) -> Option<Said> {
     let ratios = energy::ratios(group, other);
     let seeds = ratios.iter().map(|(_, e)| e.n).min()?;
     let outcomes: Vec<Outcome> = ratios.iter().map(|(_, e)| by_interval(e, 1.0, Better::Lower)).collect();
@@ -365,13 +365,15 @@ fn priced(part: &Part, group: &Group, other: &Group, why: &str) -> Option<(Said,
         _ => Outcome::InPart,
     };
     let words = match outcome {
-        Outcome::InPart => format!("less by {held} of {} prices, more by {not},", outcomes.len()),
+        Outcome::InPart => {
+            format!("less by {held} of {} prices, more by {not}, than {}", outcomes.len(), part.label(other))
+        }
         Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
         Outcome::Held | Outcome::DidNotHold | Outcome::NotComparable | Outcome::NotMeasured => outcome.words().into(),
     };
     let texts: Vec<String> = ratios.iter().map(|(label, e)| format!("{label} {}×", significant(e.mean, 3))).collect();
     let number = format!("{} ({why}): {}", part.label(other), texts.join(", "));
-    Some(((outcome, words, part.label(other)), number))
+    Some((outcome, words, number))
 }
 
 #[cfg(test)]
