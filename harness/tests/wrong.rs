@@ -1,5 +1,6 @@
 //! Wrong grids and wrong command lines, with all that the program says of them: `wrong.txt`. Each case changes [`GRID`] (`-` what is
-//! replaced, `+` by what) or gives a command (`$`), in which `CELL` is the folder of a cell that was planned and never run; below `----` stand the exit code and what goes to standard error.
+//! replaced, `+` by what) or gives a command (`$`), in which `CELL` is the folder of a cell that was planned and never run; below `----`
+//! stand the exit code and what goes to standard error.
 //! `HARNESS_UPDATE=1` writes the file anew, to be read before it is committed.
 
 mod common;

@@ -160,14 +160,16 @@ impl Vocabulary {
     /// # Errors
     /// None in practice; serialising may fail in principle.
     pub fn json(&self) -> DataResult<serde_json::Value> {
-        serde_json::to_value(self)
-            .map_err(|error| invalid(At::File, "a vocabulary that JSON can hold", error.to_string()))
+        serde_json::to_value(self).map_err(|error| no_json(&error))
     }
 
     fn to_json(&self) -> DataResult<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|error| invalid(At::File, "a vocabulary that JSON can hold", error.to_string()))
+        serde_json::to_vec(self).map_err(|error| no_json(&error))
     }
+}
+
+fn no_json(error: &serde_json::Error) -> DataError {
+    invalid(At::File, "a vocabulary that JSON can hold", error.to_string())
 }
 
 /// Words of a text as the dataset's authors count them: whatever white space separates, and one more (`<eos>`) for

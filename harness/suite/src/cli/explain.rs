@@ -1,5 +1,6 @@
 //! `harness explain` and `harness schema`: what a grid file may say.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -21,7 +22,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8> {
         crate::say!("{}", overview(&language));
         return Ok(exit::DONE);
     };
-    let wanted = as_listed(wanted, &language);
+    let wanted = &*as_listed(wanted, &language);
     let found: Vec<&(String, Value)> = match all.iter().find(|(path, _)| path == wanted) {
         Some(whole) => vec![whole],
         None => all.iter().filter(|(path, _)| path.ends_with(wanted) && ends_a_word(path, wanted)).collect(),
@@ -45,16 +46,20 @@ pub(super) fn run(args: &ExplainArgs) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-/// A path of a grid as paths are listed: `model.layers` is a key of every model that has it, and the training of one model has the keys of
-/// all training.
-fn as_listed<'a>(path: &'a str, language: &Language) -> &'a str {
+/// A path of a grid as paths are listed: `model.layers` is a key of every model that has it, the training of one model has the keys of all
+/// training, and every scale has the same keys.
+fn as_listed<'a>(path: &'a str, language: &Language) -> Cow<'a, str> {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
     let is_kind = language.kinds.iter().flat_map(|kinds| &kinds.entries).any(|(kind, _)| *kind == first);
     match rest {
-        "" => path,
-        _ if first == "model" || first == "task" => rest,
-        _ if is_kind && rest.starts_with("train.") => rest,
-        _ => path,
+        "" => path.into(),
+        _ if first == "model" || first == "task" => rest.into(),
+        _ if is_kind && rest.starts_with("train.") => rest.into(),
+        _ if first == "scales" => match rest.split_once('.') {
+            Some((_, key)) => format!("scales.NAME.{key}").into(),
+            None => first.into(),
+        },
+        _ => path.into(),
     }
 }
 
@@ -306,6 +311,7 @@ mod tests {
         let of = |path| as_listed(path, &language);
         assert_eq!([of("model.layers"), of("task.frame"), of("bim.train.clip")], ["layers", "frame", "train.clip"]);
         assert_eq!([of("bim.lambda"), of("train.clip"), of("model")], ["bim.lambda", "train.clip", "model"]);
+        assert_eq!([of("scales.mini.report"), of("scales.mini")], ["scales.NAME.report", "scales"]);
     }
 
     #[test]
