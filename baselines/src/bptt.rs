@@ -1,14 +1,14 @@
 use candle_core::{DType, Device, Tensor, Var};
 use learner::{
     Activity, AdamW, Cost, Error, Group, InputKind, Io, Learner, OpCounts, ParamSource, Params, Predictor, Result,
-    Shapes, Snapshot, Targets, Update, global_norm, loss,
+    Sent, Shapes, Snapshot, Targets, Update, global_norm, loss,
 };
 
 use learner::operations::{ACCUMULATE_ELEMENTWISE, ACCUMULATE_WORDS, LOSS_ELEMENTWISE};
 
 use crate::accumulate::Accumulator;
 use crate::count::Counted;
-use crate::{BpttConfig, State, count, ops};
+use crate::{BpttConfig, State, count, ops, sent};
 
 /// Updates between rows of layer diagnostics.
 const DIAGNOSE_EVERY: u64 = 100;
@@ -17,6 +17,9 @@ const DIAGNOSE_EVERY: u64 = 100;
 pub trait SequenceModel: Send + Sized + 'static {
     /// Sizes and choices.
     type Config: Clone + Send;
+
+    /// Whether it has spiking neurons.
+    const SPIKES: bool = false;
 
     /// The model with its parameters from `source`.
     ///
@@ -343,5 +346,12 @@ impl<M: SequenceModel> Predictor for Evaluator<M> {
 
     fn predicted(&mut self) -> Option<OpCounts> {
         self.counted.as_mut().map(std::mem::take)
+    }
+
+    fn sent(&mut self, x: &Tensor) -> Result<Vec<Sent>> {
+        if !M::SPIKES {
+            return Ok(Vec::new());
+        }
+        in_pool(|| Ok(sent::during(|| self.runner.predict(x))?.1))
     }
 }

@@ -67,6 +67,7 @@ pub mod ops;
 mod recording;
 mod rnn;
 mod scratch;
+mod sent;
 mod snn;
 mod state;
 mod transformer;

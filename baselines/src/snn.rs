@@ -8,7 +8,7 @@ use crate::config::{Layers, Positive, Share, Width, positive, share, whole};
 use crate::count;
 use crate::input::{Input, Output};
 use crate::ops::{LifState, Neuron, Prepare, Threshold, lif};
-use crate::{SequenceModel, State};
+use crate::{SequenceModel, State, sent};
 
 /// Sizes and neurons of an [`Snn`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -118,6 +118,7 @@ impl Layer {
 
 impl SequenceModel for Snn {
     type Config = SnnConfig;
+    const SPIKES: bool = true;
 
     fn new(config: &SnnConfig, io: &Io, source: &mut dyn ParamSource) -> Result<Self> {
         let width = config.width.get();
@@ -154,6 +155,7 @@ impl SequenceModel for Snn {
             };
             let before = LifState { membrane: state.get(&layer.membrane)?.clone(), adaptation };
             let (spikes, after) = lif(&x, &layer.weight, &layer.bias, &before, self.neuron)?;
+            sent::population(&layer.name, &spikes)?;
             next.set(layer.membrane.clone(), &after.membrane);
             if let Some(a) = &after.adaptation {
                 next.set(layer.adaptation.clone(), a);

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use learner::operations::Tally;
 use learner::{
     Activity, AdamW, AdamWConfig, Cost, Error, Group, Io, LayerValue, Learner, OpCounts, Params, Predictor, Result,
-    Schedule, Snapshot, Targets, Update, norm_of,
+    Schedule, Sent, Snapshot, Targets, Update, norm_of,
 };
 
 use crate::config::{BimConfig, NeuronConfig, SpikeCode};
@@ -379,6 +379,28 @@ impl Predictor for Evaluator {
 
     fn predicted(&mut self) -> Option<OpCounts> {
         self.counted.as_mut().map(std::mem::take)
+    }
+
+    fn sent(&mut self, x: &Tensor) -> Result<Vec<Sent>> {
+        let [pre, post] = [self.config.pre, self.config.post].map(|neuron| neuron.fires());
+        let readout = self.config.readout.neuron().fires();
+        if !pre && !post && !readout {
+            return Ok(Vec::new());
+        }
+        self.predict(x)?;
+        let (steps, width) = (self.network.steps(), self.config.width.0);
+        let Some(group) = self.network.groups.first() else { return Ok(Vec::new()) };
+        let streams = group.streams;
+        let mut all = Vec::new();
+        for (l, block) in group.blocks.iter().enumerate() {
+            let name = |end: &str| format!("layers.{l}.{end}");
+            let (j, d) = (self.config.neurons(), self.config.channels.0);
+            all.extend(pre.then(|| Sent::first_stream(name("pre"), block.spikes_in(steps), streams, j)));
+            all.extend(post.then(|| Sent::first_stream(name("post"), block.spikes_out(steps), streams, d)));
+        }
+        let read = || Sent::first_stream("readout".to_owned(), group.head_inputs(steps), streams, width);
+        all.extend(readout.then(read));
+        Ok(all)
     }
 }
 

@@ -116,6 +116,7 @@ pub(super) fn number(cell: &Cell, metric: &str) -> Option<f64> {
         "updates" => Some(cell.head.updates as f64),
         "seen" => Some(cell.head.seen as f64),
         "peak_bytes" => cell.head.peak_bytes.map(|n| n as f64),
+        "allocations" => cell.head.allocations.map(|n| n as f64),
         _ => cell.value(metric),
     }
 }

@@ -1,7 +1,7 @@
 //! The gate: what must be equal, and what must not be worse than chance and a stated effect allow.
 //!
-//! Two tiers. *Exact*: the table's columns, every cell and its outcome, its settings, sizes and updates; and on the same kind of
-//! processor every metric, bit by bit, operation counts included. *Noisy*: quality over seeds, speed against a product that was timed
+//! Three tiers. *Exact*: the table's columns, every cell and its outcome, its settings, sizes and updates; and on the same kind of
+//! processor every metric, bit by bit, operation counts included. *Counted*: instructions of a step, to a small tolerance. *Noisy*: quality over seeds, speed against a product that was timed
 //! in the same run, and memory, each with a smallest effect that counts. What could not be compared is said, and is no pass.
 
 use std::collections::BTreeMap;
@@ -39,6 +39,12 @@ pub struct Thresholds {
     pub speed: f64,
     /// Growth of a cell's memory, as a share.
     pub memory: f64,
+    /// Growth of the instructions of a step, as a share.
+    #[serde(default = "instructions")]
+    pub instructions: f64,
+    /// Instructions of a step of each configuration, where they were counted.
+    #[serde(default)]
+    pub counted: Option<Instructions>,
     /// Largest change of speed that repeated runs of unchanged code showed, by model, as a share.
     #[serde(default)]
     pub noise: BTreeMap<String, f64>,
@@ -46,8 +52,23 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { quality: 0.02, speed: 0.05, memory: 0.01, noise: BTreeMap::new() }
+        let noise = BTreeMap::new();
+        Self { quality: 0.02, speed: 0.05, memory: 0.01, instructions: instructions(), counted: None, noise }
     }
+}
+
+fn instructions() -> f64 {
+    0.01
+}
+
+/// Instructions of training steps, of one program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instructions {
+    /// What counts of equal code depend on: compiler, vector instructions, the counting tool.
+    pub by: String,
+    /// Of a step, by task and model.
+    pub of: BTreeMap<String, u64>,
 }
 
 /// What a candidate is held against.
@@ -103,7 +124,7 @@ pub enum Outcome {
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// `exact` or `noisy`.
+    /// `exact`, `counted` or `noisy`.
     pub tier: &'static str,
     /// What was checked.
     pub name: String,
@@ -149,6 +170,7 @@ impl Gate {
 }
 
 const EXACT: &str = "exact";
+const COUNTED: &str = "counted";
 const NOISY: &str = "noisy";
 
 fn check(tier: &'static str, name: impl Into<String>, outcome: Outcome) -> Check {
@@ -176,6 +198,7 @@ pub fn gate(baseline: &Baseline, candidate: &[ResultRow], columns: &[(String, St
     for (group, cells) in &pairs.both {
         checks.extend(cells.iter().map(|(seed, (a, b))| same(group, *seed, a, b)));
     }
+    checks.extend(allocations(&pairs));
     checks.extend(quality(&pairs, &baseline.thresholds));
     checks.extend(speed(&pairs, &baseline.thresholds));
     checks.extend(memory(&pairs, &baseline.thresholds));
@@ -327,6 +350,57 @@ fn speed(pairs: &Pairs, thresholds: &Thresholds) -> Vec<Check> {
     models.iter().zip(holm(&p)).map(of).collect()
 }
 
+/// Blocks asked for within steps, where one thread did it all.
+fn allocations(pairs: &Pairs) -> Vec<Check> {
+    let of = |(group, seed, a, b): (&Group, u64, &Cell, &Cell)| {
+        let (before, now) = (number(a, "allocations")?, number(b, "allocations")?);
+        let one_thread = a.head.threads == 1 && b.head.threads == 1;
+        let comparable =
+            one_thread && a.completed() && b.completed() && platform(a).is_some() && platform(a) == platform(b);
+        let outcome = match comparable {
+            false => return None,
+            true if before.to_bits() == now.to_bits() => Outcome::Passed,
+            true => Outcome::Failed(format!("allocations within steps were {before}, are {now}")),
+        };
+        Some(check(EXACT, format!("allocations {} seed {seed}", group.name()), outcome))
+    };
+    let cells =
+        pairs.both.iter().flat_map(|(group, cells)| cells.iter().map(move |(seed, (a, b))| (group, *seed, a, b)));
+    let checks: Vec<Check> = cells.filter_map(of).collect();
+    if checks.is_empty() && !pairs.both.is_empty() {
+        let why = "no cell of both counted them on one kind of processor with one thread".to_owned();
+        return vec![check(EXACT, "allocations", Outcome::NotCompared(why))];
+    }
+    checks
+}
+
+/// Instructions of a step of each configuration of the baseline against those of this program; `now` is why they were not counted.
+#[must_use]
+pub fn counted(baseline: &Thresholds, now: &Result<Instructions, String>) -> Vec<Check> {
+    let Some(before) = &baseline.counted else { return Vec::new() };
+    let not_compared = |why: String| vec![check(COUNTED, "instructions", Outcome::NotCompared(why))];
+    let now = match now {
+        Ok(now) if now.by == before.by => now,
+        Ok(now) => return not_compared(format!("they are of {}; the baseline's are of {}", now.by, before.by)),
+        Err(why) => return not_compared(why.clone()),
+    };
+    let of = |(name, before): (&String, &u64)| {
+        let outcome = match now.of.get(name) {
+            None => Outcome::Failed("they were not counted".to_owned()),
+            Some(now) => {
+                let change = *now as f64 / *before as f64 - 1.0;
+                if change > baseline.instructions {
+                    Outcome::Failed(format!("{now} a step, were {before} ({:+.2} %)", 100.0 * change))
+                } else {
+                    Outcome::Passed
+                }
+            }
+        };
+        check(COUNTED, format!("instructions {name}"), outcome)
+    };
+    before.of.iter().map(of).collect()
+}
+
 /// Highest bytes of each configuration, where one thread did it all.
 fn memory(pairs: &Pairs, thresholds: &Thresholds) -> Vec<Check> {
     let of = |(group, cells): (&Group, &BTreeMap<u64, (Cell, Cell)>)| {
@@ -385,6 +459,7 @@ mod tests {
                     instruction_set: Some("avx2".into()),
                     device: "cpu".into(),
                     peak_bytes: Some(10_000_000),
+                    allocations: Some(7_000),
                     threads: 1,
                     ..row(model, seed, "1", 2.0 + 0.03 * seed as f64)
                 };
@@ -462,6 +537,8 @@ mod tests {
         one(failed(one_slower), &["speed lstm"]);
         let more = |rows: &mut Vec<ResultRow>| rows.iter_mut().for_each(|row| row.peak_bytes = Some(10_400_000));
         one(failed(more), &["memory text bim: peak 10400000 bytes, was 10000000"]);
+        let another = |rows: &mut Vec<ResultRow>| rows.iter_mut().for_each(|row| row.allocations = Some(7_001));
+        one(failed(another), &["allocations text bim seed 1: allocations within steps were 7000, are 7001"]);
         one(
             failed(|rows| rows.iter_mut().for_each(|row| drop(row.config.insert("train.clip".into(), "2".into())))),
             &["settings: text bim: train.clip was 1, is 2"],
@@ -483,12 +560,30 @@ mod tests {
         let gate = gate(&baseline(), &candidate, &columns_of());
         assert_eq!(gate.failures().count(), 0, "{gate:?}");
         let left = gate.checks.iter().filter(|check| matches!(check.outcome, Outcome::NotCompared(_))).count();
-        assert_eq!(left, 9 + 1, "nine cells and the speed");
+        assert_eq!(left, 9 + 2, "nine cells, allocations and the speed");
         assert!(
             super::super::summary(&gate).contains("9 × sizes are equal; its numbers are of another kind of processor"),
             "{}",
             super::super::summary(&gate)
         );
+    }
+
+    /// Two per cent more are found, half a per cent is not, and counts of another program are no pass.
+    #[test]
+    fn instructions_are_held_to_their_tolerance() {
+        let of = |by: &str, count: u64| Instructions { by: by.into(), of: [("text bim".to_owned(), count)].into() };
+        let thresholds = Thresholds { counted: Some(of("rustc 1, avx2", 1_000_000)), ..Thresholds::default() };
+        let outcomes = |now: Result<Instructions, String>| -> Vec<Outcome> {
+            counted(&thresholds, &now).into_iter().map(|check| check.outcome).collect()
+        };
+        assert_eq!(outcomes(Ok(of("rustc 1, avx2", 1_005_000))), [Outcome::Passed]);
+        let more = Outcome::Failed("1020000 a step, were 1000000 (+2.00 %)".into());
+        assert_eq!(outcomes(Ok(of("rustc 1, avx2", 1_020_000))), [more]);
+        assert_eq!(outcomes(Ok(Instructions { of: BTreeMap::new(), ..of("rustc 1, avx2", 1) })).len(), 1);
+        for now in [Ok(of("rustc 2, avx2", 1)), Err("valgrind is not installed".to_owned())] {
+            assert!(matches!(outcomes(now)[..], [Outcome::NotCompared(_)]));
+        }
+        assert!(counted(&Thresholds::default(), &Ok(of("rustc 1, avx2", 1))).is_empty(), "the baseline has none");
     }
 
     #[test]

@@ -14,6 +14,6 @@ mod words;
 
 pub use comparison::{Change, Comparison, Difference, compare};
 pub use forms::{annotations, junit, summary};
-pub use gate::{Baseline, Check, Gate, Outcome, Thresholds, gate, noise};
+pub use gate::{Baseline, Check, Gate, Instructions, Outcome, Thresholds, counted, gate, noise};
 pub use pairs::{Cell, Group, Pairs, pair};
 pub use words::{json, text};

@@ -99,6 +99,35 @@ pub trait Predictor: Send {
     fn predicted(&mut self) -> Option<OpCounts> {
         None
     }
+    /// Maps a segment as [`Predictor::predict`] does, and says what the neurons of its first stream sent meanwhile, population by
+    /// population from the input on. Empty, and nothing done, without spiking neurons or where nothing is known of them.
+    ///
+    /// # Errors
+    /// As those of [`Predictor::predict`].
+    fn sent(&mut self, x: &Tensor) -> Result<Vec<Sent>> {
+        let _ = x;
+        Ok(Vec::new())
+    }
+}
+
+/// What a population of spiking neurons sent on one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Name of the population, such as `layers.0.pre`.
+    pub layer: String,
+    /// Its neurons.
+    pub neurons: usize,
+    /// Level sent at every step: `[K, neurons]`. Zero is silence; below zero are spikes of the OFF neuron of a pair.
+    pub levels: Vec<i8>,
+}
+
+impl Sent {
+    /// From levels as the kernels have them: whole numbers, of which `streams` rows belong to each step.
+    #[must_use]
+    pub fn first_stream(layer: String, levels: &[f32], streams: usize, neurons: usize) -> Self {
+        let rows = levels.chunks_exact((streams * neurons).max(1)).filter_map(|step| step.get(..neurons));
+        Self { layer, neurons, levels: rows.flatten().map(|level| *level as i8).collect() }
+    }
 }
 
 /// A [`Predictor`] that can be trained.

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::ctc::{Transcripts, align};
 use crate::operations::Work;
-use crate::{Activity, Cost, Error, Learner, OpCounts, Predictor, Result, Snapshot, Targets, Update};
+use crate::{Activity, Cost, Error, Learner, OpCounts, Predictor, Result, Sent, Snapshot, Targets, Update};
 
 /// A learner of chunks, taught by transcripts of whole utterances in two passes.
 ///
@@ -236,6 +236,12 @@ impl Predictor for Chunked {
 
     fn predicted(&mut self) -> Option<OpCounts> {
         self.inner.predicted()
+    }
+
+    /// Of its first segment.
+    fn sent(&mut self, x: &Tensor) -> Result<Vec<Sent>> {
+        let steps = self.inner.segment_len().min(x.dim(1)?);
+        self.inner.sent(&x.narrow(1, 0, steps)?.contiguous()?)
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
         Asked {
             statement: "BIM reaches the quality that the paper publishes",
             place: "Tables 1 to 3",
-            basis: "mean with its 95 % t interval over seeds, against the published value with its margin",
+            basis: "mean with its 95 % interval over seeds, against the published value with its margin",
             grids: TABLES,
             say: &|part, _| published(part, paper),
         },

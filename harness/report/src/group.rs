@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use data::identity::Identity;
 use metrics::catalogue::{self, TaskInfo};
 use rows::results::ResultRow;
-use statistics::estimate::{Estimate, estimate};
+use statistics::estimate::{Estimate, estimate, estimate_over_seeds};
 
 use super::look::Look;
 
@@ -326,7 +326,7 @@ impl Group<'_> {
     pub(super) fn metric(&self, name: &str, split: Option<&str>) -> Found {
         let rows: Vec<&ResultRow> = self.completed().filter_map(|run| run.row(name, split)).collect();
         let values: Vec<f64> = rows.iter().filter_map(|row| row.value).collect();
-        match estimate(&values) {
+        match estimate_over_seeds(&values) {
             Some(e) => Found::Value(e),
             None if rows.is_empty() => self.unfinished(name, split),
             None => Found::Undefined,

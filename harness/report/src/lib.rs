@@ -20,6 +20,7 @@ mod overview;
 mod paper;
 mod plot;
 mod provenance;
+mod raster;
 mod render;
 mod select;
 mod silence;
@@ -161,7 +162,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
         tables: all,
         front,
         plots,
-        folded: silence::plot(part, loaded, &id).into_iter().collect(),
+        folded: silence::plot(part, loaded, &id).into_iter().chain(raster::plots(part, loaded, &id)).collect(),
         provenance: provenance::facts(part),
         id,
     }

@@ -12,7 +12,7 @@ use rows::parquet::read_rows;
 use rows::results::{ResultRow, read_results};
 
 use super::model::{Difference, Loaded};
-use super::silence;
+use super::{raster, silence};
 
 /// Configuration path of the furthest spike time difference that a cell measured; 0 is none.
 pub(super) const FURTHEST: &str = "model.diagnose.time_differences";
@@ -35,7 +35,7 @@ pub enum Stored {
 }
 
 /// Reads results files, and of run directories every cell's `evals.parquet`, and of `layers.parquet` what was measured by spike
-/// time difference and the last silence of each population.
+/// time difference and the last silence of each population, and what neurons sent on a sample input.
 ///
 /// A cell of one experiment that more than one directory holds is taken from the first: equal ids mean equal results. A cell without
 /// `evals.parquet` has no learning curve; that is not an error, since results may be kept without their cells. A cell without metrics
@@ -66,12 +66,17 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
                 *differs |= measures(row);
                 *spikes |= row.metric.as_deref() == Some(SPIKING) && row.value.is_some();
             }
+            let drawn = drawn(&new);
             // one after another: Polars has threads of its own, and waiting for them from ours would nest without end
             for (cell, (differs, spikes)) in cells.into_iter().filter(|(cell, _)| is_id(cell)) {
                 let folder = dir.join("cells").join(cell);
                 let (evals, layers) = (folder.join("evals.parquet"), folder.join("layers.parquet"));
                 if evals.exists() {
                     loaded.evals.insert(cell.clone(), read_rows(&evals)?);
+                }
+                let sample = folder.join("spikes.parquet");
+                if drawn.contains(cell) && sample.exists() {
+                    loaded.spikes.insert(cell.clone(), raster::quiet(read_rows(&sample)?));
                 }
                 if (differs || spikes) && layers.exists() {
                     let rows = read_rows(&layers)?;
@@ -87,6 +92,18 @@ pub fn load(stored: &[Stored]) -> DataResult<Loaded> {
         loaded.rows.extend(new);
     }
     Ok(loaded)
+}
+
+/// Cells whose spikes are drawn: of each experiment, scale and task the first cell of the first models that spike.
+fn drawn(rows: &[ResultRow]) -> BTreeSet<String> {
+    let mut models: BTreeMap<(&str, &str, &str), BTreeMap<&str, &str>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.metric.as_deref() == Some(SPIKING) && row.value.is_some()) {
+        let of_part = models.entry((&row.experiment, &row.scale, &row.task)).or_default();
+        if of_part.len() < raster::MODELS {
+            of_part.entry(&row.model).or_insert(&row.cell);
+        }
+    }
+    models.into_values().flat_map(BTreeMap::into_values).map(str::to_owned).collect()
 }
 
 /// Experiment and description of a run directory's plan. A plan that cannot be read is the business of whoever runs it: its cells are

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use rows::EvalRow;
 use rows::results::ResultRow;
+use rows::{EvalRow, SpikeRow};
 
 use super::look::Look;
 
@@ -21,6 +21,8 @@ pub struct Loaded {
     pub differences: BTreeMap<String, Vec<Difference>>,
     /// Silence of each population of a cell whose model spikes, by cell id, from the input on.
     pub silence: BTreeMap<String, Vec<(String, f64)>>,
+    /// What neurons sent on a sample input, by cell; of the first cell of the first models that have such.
+    pub spikes: BTreeMap<String, Vec<SpikeRow>>,
     /// Description of the grid, by experiment, where a run directory has its plan.
     pub questions: BTreeMap<String, String>,
 }
@@ -248,6 +250,8 @@ pub enum Form {
     Panels,
     /// A single point for each series.
     Points,
+    /// A small drawing for each series, whose points are the spikes of neurons: step and number of the neuron.
+    Spikes,
 }
 
 /// A plot.

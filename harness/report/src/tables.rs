@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use statistics::bca::FEWEST;
 use statistics::best::{Mark, marks};
 use statistics::estimate::Estimate;
 
@@ -324,6 +325,15 @@ fn verdict_cell(part: &Part, group: &Group, published: &[Published]) -> Cell {
     if words == NOT_PUBLISHED || words == NOT_MEASURED { Cell::absent(words) } else { Cell::new(words) }
 }
 
+/// What intervals over between `fewest` and `most` seeds are.
+fn interval_name(fewest: usize, most: usize) -> &'static str {
+    match (fewest < FEWEST, most < FEWEST) {
+        (_, true) => "t interval",
+        (false, false) => "interval (BCa bootstrap)",
+        (true, false) => "interval (t up to ten seeds, BCa bootstrap beyond)",
+    }
+}
+
 fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
     let mut notes = Vec::new();
     for (better, word) in [(Better::Lower, "Lower"), (Better::Higher, "Higher")] {
@@ -336,7 +346,7 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
     let with_interval = || estimates.iter().filter(|e| e.interval.is_some()).map(|e| e.n);
     if let (Some(fewest), Some(most)) = (with_interval().min(), with_interval().max()) {
         let seeds = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
-        notes.push(format!("Mean with its 95 % t interval over {seeds} seeds."));
+        notes.push(format!("Mean with its 95 % {} over {seeds} seeds.", interval_name(fewest, most)));
     }
     if estimates.iter().any(|e| e.interval.is_none()) {
         notes.push("1 seed, no interval.".into());

@@ -129,6 +129,9 @@ table! {
         pub code_macs_forward: Vec<u64>,
         /// The same of `macs_learning`.
         pub code_macs_learning: Vec<u64>,
+        /// Blocks of memory asked for within the step, wherever. Preparing data is left out. With several threads it depends on which of
+        /// them did what.
+        pub allocations: Option<u64>,
     }
 }
 
@@ -187,6 +190,26 @@ table! {
         pub hypothesis: Option<String>,
         /// Negative log-likelihood of the item in nats.
         pub nll: Option<f64>,
+    }
+}
+
+table! {
+    /// A spike on a sample input: a row of `spikes.parquet`, which only cells with spiking neurons have. A population that sent nothing has
+    /// one row, of level 0.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct SpikeRow = "spikes" {
+        /// Name of the population, such as `layers.0.pre`.
+        pub layer: String,
+        /// Its neurons that were looked at: the first ones.
+        pub neurons: u64,
+        /// Steps that were looked at.
+        pub steps: u64,
+        /// Which neuron, from 0.
+        pub neuron: u64,
+        /// At which step, from 0.
+        pub step: u64,
+        /// What it sent: the number of spikes of a burst; below zero those of the OFF neuron of a pair.
+        pub level: f64,
     }
 }
 

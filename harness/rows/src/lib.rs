@@ -8,5 +8,5 @@ pub mod row;
 mod settings;
 pub mod tensorboard;
 
-pub use event::{EvalRow, Event, LayerRow, PredictionRow, StepRow};
+pub use event::{EvalRow, Event, LayerRow, PredictionRow, SpikeRow, StepRow};
 pub use settings::Settings;

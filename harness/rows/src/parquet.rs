@@ -305,6 +305,7 @@ mod tests {
             spikes: some(rng, Rng::random),
             code_macs_forward: counts(rng),
             code_macs_learning: counts(rng),
+            allocations: some(rng, Rng::random),
         }
     }
 

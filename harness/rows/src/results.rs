@@ -70,6 +70,9 @@ table! {
         pub state_bytes: Option<u64>,
         /// Highest live bytes of the allocator within any step, without what the process held when the cell began.
         pub peak_bytes: Option<u64>,
+        /// Blocks of memory asked for within training steps; with several threads it depends on which of them did what. Null in files of
+        /// versions before it was recorded.
+        pub allocations: Option<u64>,
         /// Device, such as `cpu`.
         pub device: String,
         /// Threads the cell could use.

@@ -188,7 +188,7 @@ pub fn main(build: &Build) -> ExitCode {
         Command::Worker(args) => worker::run(args, mode, build),
         Command::Compare(args) => gate::run_compare(args),
         Command::Gate(args) => gate::run_gate(args, mode, build),
-        Command::Baseline(args) => gate::run_baseline(args),
+        Command::Baseline(args) => gate::run_baseline(args, build),
         Command::Reproduce(args) => reproduce::run(args, mode, build),
         Command::Export(args) => export::run(args),
         Command::Launch(LaunchCommand::Slurm(args)) => launch::slurm(args),

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
 use crate::error::{Error, Result};
+use crate::measure::allocator;
 use crate::tasks::{Segment, Source};
 
 /// Gives the segments of a source from one index on, in order.
@@ -30,6 +31,7 @@ impl<'s> Feed<'s> {
         // nothing is stored between: one segment waits in the thread's hand
         let (ready, segments) = sync_channel(0);
         scope.spawn(move || {
+            allocator::ahead_of_steps();
             for index in first..end {
                 let segment = source.segment(index).map_err(Error::from);
                 let failed = segment.is_err();

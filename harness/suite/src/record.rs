@@ -40,6 +40,7 @@ impl<'a> Recorder<'a> {
         cost: &Cost,
         update: Update,
     ) -> Result<()> {
+        let allocations = allocator::allocations(); // before what is written down here asks for some
         at.segment += 1;
         at.step += 1;
         at.seen += seen;
@@ -51,6 +52,7 @@ impl<'a> Recorder<'a> {
             }
         }
         let counted = allocator::is_counting();
+        at.allocations += allocations;
         let peaks = allocator::peaks();
         at.peak_bytes = at.peak_bytes.max(peaks.step());
         if let Some(s) = update.activity.spike_sparsity {
@@ -79,6 +81,7 @@ impl<'a> Recorder<'a> {
             activation_sparsity: update.activity.activation_sparsity,
             connection_sparsity: update.activity.connection_sparsity,
             data_wait_s: at.data_wait_s,
+            allocations: counted.then_some(allocations),
             ..update.operations.map_or_else(StepRow::default, |counts| self.operations(&counts, cost))
         }))?;
         for v in update.layers {

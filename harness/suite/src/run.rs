@@ -21,7 +21,7 @@ use rows::parquet::PartWriter;
 use rows::{EvalRow, Event};
 
 /// Raise when the loop would give other numbers for the same cell, or rows with other columns.
-pub const CODE_VERSION: u32 = 6;
+pub const CODE_VERSION: u32 = 7;
 
 /// Windows of the stream that have a prequential loss of their own.
 const WINDOWS: u64 = 20;
@@ -254,6 +254,7 @@ pub fn run_loop(
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
+    sample::write(job, learner, scored)?;
     Ok(Finished { outcome, scores, cost: learner.cost() })
 }
 
@@ -409,5 +410,6 @@ fn push_evals(sink: &mut PartWriter, at: &Position, split: &str, metrics: Vec<Me
     Ok(())
 }
 
+mod sample;
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ const NARROW: Size = Size { name: "narrow", width: 360.0, height: 262.0, font: 1
 pub fn svg(plot: &Plot) -> String {
     let style = format!("<style>{}</style>\n", style());
     let drawing = match plot.form {
-        Form::Panels => panels::sheet(plot, &style),
+        Form::Panels | Form::Spikes => panels::sheet(plot, &style),
         Form::Lines | Form::Points => draw(plot, &WIDE, &style),
     };
     drawing.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
@@ -53,7 +53,7 @@ pub fn svg(plot: &Plot) -> String {
 /// The plot as elements of a page that has the rules of [`style`]: for wide and for narrow windows.
 pub fn html(plot: &Plot) -> String {
     match plot.form {
-        Form::Panels => panels::html(plot),
+        Form::Panels | Form::Spikes => panels::html(plot),
         Form::Lines | Form::Points => draw(plot, &WIDE, "") + &draw(plot, &NARROW, ""),
     }
 }
@@ -69,6 +69,7 @@ pub fn style() -> String {
          .plot .line{{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}}.plot .band{{fill:var(--c);opacity:.18}}\
          .plot .dot{{fill:var(--c)}}.plot .bar{{stroke:var(--c);stroke-width:1.2;opacity:.7;fill:none}}\
          .plot .lead{{stroke:var(--c);stroke-width:.8;opacity:.7;fill:none}}\
+         .plot .spikes{{stroke:var(--c);stroke-width:1.2;fill:none}}\
          .ghost{{fill:none;stroke:currentColor;stroke-width:1;opacity:.22}}\
          .plot .front{{fill:none;stroke:currentColor;stroke-width:1.4;stroke-dasharray:5 4;opacity:.75}}\
          .plot .level{{stroke:currentColor;stroke-width:1.5;stroke-dasharray:6 4;fill:none;opacity:.8}}{light}\
@@ -146,7 +147,7 @@ fn draw(plot: &Plot, size: &Size, style: &str) -> String {
     }
     match plot.form {
         Form::Points => points(&mut out, plot, &labels, &x, &y, size),
-        Form::Lines | Form::Panels => {
+        Form::Lines | Form::Panels | Form::Spikes => {
             let bands = plot.series.len() <= MOST_BANDS;
             for (i, series) in plot.series.iter().enumerate() {
                 line(&mut out, series, bands, repeat(plot, i), &x, &y);

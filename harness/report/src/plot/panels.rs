@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::super::model::{Plot, Series};
+use super::super::model::{Form, Plot, Point, Series};
 use super::axis::{Axis, tick_label};
 use super::{draw_level, escape, line, path, ranges, shorten};
 
@@ -22,8 +22,24 @@ fn axes(plot: &Plot) -> (Axis, Axis) {
     )
 }
 
+/// Spikes, one bar for all that a neuron sent at steps next to each other. Points are in the order of neurons, then of steps.
+fn runs(series: &Series, x: &Axis, y: &Axis) -> String {
+    let mut out = String::new();
+    let follows = |a: &Point, b: &Point| a.y.total_cmp(&b.y).is_eq() && (b.x - a.x - 1.0).abs() < 0.5;
+    for run in series.points.chunk_by(follows) {
+        if let Some(first) = run.first() {
+            let (from, to) = (x.at(first.x), x.at(first.x + run.len() as f64));
+            let _ = write!(out, "M{from:.1} {:.1}h{:.1}", y.at(first.y), to - from);
+        }
+    }
+    out
+}
+
 /// The lines of all, to lie behind each.
 fn ghosts(plot: &Plot, x: &Axis, y: &Axis) -> String {
+    if plot.form == Form::Spikes {
+        return String::new();
+    }
     let one = |series: &Series| path(series.points.iter().map(|p| (x.at(p.x), y.at(p.y))));
     format!("<path class=\"ghost\" d=\"{}\"/>", plot.series.iter().map(one).collect::<String>())
 }
@@ -47,7 +63,16 @@ fn inside(plot: &Plot, series: &Series, behind: &str, x: &Axis, y: &Axis) -> Str
     if let Some(level) = plot.level.as_ref().filter(|level| y.holds(level.y)) {
         draw_level(&mut out, "", level.y, x, y, &PANEL);
     }
-    line(&mut out, series, true, 0, x, y);
+    if plot.form == Form::Spikes {
+        let _ = writeln!(
+            out,
+            "<g class=\"{}\"><path class=\"spikes\" d=\"{}\"/></g>",
+            series.look.class(),
+            runs(series, x, y)
+        );
+    } else {
+        line(&mut out, series, true, 0, x, y);
+    }
     let (at, label) = (1.1 * font, escape(&shorten(&series.label, PANEL.label)));
     let _ = writeln!(
         out,

@@ -24,7 +24,7 @@ fn markdown_of_generated_language() {
 ## What the paper claims, and what these results say
 
 - **not comparable: generated data**: BIM reaches the quality that the paper publishes (Tables 1 to 3; mean with its 95 % \
-t interval over seeds, against the published value with its margin)
+interval over seeds, against the published value with its margin)
   - language, not comparable: generated data: bim bits per byte 2.34 [2.21, 2.47]
   - cardio, not comparable: generated data: bim AUC-ROC (macro) 0.810 (1 seed)
 - **not comparable: generated data**: BIM stands where the paper's tables put it among the other models (Tables 1 to 3; BIM minus \

@@ -9,11 +9,12 @@ use clap::Args;
 use super::report::as_stored;
 use super::{Scratch, interrupted, parse_device};
 use crate::error::{Error, Result, exit};
+use crate::measure::instructions;
 use crate::plan::Plan;
 use crate::progress::Display;
 use crate::schedule::{Build, Context, Pool, table, work};
 use ::data::fetch::report::Mode;
-use compare::{Baseline, Gate, Thresholds};
+use compare::{Baseline, Gate, Instructions, Thresholds};
 use rows::results::{ResultRow, columns, read_results};
 
 #[derive(Args)]
@@ -46,6 +47,15 @@ pub(super) struct BaselineArgs {
     /// Growth of memory that fails the gate, as a share
     #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().memory)]
     memory: f64,
+    /// Growth of the instructions of a step that fails the gate, as a share
+    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().instructions)]
+    instructions: f64,
+    /// Count the instructions of a step of every configuration with valgrind, for the gate to compare
+    #[arg(long)]
+    count_instructions: bool,
+    /// Data directory, for what is counted
+    #[arg(long, env = "HARNESS_DATA", default_value = "data")]
+    data: PathBuf,
 }
 
 #[derive(Args)]
@@ -99,7 +109,7 @@ pub(super) fn run_compare(args: &CompareArgs) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-pub(super) fn run_baseline(args: &BaselineArgs) -> Result<u8> {
+pub(super) fn run_baseline(args: &BaselineArgs, build: &Build) -> Result<u8> {
     let rows = rows_of(&args.run)?;
     if let Some(row) = rows.iter().find(|row| row.outcome != "completed") {
         return Err(Error::Usage(format!(
@@ -114,10 +124,14 @@ pub(super) fn run_baseline(args: &BaselineArgs) -> Result<u8> {
     }
     let before = if args.out.exists() { Some(Baseline::read(&args.out)?) } else { None };
     let noise = before.as_ref().map(|baseline| baseline.thresholds.noise.clone()).unwrap_or_default();
+    let counted = args.count_instructions.then(|| count_instructions(&args.run, &args.data, build));
+    let counted = counted.transpose()?.transpose().map_err(Error::Usage)?;
     let thresholds = Thresholds {
         quality: share("quality", args.quality)?,
         speed: share("speed", args.speed)?,
         memory: share("memory", args.memory)?,
+        instructions: share("instructions", args.instructions)?,
+        counted,
         noise,
     };
     Baseline::write(&args.out, &rows, &thresholds)?;
@@ -145,6 +159,10 @@ pub(super) fn run_gate(args: &GateArgs, mode: Mode, build: &Build) -> Result<u8>
         }
     }
     let mut gate = compare::gate(&baseline, &candidate, &columns);
+    if baseline.thresholds.counted.is_some() {
+        let now = count_instructions(&args.candidate, &args.data, build)?;
+        gate.checks.extend(compare::counted(&baseline.thresholds, &now));
+    }
     if gate.might_be_chance() && !args.no_confirm && args.candidate.join("plan.json").is_file() {
         ::data::tell!("what failed may be chance: its cells are run a second time");
         let second = compare::gate(&baseline, &again(args, mode, build)?, &columns);
@@ -169,6 +187,25 @@ fn report_of(args: &GateArgs, gate: &Gate) -> Result<()> {
     }
     crate::say_on!("{summary}");
     Ok(())
+}
+
+/// Instructions of a step of every configuration of a run, its first seed; the inner error is why they cannot be counted here.
+fn count_instructions(run: &Path, data: &Path, build: &Build) -> Result<std::result::Result<Instructions, String>> {
+    let path = run.join("plan.json");
+    if !path.is_file() {
+        return Ok(Err(format!("{}: instructions are counted of a run directory with its plan", run.display())));
+    }
+    let Some(valgrind) = instructions::valgrind() else {
+        return Ok(Err("instructions are counted by valgrind on x86-64 Linux, which is not here".to_owned()));
+    };
+    let plan = Plan::read(&path)?;
+    let mut cells: BTreeMap<String, &str> = BTreeMap::new();
+    for cell in &plan.cells {
+        cells.entry(format!("{} {}", cell.config.task_name, cell.config.model_name)).or_insert(&cell.id);
+    }
+    ::data::tell!("instructions: {} configurations, some seconds each", cells.len());
+    let of = instructions::of_cells(&path, &cells, data)?;
+    Ok(Ok(Instructions { by: format!("{}, {valgrind}", build.compiler), of }))
 }
 
 /// The candidate's cells once more, from its plan, in a folder that is removed afterwards.

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{interrupted, parse_device, parse_limit};
 use crate::error::{Error, Result, exit};
+use crate::measure::instructions::count_steps;
 use crate::plan::{OpenTasks, Plan, PlannedCell};
 use crate::progress::Display;
 use crate::schedule::{Attempt, Build, Context, attempt, worker};
@@ -28,6 +29,9 @@ pub(super) struct WorkerArgs {
     /// Take cells from standard input until it ends
     #[arg(long, hide = true, conflicts_with_all = ["index", "cell"])]
     serve: bool,
+    /// Train so many steps of one cell for valgrind to count, and store nothing
+    #[arg(long, hide = true, value_name = "N", conflicts_with = "serve")]
+    count_steps: Option<u64>,
     /// Data directory
     #[arg(long, env = "HARNESS_DATA", default_value = "data")]
     data: PathBuf,
@@ -55,6 +59,12 @@ pub(super) fn run(args: &WorkerArgs, mode: Mode, build: &Build) -> Result<u8> {
     }
     let (plan, mut code) = (Plan::read(&args.plan)?, exit::DONE);
     let (names, mut open) = (plan.names(), OpenTasks::new());
+    if let Some(steps) = args.count_steps {
+        for cell in indices(args, &plan)?.into_iter().filter_map(|index| plan.cells.get(index)) {
+            count_steps(cell, steps, &args.data, &devices)?;
+        }
+        return Ok(exit::DONE);
+    }
     for index in indices(args, &plan)? {
         let (Some(cell), Some(name)) = (plan.cells.get(index), names.get(index)) else {
             let have = plan.cells.len();

@@ -3,7 +3,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
 
@@ -13,6 +13,7 @@ static PROCESS: Counts = Counts::new();
 thread_local! {
     // const and without a destructor: reading it never allocates, and works while a thread ends
     static EXCLUDED: Cell<bool> = const { Cell::new(false) };
+    static AHEAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Bytes that an allocator was asked for.
@@ -24,6 +25,10 @@ struct Counts {
     forward: AtomicIsize,
     /// `live` when the cell began: not its own.
     before: AtomicIsize,
+    /// Blocks asked for so far, but for those of threads that work [`ahead_of_steps`].
+    blocks: AtomicU64,
+    /// `blocks` when this step began.
+    blocks_before: AtomicU64,
 }
 
 impl Counts {
@@ -33,6 +38,8 @@ impl Counts {
             peak: AtomicIsize::new(0),
             forward: AtomicIsize::new(0),
             before: AtomicIsize::new(0),
+            blocks: AtomicU64::new(0),
+            blocks_before: AtomicU64::new(0),
         }
     }
 
@@ -45,6 +52,18 @@ impl Counts {
         if live > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(live, Ordering::Relaxed);
         }
+    }
+
+    /// One more block, or one that is asked to change its size.
+    fn block(&self) {
+        if !EXCLUDED.get() && !AHEAD.get() {
+            self.blocks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Blocks of this step.
+    fn blocks_of_step(&self) -> u64 {
+        self.blocks.load(Ordering::Relaxed) - self.blocks_before.load(Ordering::Relaxed)
     }
 
     fn shrink(&self, bytes: usize) {
@@ -74,6 +93,7 @@ impl Counts {
     }
 
     fn begin_step(&self) {
+        self.blocks_before.store(self.blocks.load(Ordering::Relaxed), Ordering::Relaxed);
         self.forward.store(self.before.load(Ordering::Relaxed), Ordering::Relaxed);
         self.peak.store(self.live.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -84,7 +104,7 @@ impl Counts {
     }
 }
 
-/// mimalloc, with live and peak bytes counted.
+/// mimalloc, with live and peak bytes and blocks counted.
 pub struct Counting {
     heap: MiMalloc,
     counts: &'static Counts,
@@ -105,6 +125,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: the caller's contract is the inner allocator's.
         let p = unsafe { self.heap.alloc(layout) };
         if !p.is_null() {
+            self.counts.block();
             self.counts.grow(layout.size());
         }
         p
@@ -114,6 +135,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as above.
         let p = unsafe { self.heap.alloc_zeroed(layout) };
         if !p.is_null() {
+            self.counts.block();
             self.counts.grow(layout.size());
         }
         p
@@ -129,6 +151,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as above.
         let q = unsafe { self.heap.realloc(p, layout, new_size) };
         if !q.is_null() {
+            self.counts.block();
             if new_size >= layout.size() {
                 self.counts.grow(new_size - layout.size());
             } else {
@@ -143,6 +166,18 @@ unsafe impl GlobalAlloc for Counting {
 /// give back itself what it asks for, and nothing else.
 pub fn exclude_this_thread() {
     EXCLUDED.set(true);
+}
+
+/// Counts no blocks that this thread asks for: it prepares what later steps need, and how far it is when a step begins is chance.
+pub fn ahead_of_steps() {
+    AHEAD.set(true);
+}
+
+/// Blocks asked for since [`begin_step`]. With one thread it is the same whenever the step is made in the same place of a run; with
+/// several it depends on which of them did what.
+#[must_use]
+pub fn allocations() -> u64 {
+    PROCESS.blocks_of_step()
 }
 
 /// Runs `f` and counts nothing that this thread asks for or gives back meanwhile: what is kept for every cell of a process,
@@ -250,12 +285,27 @@ mod tests {
             assert_eq!(live(), 3500);
             heap.dealloc(b, layout(500));
             let a = heap.realloc(a, layout(3000), 200);
-            assert_eq!((live(), COUNTS.peaks().step()), (200, 3500));
+            assert_eq!((live(), COUNTS.peaks().step(), COUNTS.blocks_of_step()), (200, 3500, 4));
             COUNTS.begin_learning();
             let a = heap.realloc(a, layout(200), 900);
             assert_eq!((COUNTS.peaks(), COUNTS.peaks().step()), (Peaks { forward: 3500, learning: 900 }, 3500));
             heap.dealloc(a, layout(900));
         }
+        COUNTS.begin_step();
+        std::thread::spawn(|| {
+            ahead_of_steps();
+            let heap = Counting { heap: MiMalloc, counts: &COUNTS };
+            // SAFETY: freed with the layout it has.
+            unsafe { heap.dealloc(heap.alloc(layout(700)), layout(700)) };
+        })
+        .join()
+        .expect("no panic");
+        assert_eq!(
+            (COUNTS.peaks().learning, COUNTS.blocks_of_step()),
+            (700, 0),
+            "its bytes are the cell's, its blocks no step's"
+        );
+        COUNTS.begin_step();
         std::thread::spawn(|| {
             exclude_this_thread();
             let heap = Counting { heap: MiMalloc, counts: &COUNTS };
@@ -264,7 +314,11 @@ mod tests {
         })
         .join()
         .expect("no panic");
-        assert_eq!(COUNTS.peaks().learning, 900, "another thread's recording is not counted");
+        assert_eq!(
+            (COUNTS.peaks().learning, COUNTS.blocks_of_step()),
+            (0, 0),
+            "another thread's recording is not counted"
+        );
         assert_eq!(live(), 0);
     }
 

@@ -3,6 +3,7 @@
 pub mod allocator;
 pub mod calibration;
 pub mod energy;
+pub mod instructions;
 pub mod operations;
 pub mod resident;
 

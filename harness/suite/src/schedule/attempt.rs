@@ -116,6 +116,7 @@ fn run_locked(
     (status.seen, status.updates, status.train_s) = (at.seen, at.updates, at.elapsed_s);
     status.data_wait_s = (at.step > 0).then_some(at.data_wait_s);
     status.peak_bytes = (allocator::is_counting() && at.step > 0).then_some(at.peak_bytes);
+    status.allocations = status.peak_bytes.map(|_| at.allocations);
     let reason = status.reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
     dir.log(&format!("{}{reason}", status.outcome.name()));
     Ok(status)

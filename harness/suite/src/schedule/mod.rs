@@ -95,6 +95,7 @@ pub(crate) fn skipped(cell: &PlannedCell, reason: &str) -> Status {
         train_s: 0.0,
         data_wait_s: None,
         peak_bytes: None,
+        allocations: None,
         calibration_s: None,
         provenance: Provenance::default(),
         files: BTreeMap::new(),

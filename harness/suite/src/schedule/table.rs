@@ -91,6 +91,7 @@ fn cell_rows(plan: &Plan, cell: &PlannedCell, status: &Status) -> Vec<ResultRow>
         data_wait_s: status.data_wait_s,
         state_bytes: status.state_bytes,
         peak_bytes: status.peak_bytes,
+        allocations: status.allocations,
         device: status.provenance.device.clone(),
         threads: status.provenance.threads,
         instruction_set: status.provenance.instruction_set.clone(),

@@ -41,6 +41,9 @@ pub struct Position {
     pub data_wait_s: f64,
     /// Highest live bytes within any step.
     pub peak_bytes: u64,
+    /// Blocks of memory asked for within steps.
+    #[serde(default)]
+    pub allocations: u64,
     /// Sum of the steps' spike sparsity, and their number.
     pub sparsity: (f64, u64),
     /// Losses of the first and of the last updates.

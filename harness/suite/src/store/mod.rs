@@ -18,7 +18,8 @@ use data::error::DataError;
 use data::files::{self, Held, sha256_hex};
 
 /// Files of a finished cell that have a digest in `status.json`.
-const FINISHED: [&str; 5] = ["config.yaml", "steps.parquet", "layers.parquet", "evals.parquet", "predictions.parquet"];
+const FINISHED: [&str; 6] =
+    ["config.yaml", "steps.parquet", "layers.parquet", "evals.parquet", "predictions.parquet", "spikes.parquet"];
 
 /// Writes a whole file of a run.
 ///

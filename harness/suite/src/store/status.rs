@@ -153,6 +153,9 @@ pub struct Status {
     pub data_wait_s: Option<f64>,
     /// Highest live bytes within any step, without what the process held when the cell began.
     pub peak_bytes: Option<u64>,
+    /// Blocks of memory asked for within steps; older runs did not record it.
+    #[serde(default)]
+    pub allocations: Option<u64>,
     /// Time of one product of 512 × 512 matrices with the cell's threads, right after its training.
     #[serde(default)]
     pub calibration_s: Option<f64>,
