@@ -6,11 +6,12 @@
 
 use learner::performed;
 
-use crate::config::{BimConfig, DecayForm, DeltaInput};
+use crate::config::{BimConfig, DecayForm, DeltaInput, Front as FrontCredit, Step};
 use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
+use crate::kernels::front::{self, Kind, Sensitivity};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span};
-use crate::kernels::trace::{self, CreditGrads, StepCredit, Traces};
+use crate::kernels::trace::{self, CreditGrads, Readers, Side, StepCredit, Traces};
 use crate::kernels::{Decay, Dims, Real, dot, row};
 use crate::params::BlockParams;
 use crate::rule::{Membrane, Rule};
@@ -33,10 +34,21 @@ pub struct Spec<T> {
     pub rule: Rule,
     /// Credit through the membrane.
     pub membrane: Membrane,
+    /// What stands in front of `ψ` and has traces, if it has.
+    pub front: Option<FrontParams>,
     /// Weights of the mean spike counts in the loss.
     pub penalty: [f64; 2],
     /// Streams of all groups: the mean is over them all, since gradients are summed over groups.
     pub all_streams: usize,
+}
+
+/// Parameters of the encoder that not every encoder has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontParams {
+    /// Input currents.
+    pub currents: bool,
+    /// Learned steps.
+    pub steps: bool,
 }
 
 impl<T: Real> Spec<T> {
@@ -67,6 +79,8 @@ impl<T: Real> Spec<T> {
             kernel: T::of(c.kernel.0),
             rule: c.credit.into(),
             membrane,
+            front: (c.front == FrontCredit::Traces)
+                .then_some(FrontParams { currents: c.currents, steps: c.pre.step == Step::Learned }),
             penalty: [c.pre.penalty.0, c.post.penalty.0],
             all_streams: streams,
         }
@@ -109,7 +123,9 @@ pub struct Block<T> {
     pub encode_adjoint: EncodeAdjoint<T>,
     /// Traces, a stream an entry; empty where none are carried.
     pub traces: Vec<Traces<T>>,
-    /// Gradients of the encoder's parameters.
+    /// Credit for what stands in front of `ψ`, where it has traces.
+    pub front: Option<Front<T>>,
+    /// Gradients of the encoder's parameters from inside the chunk.
     pub encode_grads: EncodeGrads<T>,
     /// Gradients of the dynamics, from the window.
     pub dynamics_grads: DynamicsGrads<T>,
@@ -126,6 +142,71 @@ pub struct Block<T> {
     scratch: Scratch<T>,
 }
 
+/// Traces for what stands in front of `ψ`, and what their credit is made of.
+#[derive(Clone, Debug)]
+pub struct Front<T> {
+    /// One for each kind of parameter.
+    pub sets: Vec<FrontSet<T>>,
+    /// `∂L/∂ψ` by the block's own credit: `[lag + K, streams, J]`.
+    d_psi: Vec<T>,
+    /// Price of a spike.
+    price: T,
+    /// The weights that read `ψ`, in the last reverse pass: `[D + 2N, J]` and `[H, J']`.
+    projection: Vec<T>,
+    delta: Vec<T>,
+}
+
+/// Traces for one kind of parameter in front of `ψ`.
+#[derive(Clone, Debug)]
+pub struct FrontSet<T> {
+    /// Of what.
+    pub kind: Kind,
+    /// How the encoder depends on it.
+    pub sensitivity: Sensitivity<T>,
+    /// Traces of the synapses with this right-hand side, a stream an entry.
+    pub traces: Vec<Traces<T>>,
+}
+
+impl<T: Real> Front<T> {
+    fn new(spec: &Spec<T>, params: FrontParams, steps: usize) -> Self {
+        let (encode, membrane) = (&spec.encode, spec.membrane);
+        let sets = Kind::all(encode, params.currents, params.steps).into_iter().map(|kind| FrontSet {
+            kind,
+            sensitivity: Sensitivity::new(kind, encode, membrane.lag(), steps, spec.kernel != T::zero()),
+            traces: vec![Traces::of_synapses(&spec.dims, membrane == Membrane::Traces); encode.streams],
+        });
+        Self { sets: sets.collect(), d_psi: Vec::new(), price: T::zero(), projection: Vec::new(), delta: Vec::new() }
+    }
+
+    /// Everything carried from chunk to chunk, by name.
+    fn carried(&mut self, encode: &EncodeDims, lag: usize) -> Vec<(String, &mut [T])> {
+        let mut all: Vec<(String, &mut [T])> = Vec::new();
+        for FrontSet { kind, sensitivity, traces } in &mut self.sets {
+            let kind = kind.name();
+            let local = sensitivity.carried(encode, lag).into_iter().filter(|(_, v)| !v.is_empty());
+            all.extend(local.map(|(name, v)| (format!("front.{kind}.{name}"), v)));
+            for (b, traces) in traces.iter_mut().enumerate() {
+                let traces = traces.named_mut().into_iter();
+                all.extend(traces.map(|(name, v)| (format!("front.{kind}.trace.{name}.{b}"), &mut v[..])));
+            }
+        }
+        all
+    }
+
+    /// Puts one stream to rest.
+    fn reset(&mut self, encode: &EncodeDims, lag: usize, stream: usize) {
+        let (wide, j) = (encode.streams * encode.neurons(), encode.neurons());
+        for set in &mut self.sets {
+            set.traces[stream].reset();
+            for (_, values) in set.sensitivity.carried(encode, lag) {
+                for row in values.chunks_exact_mut(wide) {
+                    row[stream * j..][..j].fill(T::zero());
+                }
+            }
+        }
+    }
+}
+
 /// Buffers that the blocks of a group share.
 #[derive(Clone, Debug, Default)]
 pub struct Shared<T> {
@@ -136,6 +217,26 @@ pub struct Shared<T> {
     dz: Vec<T>,
     dynamics: Option<DynamicsGrads<T>>,
     encode: EncodeScratch<T>,
+}
+
+/// Adds to `d_psi` `[rows, J]` what the gradients of the projections `[rows, D + 2N]` and of `z` `[rows, H]` want of it.
+fn through_projections<T: Real>(dims: &Dims, readers: Readers<'_, T>, dp: &[T], dz: &[T], d_psi: &mut [T]) {
+    let (j, projected, heads) = (dims.inputs, dims.projected(), dims.heads);
+    let rows = d_psi.len() / j;
+    let weights = (readers.projection, View::new(projected, j));
+    matmul((d_psi, View::new(rows, j)), (dp, View::new(rows, projected)), weights, T::one());
+    if dims.delta_inputs == j {
+        let weights = (readers.delta, View::new(heads, j));
+        matmul((d_psi, View::new(rows, j)), (dz, View::new(rows, heads)), weights, T::one());
+    } else {
+        performed::note(rows * heads * dims.delta_inputs);
+        for (d_psi, dz) in d_psi.chunks_exact_mut(j).zip(dz.chunks_exact(heads)) {
+            let groups = d_psi.chunks_exact_mut(dims.delta_inputs).zip(readers.delta.chunks_exact(dims.delta_inputs));
+            for ((d_psi, w), &dz) in groups.zip(dz) {
+                crate::kernels::axpy(dz, w, d_psi);
+            }
+        }
+    }
 }
 
 fn dynamics<'a, T>(params: &BlockParams<&'a [T]>) -> Dynamics<'a, T> {
@@ -159,7 +260,9 @@ impl<T: Real> Block<T> {
         let width = spec.encode.channels;
         let kernel = spec.kernel != T::zero();
         let carries = spec.rule.carries;
+        let front = spec.front.filter(|_| carries).map(|params| Front::new(&spec, params, steps));
         Self {
+            front,
             spec,
             h: zeros(g * dims.states()),
             encode: EncodeTape::new(&spec.encode, steps, kernel),
@@ -255,6 +358,9 @@ impl<T: Real> Block<T> {
         row::normalize(width, x, &mut self.encode.x[(encoder.conv - 1) * g * width..], &mut self.inverse_rms);
         let psi = &mut self.psi[lag * j..][..rows * j];
         encode::forward(&encoder, &self.spec.pre, &encode_params, steps, &mut self.encode, psi);
+        for FrontSet { kind, sensitivity, .. } in self.front.iter_mut().flat_map(|f| &mut f.sets) {
+            sensitivity.forward(*kind, &encoder, &self.spec.pre, &encode_params, span, &self.encode);
+        }
         let source = (&*psi, View::new(rows, j));
         let projected = dims.projected();
         let p = &mut self.tape.p[lag * projected..][..rows * projected];
@@ -386,20 +492,26 @@ impl<T: Real> Block<T> {
         let (dp, dz) = if rule.across == rule.own { (&self.dp, &self.dz) } else { (&shared.dp, &shared.dz) };
         let (dp, dz) = (&dp[lag * projected..], &dz[lag * heads..]);
         let d_psi = &mut shared.d_psi;
-        let weights = (params.projection, View::new(projected, j));
-        matmul((d_psi, View::new(rows, j)), (dp, View::new(rows, projected)), weights, T::one());
-        if dims.delta_inputs == j {
-            let weights = (params.delta, View::new(heads, j));
-            matmul((d_psi, View::new(rows, j)), (dz, View::new(rows, heads)), weights, T::one());
-        } else {
-            performed::note(rows * heads * dims.delta_inputs);
-            for (d_psi, dz) in d_psi.chunks_exact_mut(j).zip(dz.chunks_exact(heads)) {
-                let groups =
-                    d_psi.chunks_exact_mut(dims.delta_inputs).zip(params.delta.chunks_exact(dims.delta_inputs));
-                for ((d_psi, w), &dz) in groups.zip(dz) {
-                    crate::kernels::axpy(dz, w, d_psi);
-                }
+        let readers = Readers { projection: params.projection, delta: params.delta };
+        if let Some(front) = &mut self.front {
+            // what is wanted of ψ by the block's own credit: in the history too, and in the chunk where it differs from what goes down
+            let differs = rule.across != rule.own;
+            front.d_psi.clear();
+            front.d_psi.resize(window * j, zero);
+            if differs {
+                front.d_psi[lag * j..].copy_from_slice(d_psi);
             }
+            let rows = if differs { window } else { lag };
+            through_projections(&dims, readers, &self.dp, &self.dz, &mut front.d_psi[..rows * j]);
+            front.price = price_in;
+            for (to, from) in [(&mut front.projection, params.projection), (&mut front.delta, params.delta)] {
+                to.clear();
+                to.extend_from_slice(from);
+            }
+        }
+        through_projections(&dims, readers, dp, dz, d_psi);
+        if let Some(front) = self.front.as_mut().filter(|_| rule.across == rule.own) {
+            front.d_psi[lag * j..].copy_from_slice(d_psi);
         }
         let encode_params = self.encode_params(params);
         encode::reverse(
@@ -454,6 +566,47 @@ impl<T: Real> Block<T> {
         }
     }
 
+    /// Gradients of what stands in front of `ψ`, where it has traces: in place of [`Block::encode_grads`], which come from inside the
+    /// chunk alone.
+    #[must_use]
+    pub fn front_grads(&self, steps: usize) -> Option<EncodeGrads<T>> {
+        let front = self.front.as_ref()?;
+        let Spec { dims, encode, .. } = &self.spec;
+        let span = self.spec.span(steps);
+        let mut sums = vec![vec![T::zero(); dims.inputs]; front.sets.len()];
+        let spikes = (front.price, self.spikes_in(steps));
+        for (set, sums) in front.sets.iter().zip(&mut sums) {
+            set.sensitivity.add_credit(encode, span, &front.d_psi, spikes, sums);
+        }
+        let readers = Readers { projection: &front.projection, delta: &front.delta };
+        for b in 0..span.streams {
+            let traces: Vec<&Traces<T>> = front.sets.iter().map(|set| &set.traces[b]).collect();
+            trace::contract_sides(dims, readers, &self.adjoint, b, &traces, &mut sums);
+        }
+        let mut grads = EncodeGrads::zero(encode);
+        for (set, sums) in front.sets.iter().zip(&sums) {
+            front::add_grads(set.kind, encode, sums, &mut grads);
+        }
+        Some(grads)
+    }
+
+    /// Takes over the traces, and nothing else, of a block of the same shape.
+    pub(crate) fn take_traces(&mut self, from: &Self) {
+        self.traces.clone_from(&from.traces);
+        if let (Some(front), Some(from)) = (&mut self.front, &from.front) {
+            front.sets.clone_from(&from.sets);
+        }
+    }
+
+    /// Numbers of all streams' eligibility traces.
+    #[must_use]
+    pub fn trace_numbers(&self) -> usize {
+        let own: usize = self.traces.iter().flat_map(Traces::named).map(|(_, v)| v.len()).sum();
+        let Some(mut front) = self.front.clone() else { return own };
+        let front = front.carried(&self.spec.encode, self.spec.membrane.lag());
+        own + front.into_iter().map(|(_, v)| v.len()).sum::<usize>()
+    }
+
     /// Adds the gradients of `W_out` and the gate.
     pub fn output_grads(&self, steps: usize, out: &mut [T], gate: Option<&mut [T]>) {
         let dims = self.spec.dims;
@@ -477,7 +630,13 @@ impl<T: Real> Block<T> {
             let states = dims.states();
             let adjoint = &self.adjoint.h[b * states..][..states];
             let credit = with_credit.then_some(StepCredit { adjoint, delta: &mut self.step_credit });
-            trace::advance(&dims, &self.spec.post, span, tape, &self.psi, b, traces, credit, scratch);
+            let sets = self.front.iter_mut().flat_map(|front| &mut front.sets);
+            let sides = sets.map(|set| Side { rhs: &set.sensitivity.e, traces: &mut set.traces[b] });
+            let (post, mut sides) = (&self.spec.post, sides.collect::<Vec<_>>());
+            trace::advance_with(&dims, post, span, tape, &self.psi, b, traces, &mut sides, credit, scratch);
+        }
+        for set in self.front.iter_mut().flat_map(|front| &mut front.sets) {
+            set.sensitivity.shift(&self.spec.encode, span);
         }
         let g = span.streams;
         let new = &self.psi[span.lag * g * dims.inputs..];
@@ -520,6 +679,9 @@ impl<T: Real> Block<T> {
         for (b, traces) in self.traces.iter_mut().enumerate() {
             all.extend(traces.named_mut().into_iter().map(|(n, v)| (format!("trace.{n}.{b}"), &mut v[..])));
         }
+        if let Some(front) = &mut self.front {
+            all.extend(front.carried(&self.spec.encode, lag));
+        }
         all
     }
 
@@ -543,6 +705,9 @@ impl<T: Real> Block<T> {
         if let Some(traces) = self.traces.get_mut(stream) {
             traces.reset();
         }
+        if let Some(front) = &mut self.front {
+            front.reset(&spec.encode, spec.membrane.lag(), stream);
+        }
         for (name, values) in self.carried() {
             let columns = match name.as_str() {
                 "h" | "h0" => {
@@ -555,7 +720,7 @@ impl<T: Real> Block<T> {
                 "delta" | "a" => spec.dims.heads,
                 "pre.x" => spec.encode.channels,
                 "psi" | "pre.v" | "pre.s" | "pre.psi" => spec.dims.inputs,
-                _ => continue, // traces, above, and what is not a stream's
+                _ => continue, // traces and what is in front of ψ, above, and what is not a stream's
             };
             for row in values.chunks_exact_mut(spec.streams() * columns) {
                 row[stream * columns..][..columns].fill(T::zero());

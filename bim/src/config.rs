@@ -307,6 +307,30 @@ pub enum Credit {
     Bptt,
 }
 
+/// Where the credit of what stands in front of `ψ` comes from: gains, currents, convolution, delays and learned steps of a block's
+/// presynaptic neurons. What stands in front of the first block, table of tokens or map of frames, has credit from inside the
+/// chunk in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Front {
+    /// From inside the chunk.
+    #[default]
+    Chunk,
+    /// From the layer's whole past, as that of the weights behind `ψ`: one more set of traces as large as theirs for each kind of
+    /// parameter that a neuron has (gain, current, every tap of the convolution and of the delay line, step). Needs a rule that
+    /// carries traces. Worth it where chunks are short or credit has to last.
+    Traces,
+}
+
+impl Front {
+    /// Whether it is the default.
+    #[must_use]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+    pub fn is_chunk(&self) -> bool {
+        *self == Self::Chunk
+    }
+}
+
 /// Form of the state space's decay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -525,6 +549,10 @@ pub struct BimConfig {
     pub readout: ReadoutConfig,
     /// Credit assignment.
     pub credit: Credit,
+    /// Credit of gains, currents, convolution, delays and learned steps of the presynaptic neurons.
+    #[serde(skip_serializing_if = "Front::is_chunk")] // cells from before it keep their id
+    #[schemars(extend("default" = "chunk"))] // what is not stored has none in the schema otherwise
+    pub front: Front,
     /// Steps that `tbptt` backpropagates through at every update, rounded up to whole chunks; 0 is the chunk alone. With more,
     /// updates still come every chunk (`BPTT(h; h′)` of Williams and Peng 1990) and every pass is charged.
     pub reach: u64,
@@ -565,6 +593,7 @@ impl Default for BimConfig {
             post: NeuronConfig::default(),
             readout: ReadoutConfig::default(),
             credit: Credit::Hybrid,
+            front: Front::Chunk,
             reach: 0,
             rates: Rates::default(),
             lambda: Share(0.98),
@@ -582,6 +611,12 @@ impl BimConfig {
     #[must_use]
     pub fn neurons(&self) -> usize {
         self.width.0 * self.population.0
+    }
+
+    /// The same network under a rule that carries no traces.
+    #[must_use]
+    pub(crate) fn without_traces(&self, credit: Credit) -> Self {
+        Self { credit, front: Front::Chunk, ..self.clone() }
     }
 
     /// Checks what no single key can know.
@@ -604,6 +639,11 @@ impl BimConfig {
             return err("width", problem);
         }
         self.check_spikes()?;
+        if self.front == Front::Traces && !crate::rule::Rule::from(self.credit).carries {
+            let problem =
+                "traces need a rule that carries some: expected chunk, or credit: hybrid, exact, diagonal or eprop";
+            return err("front", problem.into());
+        }
         if self.reach > 0 && self.credit != Credit::Tbptt {
             return err(
                 "reach",

@@ -46,6 +46,5 @@ fn network_numbers(config: &BimConfig, io: &Io, membrane: Membrane) -> (usize, u
     let groups = io.streams.div_ceil(streams_per_group(io));
     let times = |name: &str| if SHARED.contains(&name) { groups } else { io.streams };
     let carried: usize = block.carried().iter().map(|(name, values)| values.len() * times(name)).sum();
-    let traces: usize = block.traces.iter().flat_map(|traces| traces.named()).map(|(_, values)| values.len()).sum();
-    (carried * config.layers.0, traces * io.streams * config.layers.0)
+    (carried * config.layers.0, block.trace_numbers() * io.streams * config.layers.0)
 }

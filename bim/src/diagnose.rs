@@ -20,14 +20,22 @@
 //! | `trace_staleness` | norm of *online* − *renewed*, in units of *renewed*: what old weights in the traces do |
 //! | `state_drift` | norm of *renewed* − *fresh*, in units of *fresh*: what old weights in the states do |
 //!
+//! With `front: traces` also, over what stands in front of `ψ` alone:
+//!
+//! | quantity | is |
+//! |---|---|
+//! | `cosine_front_gradient_bptt` | *online* against *reference* |
+//! | `cosine_front_fresh_bptt` | *fresh* against *reference* |
+//! | `cosine_front_chunk_bptt` | what comes from inside the chunk, at the states of *fresh*, against *reference*: what `front: chunk` has |
+//!
 //! Credit from before the window is in the carried traces alone and counts as staleness.
 
 use candle_core::Tensor;
 use learner::{Bound, LayerValue, Result, Snapshot};
 
-use crate::config::{BimConfig, Credit};
+use crate::config::{BimConfig, Credit, Front};
 use crate::network::{Group, Network};
-use crate::params::NetworkParams;
+use crate::params::{BlockParams, NetworkParams};
 use crate::plasticity::Plasticity;
 use crate::rule::Membrane;
 
@@ -92,7 +100,7 @@ impl Diagnoser {
     }
 
     fn shadow(&self, network: &Network<f32>, bound: &Bound) -> Result<Network<f32>> {
-        let config = BimConfig { credit: Credit::Bptt, ..self.config.clone() };
+        let config = self.config.without_traces(Credit::Bptt);
         Network::new(&config, &network.io(), Membrane::Lag(0), &mut bound.clone())
     }
 
@@ -172,6 +180,10 @@ impl Diagnoser {
         }
         rerun.reverse(Some(d_logits), false)?;
         let fresh = gradients(&rerun);
+        let inside: Vec<Vec<f32>> = match self.config.front {
+            Front::Chunk => Vec::new(),
+            Front::Traces => (0..self.config.layers.0).map(|l| front_inside_chunk(&rerun, l)).collect(),
+        };
         // the states as they came about, the traces of the rerun
         let groups = std::mem::replace(&mut rerun.groups, network.groups.clone());
         rerun.set_steps(network.steps());
@@ -184,6 +196,21 @@ impl Diagnoser {
         let mut values = Vec::new();
         for l in 0..self.config.layers.0 {
             let layer = format!("layers.{l}");
+            if let Some(inside) = inside.get(l) {
+                let [online, _, fresh, reference] = all.each_ref().map(|g| front(&g.blocks[l]));
+                values.extend(
+                    [
+                        ("cosine_front_gradient_bptt", &online),
+                        ("cosine_front_fresh_bptt", &fresh),
+                        ("cosine_front_chunk_bptt", inside),
+                    ]
+                    .map(|(quantity, of)| LayerValue {
+                        layer: layer.clone(),
+                        quantity,
+                        value: cosine(of, &reference),
+                    }),
+                );
+            }
             let [online, renewed, fresh, reference] =
                 all.each_ref().map(|g| g.blocks[l].iter().flatten().copied().collect::<Vec<f32>>());
             let ratio = |a: &[f32], b: &[f32]| norm(a) / norm(b).max(f64::MIN_POSITIVE);
@@ -200,6 +227,37 @@ impl Diagnoser {
         }
         Ok(values)
     }
+}
+
+/// What stands in front of a block's `ψ`, of its gradients.
+fn front(grads: &BlockParams<Vec<f32>>) -> Vec<f32> {
+    let BlockParams { gain, current, conv, delays, pre_step, .. } = grads;
+    [Some(gain), current.as_ref(), conv.as_ref(), delays.as_ref(), pre_step.as_ref()]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// The same from inside the chunk, after its reverse pass.
+fn front_inside_chunk(network: &Network<f32>, l: usize) -> Vec<f32> {
+    let mut sum = network.zero_grads().blocks.swap_remove(l);
+    for group in &network.groups {
+        let from = &group.blocks[l].encode_grads;
+        crate::kernels::add(&from.gain, &mut sum.gain);
+        for (to, from) in [
+            (&mut sum.current, &from.current),
+            (&mut sum.conv, &from.conv),
+            (&mut sum.delays, &from.delays),
+            (&mut sum.pre_step, &from.step),
+        ] {
+            if let Some(to) = to {
+                crate::kernels::add(from, to);
+            }
+        }
+    }
+    front(&sum)
 }
 
 fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {

@@ -16,12 +16,12 @@
 //! | step of | its credit |
 //! |---|---|
 //! | postsynaptic neurons, read-out | as exact as that of the weights behind them: within the layer nothing later depends on their step but by the level sent at that step. What the layers above make of it later is inside the chunk, as all credit between layers |
-//! | presynaptic neurons | that of everything in front of `ψ`: inside the chunk |
+//! | presynaptic neurons | that of everything in front of `ψ`: inside the chunk, unless there are traces for it |
 //!
 //! The traces would give one of the two parts of a presynaptic step's credit through all time for nothing: that of sending is
 //! `Σ_i W_ij ∂L/∂W_ij`. That of taking the level, `−φ V`, they do not have, and the two all but cancel: `s k` and `V` differ by a
 //! rounding error. One without the other is the larger error, so both stay inside the chunk. A second set of traces with
-//! `k − φ V` in place of `k` would be exact.
+//! `k − φ V` in place of `k` is exact: `front: traces` has it ([`crate::kernels::front`]).
 
 use crate::config::{BimConfig, DeltaInput, Step};
 use crate::kernels::Real;

@@ -436,7 +436,8 @@ impl<T: Real> Network<T> {
                         for group in groups {
                             let block = &group.blocks[l];
                             performed::during(noted, || block.output_grads(steps, out, gate.as_deref_mut()));
-                            let from = &block.encode_grads;
+                            let front = performed::during(noted, || block.front_grads(steps));
+                            let from = front.as_ref().unwrap_or(&block.encode_grads);
                             add(&from.gain, gain);
                             for (to, from) in [
                                 (&mut *current, &from.current),
@@ -492,11 +493,12 @@ impl<T: Real> Network<T> {
         groups.par_iter_mut().for_each(|g| g.blocks.par_iter_mut().for_each(finish));
     }
 
-    /// Takes over the traces, and nothing else, of groups of the same shape.
+    /// Takes over the traces, and nothing else, of groups of the same shape. How `ψ` depends on what stands in front of it counts
+    /// as a trace, inside the chunk too.
     pub(crate) fn take_traces(&mut self, from: &[Group<T>]) {
         for (group, from) in self.groups.iter_mut().zip(from) {
             for (block, from) in group.blocks.iter_mut().zip(&from.blocks) {
-                block.traces.clone_from(&from.traces);
+                block.take_traces(from);
             }
         }
     }
@@ -549,8 +551,7 @@ impl<T: Real> Network<T> {
     /// Numbers of all streams' eligibility traces.
     #[must_use]
     pub fn trace_numbers(&self) -> usize {
-        let traces = self.groups.iter().flat_map(|g| &g.blocks).flat_map(|b| &b.traces);
-        traces.flat_map(crate::kernels::trace::Traces::named).map(|(_, v)| v.len()).sum()
+        self.groups.iter().flat_map(|g| &g.blocks).map(Block::trace_numbers).sum()
     }
 
     fn carried(groups: &mut [Group<T>]) -> BTreeMap<String, &mut [T]> {

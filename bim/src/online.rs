@@ -299,7 +299,7 @@ impl Learner for Bim {
     fn evaluator(&self, streams: usize) -> Result<Box<dyn Predictor>> {
         let io = Io { streams, ..self.io };
         // nothing is learned there: no traces, no history
-        let config = BimConfig { credit: crate::config::Credit::Tbptt, ..self.config.clone() };
+        let config = self.config.without_traces(crate::config::Credit::Tbptt);
         let network = Network::new(&config, &io, Membrane::Lag(0), &mut self.params.bound())?;
         Ok(Box::new(Evaluator { config, network, segment: io.segment, started: false, counted: None }))
     }

@@ -15,10 +15,13 @@ use learner::{InputKind, Result};
 
 use crate::block::{Block, Spec};
 use crate::config::{BimConfig, DeltaInput, Levels, NeuronConfig, SpikeCode, Step};
+use crate::kernels::front::Kind;
+use crate::kernels::trace::Traces;
 use crate::kernels::{Decay, Dims};
 use crate::network::{Group, Network, with_params};
 use crate::params::{BlockParams, NetworkParams};
 use crate::plasticity::{Plasticity, Site};
+use crate::rule::Membrane;
 
 /// Leak, drive and reset of a neuron that fires: three products, two sums.
 const NEURON: u64 = 5;
@@ -53,6 +56,11 @@ const SOURCES_HEAD: u64 = 10;
 const SOURCES_STATE: u64 = 19;
 /// Sources of the membrane's traces per step and state, beside three multiply–accumulates.
 const SOURCES_MEMBRANE: u64 = 12;
+/// How a membrane depends on a parameter in front of it, per neuron and step: carried on (1), its source (2) and their sum, the slope of
+/// firing (4) and its product.
+const SENSITIVITY: u64 = 9;
+/// The same of a learned step, which nothing carries on: the slope of firing, its product and the level's sum.
+const STEP_SENSITIVITY: u64 = 6;
 /// Decaying sum of spikes per neuron and step: sum, decay, weight.
 const PAIR_TRACE: u64 = 3;
 /// Mixing per synapse: bounds (8), three moments (6), the mix (3).
@@ -168,6 +176,7 @@ pub(crate) fn count(
             counter.synapses(l, params);
             counter.dynamics(l);
             counter.traces(l);
+            counter.front(l, params);
         }
         counter.pairs(paired);
         counter.folding(params);
@@ -399,7 +408,7 @@ impl Counter<'_> {
     fn traces(&mut self, l: usize) {
         let Some(first) = self.blocks(l).next().filter(|b| b.spec.rule.carries) else { return };
         let dims = first.spec.dims;
-        let numbers: u64 = first.traces.iter().take(1).flat_map(|t| t.named()).map(|(_, t)| t.len() as u64).sum();
+        let numbers: u64 = first.traces.iter().take(1).map(numbers).sum();
         let membrane = first.traces.first().is_some_and(|t| t.membrane.is_some());
         let streams = self.network.io().streams as u64;
         let from = arriving(self.config);
@@ -436,6 +445,54 @@ impl Counter<'_> {
         self.tally.counts.traces += work;
     }
 
+    /// Traces for what stands in front of `ψ`: how it depends on each kind of parameter, and the traces of the synapses that have that
+    /// for their right-hand side. Their sources are those of the synapses' own traces.
+    fn front(&mut self, l: usize, params: &BlockParams<&[f32]>) {
+        let Some((spec, front)) = self.blocks(l).next().and_then(|b| Some((b.spec, b.front.as_ref()?))) else { return };
+        let kinds: Vec<Kind> = front.sets.iter().map(|set| set.kind).collect();
+        let one_set: u64 = front.sets.iter().take(1).flat_map(|set| &set.traces[..1]).map(numbers).sum();
+        let Spec { dims, rule, membrane, .. } = spec;
+        let membrane = membrane == Membrane::Traces;
+        let (rows, neurons, streams) = (self.rows(), dims.inputs as u64, self.network.io().streams as u64);
+        let sets = kinds.len() as u64;
+        let on_membrane = kinds.iter().filter(|kind| kind.on_membrane()).count() as u64;
+        let stepped = kinds.iter().filter(|kind| **kind == Kind::Step).count() as u64;
+        let mut work = Work::default();
+        let kernel = if self.config.kernel.0 > 0.0 { 2 * sets } else { 0 };
+        work.elementwise += rows * neurons * (SENSITIVITY * on_membrane + STEP_SENSITIVITY * stepped + kernel);
+        work.state_words += rows * neurons * (2 * on_membrane + sets);
+        let taps = rows * neurons * params.delays.map_or(0, |_| self.config.delays.0 as u64) * on_membrane;
+        work.macs += taps;
+        // the traces advance over as many steps as the chunk has, from the window's start
+        let seen = self.seen(l, |b, steps| {
+            let len = steps * b.spec.encode.streams * b.spec.dims.inputs;
+            let sets = b.front.iter().flat_map(|front| &front.sets);
+            let rhs = sets.map(|set| Seen::of(&set.sensitivity.e[..len], Source::Values));
+            rhs.fold(Seen::NOTHING, Seen::and)
+        });
+        let entered = rows_per_input(&dims, membrane);
+        work.multiply(Source::Values, seen.events * entered, seen.nonzero * entered);
+        work.elementwise += sets * streams * one_set;
+        work.state_words += sets * streams * 2 * one_set;
+        let weighted = if membrane { dims.states() * (2 * dims.inputs + dims.delta_inputs) } else { 0 };
+        let mut activations = sets * streams * weighted as u64;
+        self.declare(taps + activations + sets * rows * source_products(&dims, membrane), 0);
+        if self.learns {
+            // what is wanted of ψ in the history, and in the chunk where that is not what goes down
+            let wanted = if rule.own == rule.across { self.window(l) - rows } else { self.window(l) };
+            let through = wanted * (neurons * dims.projected() as u64 + (dims.heads * dims.delta_inputs) as u64);
+            let met = sets * self.window(l) * neurons;
+            let contracted = streams * contraction_of_sides(&dims, membrane, sets);
+            self.declare(0, through + met + contracted);
+            work.macs += through;
+            activations += met + contracted;
+            work.state_words += sets * (streams * one_set + self.window(l) * neurons);
+        }
+        work.macs += activations;
+        work.activation_macs += activations;
+        self.tally.counts.traces += work;
+    }
+
     /// Pairs of spikes: every spike adds the other side's traces to its row or column.
     fn pairs(&mut self, paired: &[(usize, Site)]) {
         let c = self.config;
@@ -459,6 +516,11 @@ impl Counter<'_> {
             work.state_words += rows * 2 * (pre + post) + 2 * pre * post;
         }
     }
+}
+
+/// Numbers of a stream's traces.
+fn numbers(traces: &Traces<f32>) -> u64 {
+    traces.named().into_iter().map(|(_, trace)| trace.len() as u64).sum()
 }
 
 /// Rows of traces that one value of `ψ` enters.
@@ -492,6 +554,19 @@ fn contraction(dims: &Dims, membrane: bool) -> u64 {
     let a_log = if dims.decay == Decay::Head { d } else { states };
     let of_membrane = if membrane { d * (j + jd + 3) + a_log + 2 * states * j } else { 0 };
     (of_states + of_membrane) as u64
+}
+
+/// Multiplications that contract one stream's adjoints with the traces of so many right-hand sides beside `ψ`: what each row is worth
+/// once, its products with each of them.
+fn contraction_of_sides(dims: &Dims, membrane: bool, sides: u64) -> u64 {
+    let (j, jd, d, n, heads) = (dims.inputs, dims.delta_inputs, dims.channels, dims.state, dims.heads);
+    let [rows, of_sides] = match dims.decay {
+        Decay::Head => [2 * dims.states() * j, (heads * n + d) * j],
+        Decay::ChannelState => [2 * dims.states() * j; 2],
+    };
+    let of_delta = (dims.states() + heads) * jd;
+    let [of_membrane, delta] = if membrane { [(1 + 2 * n) * d * j, d * jd] } else { [0; 2] };
+    (rows + of_membrane) as u64 + sides * (of_sides + of_delta + of_membrane + delta) as u64
 }
 
 #[cfg(test)]

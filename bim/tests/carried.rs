@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bim::BimConfig;
-use bim::config::{Count, Credit, DecayForm, NeuronConfig, Positive, Share};
+use bim::config::{Count, Credit, DecayForm, Front, NeuronConfig, Positive, Share};
 use bim::network::Network;
 use bim::rule::Membrane;
 use candle_core::{DType, Device, Tensor};
@@ -95,7 +95,9 @@ fn places(c: &BimConfig, name: &str, len: usize, streams: usize, stream: usize) 
         "delta" | "a" => h,
         "psi" | "pre.v" | "pre.s" | "pre.psi" => j,
         "pre.x" => width,
-        trace if trace.starts_with("trace.") => {
+        // sensitivities of what stands in front of ψ: rows of all streams
+        front if front.starts_with("front.") && !front.contains(".trace.") => j,
+        trace if trace.contains("trace.") => {
             return if trace.ends_with(&format!(".{stream}")) { (0..len).collect() } else { Vec::new() };
         }
         other => panic!("{other} is new: say whose it is"),
@@ -105,8 +107,13 @@ fn places(c: &BimConfig, name: &str, len: usize, streams: usize, stream: usize) 
 
 #[test]
 fn one_stream_is_put_to_rest_alone() -> Result<()> {
-    for decay in [DecayForm::Head, DecayForm::ChannelState] {
-        let c = BimConfig { decay, ..config(Credit::Hybrid) };
+    for (decay, front) in [
+        (DecayForm::Head, Front::Chunk),
+        (DecayForm::ChannelState, Front::Chunk),
+        (DecayForm::Head, Front::Traces),
+        (DecayForm::ChannelState, Front::Traces),
+    ] {
+        let c = BimConfig { decay, front, ..config(Credit::Hybrid) };
         let mut network = network(&c, Membrane::Lag(LAG))?;
         network.forward(&chunk("first", 7))?;
         network.finish()?;
@@ -146,13 +153,39 @@ fn histories_are_as_long_as_they_are_read() -> Result<()> {
     Ok(())
 }
 
+/// What stands in front of `ψ` carries how the membrane, the levels and `ψ` depend on it; the delay line has no membrane, and its levels
+/// are the spikes.
+#[test]
+fn the_front_carries_what_the_next_chunk_reads() -> Result<()> {
+    let c = BimConfig { front: Front::Traces, ..config(Credit::Hybrid) };
+    let j = c.neurons();
+    for block in carried(&mut network(&c, Membrane::Lag(LAG))?) {
+        let rows = |name: &str| block.get(name).map(|v| v.len() / (2 * j));
+        for kind in ["gain", "conv.0", "conv.3"] {
+            let of = ["dv", "ds", "dpsi", "history"].map(|part| rows(&format!("front.{kind}.{part}")));
+            assert_eq!(of, [Some(1), Some(2), Some(1), Some(LAG)], "{kind}");
+        }
+        let of = ["dv", "ds", "dpsi", "history"].map(|part| rows(&format!("front.delays.2.{part}")));
+        assert_eq!(of, [None, None, Some(1), Some(LAG)]);
+        for (set, own) in [("front.gain.trace.u.1", "trace.u.1"), ("front.delays.0.trace.delta.0", "trace.delta.0")] {
+            assert_eq!(block[set].len(), block[own].len(), "{set}");
+        }
+        assert!(!block.contains_key("front.gain.trace.bias.0"), "b_Δ stands behind ψ");
+    }
+    Ok(())
+}
+
 /// What is not there has no name.
 #[test]
 fn nothing_carried_is_empty() -> Result<()> {
     for membrane in [Membrane::Lag(0), Membrane::Lag(1), Membrane::Traces] {
-        for block in carried(&mut network(&config(Credit::Hybrid), membrane)?) {
-            assert!(block.values().all(|v| !v.is_empty()), "{membrane:?}: {:?}", block.keys());
-            assert_eq!(block.contains_key("psi"), membrane == Membrane::Lag(1));
+        for front in [Front::Chunk, Front::Traces] {
+            let c = BimConfig { front, ..config(Credit::Hybrid) };
+            for block in carried(&mut network(&c, membrane)?) {
+                assert!(block.values().all(|v| !v.is_empty()), "{membrane:?}: {:?}", block.keys());
+                assert_eq!(block.contains_key("psi"), membrane == Membrane::Lag(1));
+                assert_eq!(block.keys().any(|name| name.starts_with("front.")), front == Front::Traces);
+            }
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 
 use bim::BimConfig;
 use bim::config::{
-    Bits, Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, Positive, ReadoutConfig, Reset, Share, SpikeCode,
-    Step, Surrogate,
+    Bits, Count, Credit, DecayForm, DeltaInput, Front, Levels, NeuronConfig, Positive, ReadoutConfig, Reset, Share,
+    SpikeCode, Step, Surrogate,
 };
 use bim::diagnose::through_time;
 use bim::kernels::Real;
@@ -13,7 +13,7 @@ use bim::rule::Membrane;
 use candle_core::{DType, Device, Tensor};
 use learner::{InputKind, Io, ParamSource, Params, Result};
 
-use crate::common::{Grads, add, assert_close, collect, error, named, random, upstream};
+use crate::common::{Grads, add, assert_close, before_blocks, collect, error, named, random, upstream};
 use crate::twin::Twin;
 
 const STREAMS: usize = 3;
@@ -116,6 +116,18 @@ fn blocks(c: &BimConfig) -> Vec<(&'static str, BimConfig)> {
     blocks
 }
 
+/// The same with traces for what stands in front of `ψ`, and one block more, in which it has everything at once.
+fn fronts(c: &BimConfig) -> Vec<(&'static str, BimConfig)> {
+    let mut blocks = blocks(c);
+    if c.pre.step == Step::Fixed {
+        blocks.push(("all in front of ψ", {
+            let conv = BimConfig { conv: Count(3), silu: true, delays: Count(3), kernel: Share(0.4), ..c.clone() };
+            BimConfig { population: Count(2), currents: true, ..conv }
+        }));
+    }
+    blocks.into_iter().map(|(name, c)| (name, BimConfig { front: Front::Traces, ..c })).collect()
+}
+
 /// A network whose parameters are all off their symmetric starting points.
 fn network<T: Real>(c: &BimConfig, streams: usize, segment: usize, membrane: Membrane) -> Result<(Params, Network<T>)> {
     let io = Io { input: InputKind::Frames { width: FRAME }, outputs: OUTPUTS, streams, segment };
@@ -162,7 +174,8 @@ fn bptt_slow(c: &BimConfig) -> Result<Grads> {
 }
 
 fn bptt(c: &BimConfig) -> Result<Grads> {
-    chunked::<f64>(&BimConfig { credit: Credit::Bptt, ..c.clone() }, STEPS, Membrane::Lag(0), &[])
+    let c = BimConfig { credit: Credit::Bptt, front: Front::Chunk, ..c.clone() };
+    chunked::<f64>(&c, STEPS, Membrane::Lag(0), &[])
 }
 
 #[test]
@@ -269,7 +282,7 @@ fn streams_that_start_at_different_times_do_not_mix() -> Result<()> {
 
 /// Every recording by itself in a network of one stream, by backpropagation over its whole length.
 fn recordings_alone(c: &BimConfig, starts: &[(usize, usize)]) -> Result<Grads> {
-    let c = BimConfig { credit: Credit::Bptt, ..c.clone() };
+    let c = BimConfig { credit: Credit::Bptt, front: Front::Chunk, ..c.clone() };
     let x = random("x", &[STREAMS, STEPS, FRAME], DType::F64);
     let target = random("y", &[STREAMS, STEPS, OUTPUTS], DType::F64);
     let mut sum = Grads::new();
@@ -286,6 +299,121 @@ fn recordings_alone(c: &BimConfig, starts: &[(usize, usize)]) -> Result<Grads> {
         }
     }
     Ok(sum)
+}
+
+/// With traces for what stands in front of `ψ` too, nothing of a layer is left to the chunk.
+#[test]
+fn the_front_is_exact_for_any_chunk_length() -> Result<()> {
+    for (name, neuron) in neurons() {
+        for (block, c) in fronts(&BimConfig { credit: Credit::Exact, ..config(1, neuron) }) {
+            let want = bptt(&c)?;
+            for k in [1, 3, 7, 32, STEPS] {
+                let got = chunked::<f64>(&c, k, Membrane::Traces, &[])?;
+                let case = format!("{name}, {block}, K = {k}");
+                assert_close(&case, &got, &want, 1e-10, |p| !before_blocks(p));
+            }
+            // without them it is not, so the test is one
+            let chunk = chunked::<f64>(&BimConfig { front: Front::Chunk, ..c }, 7, Membrane::Traces, &[])?;
+            let lost = error(&chunk["layers.0.norm.gain"], &want["layers.0.norm.gain"]);
+            assert!(lost > 1e-6, "{name}, {block}: credit for the gain inside the chunk is within {lost:.0e}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_front_is_exact_behind_a_lag_too() -> Result<()> {
+    let fast = NeuronConfig { beta: Share(0.1), threshold: Positive(0.3), ..NeuronConfig::default() };
+    let stepped = NeuronConfig { step: Step::Learned, burst: Count(8), ..fast };
+    // presynaptic neurons may remember longer than postsynaptic ones
+    let slow = NeuronConfig { beta: Share(0.85), attached_reset: true, reset: Reset::Subtract, ..fast };
+    for (pre, post) in [(fast, fast), (stepped, stepped), (slow, fast)] {
+        for (block, c) in fronts(&BimConfig { post, ..config(1, pre) }) {
+            let want = bptt(&c)?;
+            for k in [1, 3, 7, 32, STEPS] {
+                let got = chunked::<f64>(&c, k, Membrane::Lag(15), &[])?;
+                assert_close(&format!("{block}, K = {k}"), &got, &want, 1e-10, |p| !before_blocks(p));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_front_of_streams_that_start_at_different_times_does_not_mix() -> Result<()> {
+    let starts = [(0, 0), (0, 1), (0, 2), (13, 1), (20, 0), (20, 2), (35, 1)];
+    let fast = NeuronConfig { beta: Share(0.1), threshold: Positive(0.3), ..NeuronConfig::default() };
+    for (neuron, membrane) in [(neurons().swap_remove(1).1, Membrane::Traces), (fast, Membrane::Lag(15))] {
+        for (block, c) in fronts(&config(1, neuron)) {
+            let alone = recordings_alone(&c, &starts)?;
+            for k in [1, 3, 7, 32] {
+                let got = chunked::<f64>(&c, k, membrane, &starts)?;
+                assert_close(&format!("{block}, {membrane:?}, K = {k}"), &got, &alone, 1e-10, |p| !before_blocks(p));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The top layer of a stack with all that is its own; the layers below, and what stands before them, are approximations.
+#[test]
+fn the_front_of_the_top_layer_of_a_stack_is_exact() -> Result<()> {
+    let (_, neuron) = neurons().swap_remove(1);
+    for (block, c) in fronts(&config(3, neuron)) {
+        let want = bptt(&c)?;
+        for k in [1, 3, 7, 32] {
+            let got = chunked::<f64>(&c, k, Membrane::Traces, &[])?;
+            let top = |p: &str| (p.starts_with("layers.2.") || !p.starts_with("layers.")) && !before_blocks(p);
+            assert_close(&format!("{block}: top layer, K = {k}"), &got, &want, 1e-10, top);
+            assert!(error(&got["layers.0.norm.gain"], &want["layers.0.norm.gain"]) > 1e-3, "{block}, K = {k}");
+        }
+        let got = chunked::<f64>(&c, STEPS, Membrane::Traces, &[])?;
+        assert_close(&format!("{block}: K = T"), &got, &want, 1e-10, |_| true);
+    }
+    Ok(())
+}
+
+/// The other rules with traces: nothing hangs on the chunk, and where they drop nothing they are exact.
+#[test]
+fn the_front_under_diagonal_and_eprop_does_not_depend_on_the_chunk() -> Result<()> {
+    for (name, neuron) in neurons() {
+        for (block, c) in fronts(&config(2, neuron)) {
+            let stepwise = chunked::<f64>(&c, 1, Membrane::Traces, &[])?;
+            let diagonal = BimConfig { credit: Credit::Diagonal, ..c.clone() };
+            for k in [7, STEPS] {
+                let got = chunked::<f64>(&diagonal, k, Membrane::Traces, &[])?;
+                let case = format!("{name}, {block}: diagonal, K = {k}");
+                assert_close(&case, &got, &stepwise, 1e-10, |p| !before_blocks(p));
+            }
+            let eprop = BimConfig { credit: Credit::Eprop, ..c };
+            let want = chunked::<f64>(&eprop, 1, Membrane::Lag(0), &[])?;
+            let got = chunked::<f64>(&eprop, 7, Membrane::Lag(0), &[])?;
+            assert_close(&format!("{name}, {block}: eprop"), &got, &want, 1e-10, |_| true);
+        }
+    }
+    let forgets = NeuronConfig { beta: Share(0.0), threshold: Positive(0.3), ..NeuronConfig::default() };
+    for (block, c) in fronts(&config(1, forgets)) {
+        for credit in [Credit::Diagonal, Credit::Eprop] {
+            let got = chunked::<f64>(&BimConfig { credit, ..c.clone() }, 7, Membrane::Lag(0), &[])?;
+            assert_close(&format!("{block}: {credit:?}, β = 0"), &got, &bptt(&c)?, 1e-10, |p| !before_blocks(p));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_front_in_single_precision_is_close_too() -> Result<()> {
+    let neuron = NeuronConfig { beta: Share(0.3), threshold: Positive(0.3), ..NeuronConfig::default() };
+    for (block, c) in fronts(&config(1, neuron)) {
+        let whole = BimConfig { credit: Credit::Bptt, front: Front::Chunk, ..c.clone() };
+        let want = chunked::<f32>(&whole, STEPS, Membrane::Lag(0), &[])?;
+        for (k, membrane) in [(1, Membrane::Traces), (7, Membrane::choose(&c, 24)), (32, Membrane::choose(&c, 24))] {
+            let got = chunked::<f32>(&c, k, membrane, &[])?;
+            let case = format!("{block}, K = {k}, {membrane:?}");
+            assert_close(&case, &got, &want, 1e-4, |p| !before_blocks(p));
+        }
+    }
+    Ok(())
 }
 
 #[test]

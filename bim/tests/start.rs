@@ -1,8 +1,8 @@
 //! What a network starts from, what it refuses, and what it says about itself.
 
 use bim::config::{
-    Count, Credit, DecayForm, DeltaInput, Levels, NeuronConfig, NonNegative, Positive, ReadoutConfig, Reset, Share,
-    SpikeCode, Step,
+    Count, Credit, DecayForm, DeltaInput, Front, Levels, NeuronConfig, NonNegative, Positive, ReadoutConfig, Reset,
+    Share, SpikeCode, Step,
 };
 use bim::network::Network;
 use bim::rule::Membrane;
@@ -188,21 +188,86 @@ fn costs_are_what_a_snapshot_holds() -> Result<()> {
     let size = |s: &Snapshot, of: &dyn Fn(&str) -> bool| -> u64 {
         s.state.iter().filter(|(name, _)| of(name)).map(|(_, t)| 4 * t.elem_count() as u64).sum()
     };
-    for (lambda, credit, reach) in
-        [(1.0, Credit::Hybrid, 0), (0.9, Credit::Hybrid, 0), (0.9, Credit::Tbptt, 0), (1.0, Credit::Tbptt, 20)]
-    {
-        let c = BimConfig { lambda: Share(lambda), credit, reach, ..config() };
+    let (chunk, front) = (Front::Chunk, Front::Traces);
+    for (lambda, credit, reach, front) in [
+        (1.0, Credit::Hybrid, 0, chunk),
+        (0.9, Credit::Hybrid, 0, chunk),
+        (0.9, Credit::Hybrid, 0, front),
+        (0.9, Credit::Tbptt, 0, chunk),
+        (1.0, Credit::Tbptt, 20, chunk),
+    ] {
+        let c = BimConfig { lambda: Share(lambda), credit, reach, front, kernel: Share(0.3), ..config() };
         let bim = Bim::new(&c, io(InputKind::Frames { width: 5 }), Optimizer::constant(0.1), 1, &Device::Cpu)?;
         let (cost, saved) = (bim.cost(), bim.save()?);
         let pairs = if lambda < 1.0 { size(&saved, &|name| name.contains("plasticity")) } else { 0 };
         let carried = size(&saved, &|name| name.contains(".group."));
-        let traces = size(&saved, &|name| name.contains(".trace."));
+        let traces = size(&saved, &|name| name.contains(".trace.") || name.contains(".front."));
         // three chunks of eight steps reach back over twenty, and the network that runs over them has a state
         let kept = if reach > 0 { 4 * carried } else { 0 };
         assert!(carried > 0 && (pairs > 0) == (lambda < 1.0) && (traces > 0) == (credit == Credit::Hybrid));
         assert_eq!(cost.state_bytes, carried + pairs + kept, "λ = {lambda}, {credit:?}");
         assert_eq!(cost.trace_bytes, traces + pairs, "λ = {lambda}, {credit:?}");
+        assert_eq!(size(&saved, &|name| name.contains(".front.")) > 0, front == Front::Traces);
+        let planned = bim::plan(&c, io(InputKind::Frames { width: 5 }), Optimizer::constant(0.1), &Device::Cpu)?;
+        assert_eq!((planned.state_bytes, planned.trace_bytes), (cost.state_bytes, cost.trace_bytes), "planned");
         assert_eq!(cost.parameters, saved.weights.values().map(Tensor::elem_count).sum::<usize>() as u64);
+    }
+    Ok(())
+}
+
+/// Traces of the front belong to rules that carry traces, and a configuration without them is stored as before there were any.
+#[test]
+fn traces_of_the_front_need_a_rule_with_traces() {
+    let of = |credit| BimConfig { front: Front::Traces, credit, ..config() };
+    for credit in [Credit::Hybrid, Credit::Diagonal, Credit::Eprop] {
+        of(credit).check().expect("it carries traces");
+    }
+    BimConfig { layers: Count(1), ..of(Credit::Exact) }.check().expect("it carries traces");
+    for credit in [Credit::Spatial, Credit::Tbptt, Credit::Bptt] {
+        let message = of(credit).check().expect_err("no traces").to_string();
+        assert!(message.starts_with("front: ") && message.contains("expected chunk"), "{message}");
+    }
+}
+
+/// What a run stops with, another goes on from, traces of the front and all.
+#[test]
+fn a_learner_with_traces_of_the_front_goes_on_where_it_stopped() -> Result<()> {
+    for (decay, beta) in [(DecayForm::Head, 0.1), (DecayForm::ChannelState, 0.9)] {
+        let neuron = NeuronConfig { beta: Share(beta), threshold: Positive(0.3), ..NeuronConfig::default() };
+        let c = BimConfig { decay, pre: neuron, post: neuron, conv: Count(2), kernel: Share(0.3), ..config() };
+        let of = |front| BimConfig { front, ..c.clone() };
+        let make = |c: &BimConfig| {
+            Bim::new(c, io(InputKind::Tokens { vocabulary: 7 }), Optimizer::constant(0.02), 1, &Device::Cpu)
+        };
+        let learn = |bim: &mut Bim, updates: std::ops::Range<u32>| -> Result<()> {
+            for i in updates {
+                bim.reset(&[i == 0, i == 0 || i == 3, i == 0])?;
+                let tokens: Vec<u32> = (0..(STREAMS * SEGMENT) as u32).map(|at| (at * 5 + i * i) % 7).collect();
+                let class = Tensor::from_vec(tokens, (STREAMS, SEGMENT), &Device::Cpu)?;
+                bim.predict(&class)?;
+                let weight = Tensor::ones((STREAMS, SEGMENT), DType::F32, &Device::Cpu)?;
+                bim.learn(&Targets::Classes { class, weight })?;
+            }
+            Ok(())
+        };
+        let c = of(Front::Traces);
+        let (mut whole, mut first, mut second) = (make(&c)?, make(&c)?, make(&c)?);
+        learn(&mut whole, 0..6)?;
+        learn(&mut first, 0..4)?;
+        second.load(&first.save()?)?;
+        learn(&mut second, 4..6)?;
+        let (want, got) = (whole.save()?, second.save()?);
+        for (want, got) in [(&want.weights, &got.weights), (&want.state, &got.state)] {
+            assert_eq!(want.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
+            for (name, want) in want {
+                assert_eq!(numbers(want)?, numbers(&got[name])?, "{decay:?}: {name}");
+            }
+        }
+        let mut other = make(&of(Front::Chunk))?;
+        learn(&mut other, 0..6)?;
+        let gains = [want, other.save()?].map(|s| numbers(&s.weights["layers.2.norm.gain"]));
+        let [with, without] = gains;
+        assert_ne!(with?, without?, "{decay:?}: the traces of the front teach nothing");
     }
     Ok(())
 }

@@ -311,7 +311,7 @@ impl<M: Machine> Learner for OnDevice<M> {
         check_streams("eval_streams", streams)?;
         let io = Io { streams, ..self.network.io };
         // nothing is learned there: no traces, no history
-        let config = BimConfig { credit: Credit::Tbptt, ..self.shell.config.clone() };
+        let config = self.shell.config.without_traces(Credit::Tbptt);
         let weights = self.network.weights.clone();
         let params = &self.shell.network.params;
         let network = Network::new(self.machine(), &config, io, Membrane::Lag(0), params, weights, false)?;

@@ -5,6 +5,7 @@
 //! (channel fastest).
 
 pub mod encode;
+pub mod front;
 pub mod lanes;
 pub mod neuron;
 pub mod prune;

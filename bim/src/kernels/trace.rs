@@ -34,6 +34,16 @@ pub struct Traces<T> {
     pub membrane: Option<MembraneTraces<T>>,
 }
 
+/// A right-hand side beside `ψ`, and traces of the synapses that have it in place of `ψ`: what a parameter in front of `ψ` makes of
+/// them ([`super::front`]). They share their sources with the traces of the synapses themselves.
+#[derive(Debug)]
+pub struct Side<'a, T> {
+    /// In place of `ψ`: `[lag + K, streams, J]`.
+    pub rhs: &'a [T],
+    /// Its traces, of one stream.
+    pub traces: &'a mut Traces<T>,
+}
+
 /// Traces through `LIF_out` of one stream and layer.
 #[derive(Clone, Debug)]
 pub struct MembraneTraces<T> {
@@ -95,6 +105,16 @@ impl<T: Real> Traces<T> {
         }
     }
 
+    /// No history, and of the synapses alone: those of a [`Side`]. What is not there is empty.
+    #[must_use]
+    pub fn of_synapses(dims: &Dims, with_membrane: bool) -> Self {
+        let all = Self::new(dims, with_membrane);
+        let none = Vec::new;
+        let membrane =
+            all.membrane.map(|m| MembraneTraces { bias: none(), a_log: none(), skip: none(), current: none(), ..m });
+        Self { bias: none(), a_log: none(), membrane, ..all }
+    }
+
     /// The traces by name, in a fixed order: for checkpoints and for counting bytes.
     pub fn named(&self) -> Vec<(&'static str, &Vec<T>)> {
         let mut all =
@@ -103,6 +123,7 @@ impl<T: Real> Traces<T> {
             all.extend([("v_u", &m.u), ("v_b", &m.b), ("v_c", &m.c), ("v_delta", &m.delta), ("v_bias", &m.bias)]);
             all.extend([("v_a_log", &m.a_log), ("v_skip", &m.skip), ("v_current", &m.current)]);
         }
+        all.retain(|(_, trace)| !trace.is_empty());
         all
     }
 
@@ -120,6 +141,7 @@ impl<T: Real> Traces<T> {
             all.extend([("v_bias", &mut m.bias), ("v_a_log", &mut m.a_log), ("v_skip", &mut m.skip)]);
             all.push(("v_current", &mut m.current));
         }
+        all.retain(|(_, trace)| !trace.is_empty());
         all
     }
 
@@ -221,6 +243,110 @@ fn contract_steps<T: Real>(dims: &Dims, traces: &[T], lambda_h: &[T], grads: &mu
     }
 }
 
+/// The weights that read `ψ`, behind which a [`Side`] stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Readers<'a, T> {
+    /// `W_u`, `W_B`, `W_C` stacked: `[D + 2N, J]`.
+    pub projection: &'a [T],
+    /// `W_Δ`: `[H, J']`.
+    pub delta: &'a [T],
+}
+
+/// Adds to `out`, one sum `[J]` for each of the traces, the credit of stream `b` that reaches a [`Side`]'s parameter through the state
+/// before the window: `Σ_i W_ij G_ij`, where `G` is what [`contract`] would make of its traces.
+pub fn contract_sides<'a, T: Real>(
+    dims: &Dims,
+    readers: Readers<'_, T>,
+    adjoint: &Adjoint<T>,
+    b: usize,
+    sides: &[&'a Traces<T>],
+    out: &mut [Vec<T>],
+) {
+    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, decay } = dims;
+    let (p, each) = (dims.per_head(), sides.len());
+    let (w_u, w_bc) = readers.projection.split_at(d * j);
+    let (w_b, w_c) = w_bc.split_at(n * j);
+    let lambda_h = &adjoint.h[b * n * d..][..n * d];
+    // what a row of traces is worth is the same for all of them: the adjoint times the weights
+    let mut rows_b = vec![T::zero(); d * j];
+    match decay {
+        Decay::Head => {
+            let mut rows_u = vec![T::zero(); heads * n * j];
+            for h in 0..heads {
+                let lambda = (&lambda_h[h * p..], View::strided(n, p, d));
+                let weights = (&w_u[h * p * j..], View::new(p, j));
+                matmul((&mut rows_u[h * n * j..], View::new(n, j)), lambda, weights, T::zero());
+            }
+            let lambda = (lambda_h, View::new(n, d).t());
+            matmul((&mut rows_b, View::new(d, j)), lambda, (w_b, View::new(n, j)), T::zero());
+            performed::note(each * (heads * n + d) * j);
+            for (traces, out) in sides.iter().zip(&mut *out) {
+                add_products(&rows_u, &traces.u, out);
+                add_products(&rows_b, &traces.b, out);
+            }
+        }
+        Decay::ChannelState => {
+            performed::note(2 * (1 + each) * n * d * j);
+            let mut row = vec![T::zero(); j];
+            for (at, &lambda) in lambda_h.iter().enumerate() {
+                let (k, i) = (at / d, at % d);
+                for (weights, of) in [(&w_u[i * j..][..j], 0), (&w_b[k * j..][..j], 1)] {
+                    row.iter_mut().zip(weights).for_each(|(x, &w)| *x = lambda * w);
+                    for (traces, out) in sides.iter().zip(&mut *out) {
+                        let trace = if of == 0 { &traces.u } else { &traces.b };
+                        add_products(&row, &trace[at * j..][..j], out);
+                    }
+                }
+            }
+        }
+    }
+    let lambda_v = &adjoint.v[b * d..][..d];
+    performed::note(each * heads * jd);
+    for (traces, out) in sides.iter().zip(&mut *out) {
+        let mut wanted = vec![T::zero(); heads * jd];
+        contract_steps(dims, &traces.delta, lambda_h, &mut wanted);
+        if let Some(m) = &traces.membrane {
+            performed::note(d * jd);
+            for (i, &lambda) in lambda_v.iter().enumerate() {
+                axpy(lambda, &m.delta[i * jd..][..jd], &mut wanted[i / p * jd..][..jd]);
+            }
+        }
+        for h in 0..heads {
+            let out = &mut out[dims.delta_offset(h)..][..jd];
+            add_products(&wanted[h * jd..][..jd], &readers.delta[h * jd..][..jd], out);
+        }
+    }
+    if sides.iter().all(|traces| traces.membrane.is_none()) {
+        return;
+    }
+    performed::note((1 + each) * (1 + 2 * n) * d * j);
+    let mut row = vec![T::zero(); j];
+    for (i, &lambda) in lambda_v.iter().enumerate() {
+        let mut worth = |weights: &[T], of: &dyn Fn(&'a MembraneTraces<T>) -> &'a [T]| {
+            row.iter_mut().zip(weights).for_each(|(x, &w)| *x = lambda * w);
+            for (membrane, out) in sides.iter().filter_map(|traces| traces.membrane.as_ref()).zip(&mut *out) {
+                add_products(&row, of(membrane), out);
+            }
+        };
+        worth(&w_u[i * j..][..j], &|m| &m.u[i * j..][..j]);
+        for k in 0..n {
+            let at = (k * d + i) * j;
+            worth(&w_b[k * j..][..j], &|m| &m.b[at..at + j]);
+            worth(&w_c[k * j..][..j], &|m| &m.c[at..at + j]);
+        }
+    }
+}
+
+/// `out[j] ← out[j] + Σ_r a[r, j] b[r, j]` over rows as long as `out`.
+fn add_products<T: Real>(a: &[T], b: &[T], out: &mut [T]) {
+    let len = out.len();
+    for (a, b) in a.chunks_exact(len).zip(b.chunks_exact(len)) {
+        for i in 0..len {
+            out[i] = a[i].mul_add(b[i], out[i]);
+        }
+    }
+}
+
 /// What [`advance`] needs to add the credit through the step sizes on its way.
 #[derive(Debug)]
 pub struct StepCredit<'a, T> {
@@ -244,17 +370,33 @@ pub fn advance<T: Real>(
     credit: Option<StepCredit<T>>,
     scratch: &mut Scratch<T>,
 ) {
+    advance_with(dims, neuron, span, tape, psi, b, traces, &mut [], credit, scratch);
+}
+
+/// [`advance`], and with it the traces that have other right-hand sides.
+pub fn advance_with<T: Real>(
+    dims: &Dims,
+    neuron: &Neuron<T>,
+    span: Span,
+    tape: &mut ScanTape<T>,
+    psi: &[T],
+    b: usize,
+    traces: &mut Traces<T>,
+    sides: &mut [Side<'_, T>],
+    credit: Option<StepCredit<T>>,
+    scratch: &mut Scratch<T>,
+) {
     // the membrane's traces read the state's traces as they stood at the chunk's start
     if traces.membrane.is_some() {
-        membrane::advance(dims, neuron, span, tape, psi, b, traces);
+        membrane::advance(dims, neuron, span, tape, psi, b, traces, sides);
     }
     match dims.decay {
-        Decay::Head => per_head::advance(dims, span, tape, psi, b, traces, credit, scratch),
+        Decay::Head => per_head::advance(dims, span, tape, psi, b, traces, sides, credit, scratch),
         Decay::ChannelState => {
             if let Some(StepCredit { adjoint, delta }) = credit {
                 contract_steps(dims, &traces.delta, adjoint, delta);
             }
-            per_state::advance(dims, span, tape, psi, b, traces, scratch);
+            per_state::advance(dims, span, tape, psi, b, traces, sides, scratch);
         }
     }
 }

@@ -3,8 +3,7 @@ use learner::operations::{ADAMW_ELEMENTWISE, CodeMacs, OpCounts};
 use learner::{Io, Learner, Predictor, Targets};
 
 use super::*;
-use crate::config::{Bits, Count, Credit, DecayForm, DeltaInput, Positive, PruneConfig, ReadoutConfig, Share};
-use crate::rule::Membrane;
+use crate::config::{Bits, Count, Credit, DecayForm, DeltaInput, Front, Positive, PruneConfig, ReadoutConfig, Share};
 use crate::{Bim, Optimizer};
 
 const WIDTH: usize = 8;
@@ -295,6 +294,25 @@ fn traces_are_counted_where_they_are_carried() -> Result<()> {
     Ok(())
 }
 
+/// Traces of the front are paid by learning, and nothing else changes.
+#[test]
+fn traces_of_the_front_are_paid_as_traces() -> Result<()> {
+    let last = |front| -> Result<OpCounts> { Ok(run(&BimConfig { front, ..config() }, 1, false)?.0[0]) };
+    let (chunk, traces) = (last(Front::Chunk)?, last(Front::Traces)?);
+    assert_eq!(OpCounts { traces: chunk.traces, ..traces }, chunk);
+    // gain and four taps: five more sets, of which each is as large as the one of the synapses but for b_Δ and A_log
+    let jd = WIDTH / HEADS;
+    let set = HEADS * N * WIDTH + D * WIDTH + D * N * jd;
+    let (streams, rows, layers) = (STREAMS as u64, (STREAMS * STEPS) as u64, 2);
+    let Membrane::Lag(lag) = Membrane::choose(&config(), 24) else { panic!("a fast membrane") };
+    let window = rows + streams * lag as u64;
+    // each trace read and written, and read once more against the adjoint; ∂V/∂θ read and written, e written and read
+    let words = 5 * (3 * streams * set as u64 + WIDTH as u64 * (3 * rows + window));
+    assert_eq!(traces.traces.state_words - chunk.traces.state_words, layers * words);
+    assert!(traces.traces.macs > chunk.traces.macs);
+    Ok(())
+}
+
 /// Every form of the network whose products or loops differ.
 fn forms() -> Vec<BimConfig> {
     let mut attached = config();
@@ -326,11 +344,19 @@ fn forms() -> Vec<BimConfig> {
     ]
 }
 
+/// The same with traces for what stands in front of `ψ`, where the rule carries traces.
+fn forms_with_front() -> Vec<BimConfig> {
+    let carries = |c: &BimConfig| crate::rule::Rule::from(c.credit).carries;
+    let with = |c: BimConfig| BimConfig { front: Front::Traces, ..c };
+    forms().into_iter().filter(carries).map(with).collect()
+}
+
 /// What is declared beside the counts is what products and kernels carried out, to the multiplication.
 #[test]
 fn what_is_declared_is_what_is_carried_out() -> Result<()> {
     let inputs = [InputKind::Tokens { vocabulary: 5 }, InputKind::Frames { width: 3 }];
-    for (config, input) in forms().iter().flat_map(|c| inputs.map(|input| (c, input))) {
+    let forms = [forms(), forms_with_front()].concat();
+    for (config, input) in forms.iter().flat_map(|c| inputs.map(|input| (c, input))) {
         // streams of two groups, of which the last is smaller
         let (streams, steps) = (3, 50);
         let io = Io { input, outputs: 5, streams, segment: steps };

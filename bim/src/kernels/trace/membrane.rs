@@ -2,7 +2,7 @@
 
 use learner::performed;
 
-use super::{Traces, scale};
+use super::{MembraneTraces, Side, Traces, scale};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{ScanTape, Span, rate_slow, softplus_slope, states_slow};
 use crate::kernels::{Decay, Dims, Real, axpy};
@@ -16,14 +16,15 @@ pub(super) fn advance<T: Real>(
     psi: &[T],
     stream: usize,
     traces: &mut Traces<T>,
+    sides: &mut [Side<'_, T>],
 ) {
-    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, decay: form } = dims;
+    let &Dims { inputs: j, channels: d, state: n, heads, decay: form, .. } = dims;
     let (p, width, Span { streams, steps, .. }) = (dims.per_head(), dims.projected(), span);
-    let Traces { u: e_u, b: e_b, delta: e_delta, bias: e_bias, a_log: e_a_log, membrane: Some(m) } = traces else {
+    let Traces { bias: e_bias, a_log: e_a_log, membrane: Some(m), .. } = traces else {
         return;
     };
     // its own sources (3), and the state's traces weighted into its own
-    performed::note(n * d * (3 * steps + 2 * j + jd + 2));
+    performed::note(n * d * (3 * steps + 2));
     let states = states_slow(dims, tape, streams, stream, steps);
     // r = ∂V_end/∂V_t and g = ∂V_end/∂h_t, both per channel
     let mut r = vec![T::one(); d];
@@ -63,19 +64,9 @@ pub(super) fn advance<T: Real>(
         }
     }
     for i in 0..d {
-        let h = i / p;
-        scale(r[i], &mut m.u[i * j..][..j]);
-        scale(r[i], &mut m.delta[i * jd..][..jd]);
         let (mut bias, mut from_a_log) = (T::zero(), T::zero());
         for k in 0..n {
             let at = k * d + i;
-            let e_u_row = if form == Decay::Head { h * n + k } else { at };
-            let e_b_row = if form == Decay::Head { i } else { at };
-            axpy(g[at], &e_u[e_u_row * j..][..j], &mut m.u[i * j..][..j]);
-            axpy(g[at], &e_delta[((h * n + k) * p + i % p) * jd..][..jd], &mut m.delta[i * jd..][..jd]);
-            scale(r[i], &mut m.b[at * j..][..j]);
-            axpy(g[at], &e_b[e_b_row * j..][..j], &mut m.b[at * j..][..j]);
-            scale(r[i], &mut m.c[at * j..][..j]);
             bias += g[at] * e_bias[at];
             from_a_log += g[at] * e_a_log[at];
             if form == Decay::ChannelState {
@@ -90,14 +81,60 @@ pub(super) fn advance<T: Real>(
         m.skip[i] = r[i] * m.skip[i] + add_skip[i];
         m.current[i] = r[i] * m.current[i] + add_current[i];
     }
-    let psi = &psi[stream * j..];
-    let source = (psi, View::strided(steps, j, streams * j));
-    matmul((&mut m.u, View::new(d, j)), (&s_u, View::new(steps, d).t()), source, T::one());
-    matmul((&mut m.b, View::new(n * d, j)), (&s_b, View::new(steps, n * d).t()), source, T::one());
-    matmul((&mut m.c, View::new(n * d, j)), (&s_c, View::new(steps, n * d).t()), source, T::one());
-    for h in 0..heads {
-        let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
-        let rows = View::strided(steps, p, d).t();
-        matmul((&mut m.delta[h * p * jd..], View::new(p, jd)), (&s_delta[h * p..], rows), group, T::one());
+    let of = Sources { r: &r, g: &g, u: &s_u, b: &s_b, c: &s_c, delta: &s_delta };
+    of.advance(dims, (&psi[stream * j..], streams * j), traces);
+    for side in sides {
+        of.advance(dims, (&side.rhs[stream * j..], streams * j), side.traces);
+    }
+}
+
+/// What the membrane's traces of the synapses are advanced with, whatever their right-hand side.
+struct Sources<'a, T> {
+    /// `∂V_end/∂V_start` `[D]`.
+    r: &'a [T],
+    /// `∂V_end/∂h_start` `[N, D]`.
+    g: &'a [T],
+    /// Of `W_u`: `[K, D]`.
+    u: &'a [T],
+    /// Of `W_B`: `[K, N, D]`.
+    b: &'a [T],
+    /// Of `W_C`: `[K, N, D]`.
+    c: &'a [T],
+    /// Of `W_Δ`: `[K, D]`.
+    delta: &'a [T],
+}
+
+impl<T: Real> Sources<'_, T> {
+    /// Advances them, from the state's traces as they stood at the chunk's start; rows of the right-hand side are `stride` apart.
+    fn advance(&self, dims: &Dims, (rhs, stride): (&[T], usize), traces: &mut Traces<T>) {
+        let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, decay: form } = dims;
+        let (p, steps, Self { r, g, .. }) = (dims.per_head(), self.u.len() / d, self);
+        let Traces { u: e_u, b: e_b, delta: e_delta, membrane: Some(m), .. } = traces else { return };
+        let MembraneTraces { u, b, c, delta, .. } = m;
+        performed::note(n * d * (2 * j + jd));
+        for i in 0..d {
+            let h = i / p;
+            scale(r[i], &mut u[i * j..][..j]);
+            scale(r[i], &mut delta[i * jd..][..jd]);
+            for k in 0..n {
+                let at = k * d + i;
+                let e_u_row = if form == Decay::Head { h * n + k } else { at };
+                let e_b_row = if form == Decay::Head { i } else { at };
+                axpy(g[at], &e_u[e_u_row * j..][..j], &mut u[i * j..][..j]);
+                axpy(g[at], &e_delta[((h * n + k) * p + i % p) * jd..][..jd], &mut delta[i * jd..][..jd]);
+                scale(r[i], &mut b[at * j..][..j]);
+                axpy(g[at], &e_b[e_b_row * j..][..j], &mut b[at * j..][..j]);
+                scale(r[i], &mut c[at * j..][..j]);
+            }
+        }
+        let source = (rhs, View::strided(steps, j, stride));
+        matmul((u, View::new(d, j)), (self.u, View::new(steps, d).t()), source, T::one());
+        matmul((b, View::new(n * d, j)), (self.b, View::new(steps, n * d).t()), source, T::one());
+        matmul((c, View::new(n * d, j)), (self.c, View::new(steps, n * d).t()), source, T::one());
+        for h in 0..heads {
+            let group = (&rhs[dims.delta_offset(h)..], View::strided(steps, jd, stride));
+            let rows = View::strided(steps, p, d).t();
+            matmul((&mut delta[h * p * jd..], View::new(p, jd)), (&self.delta[h * p..], rows), group, T::one());
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use learner::performed;
 
-use super::{StepCredit, Traces};
+use super::{Side, StepCredit, Traces};
 use crate::kernels::lanes::{LANES, Lane, load, store};
 use crate::kernels::scan::{ScanTape, Scratch, Span, Step, softplus_slope};
 use crate::kernels::{Dims, Real};
@@ -34,6 +34,8 @@ pub(in crate::kernels) struct Sources<T> {
     psi: Vec<Wide<T>>,
     /// `ψ` of the inputs to the step size, where they are some.
     psi_delta: Vec<Wide<T>>,
+    /// The same two for each right-hand side beside `ψ`.
+    sides: Vec<[Vec<Wide<T>>; 2]>,
     times: Vec<Step<T>>,
 }
 
@@ -62,17 +64,22 @@ pub(super) fn advance<T: Real>(
     psi: &[T],
     b: usize,
     traces: &mut Traces<T>,
+    sides: &mut [Side<'_, T>],
     mut credit: Option<StepCredit<T>>,
     scratch: &mut Scratch<T>,
 ) {
     let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, .. } = dims;
     let (p, Span { streams, steps, .. }) = (dims.per_head(), span);
-    let Sources { u, b: s_b, delta: s_delta, psi: all, psi_delta, times } = &mut scratch.sources;
+    let Sources { u, b: s_b, delta: s_delta, psi: all, psi_delta, sides: tiles, times } = &mut scratch.sources;
     let psi = &psi[b * j..];
     let products = heads * (n * j + p * j + n * p * jd);
-    performed::note(steps * products + if credit.is_some() { n * d * jd } else { 0 });
+    performed::note((1 + sides.len()) * steps * products + if credit.is_some() { n * d * jd } else { 0 });
     let none = [T::zero(); LANES];
     gather(psi, streams * j, 0, j, steps, all);
+    tiles.resize_with(sides.len(), Default::default);
+    for (side, [all, _]) in sides.iter().zip(&mut *tiles) {
+        gather(&side.rhs[b * j..], streams * j, 0, j, steps, all);
+    }
     u.resize(n.div_ceil(LANES) * steps, none);
     s_b.resize(p.div_ceil(LANES) * steps, none);
     s_delta.resize(2 * steps, none);
@@ -86,6 +93,11 @@ pub(super) fn advance<T: Real>(
             gather(psi, streams * j, dims.delta_offset(h), jd, steps, psi_delta);
             &*psi_delta
         };
+        if jd < j {
+            for (side, [_, group]) in sides.iter().zip(&mut *tiles) {
+                gather(&side.rhs[b * j..], streams * j, dims.delta_offset(h), jd, steps, group);
+            }
+        }
         for k in 0..n {
             for from in (0..p).step_by(COLUMNS) {
                 let lens = halves(p - from);
@@ -102,10 +114,18 @@ pub(super) fn advance<T: Real>(
                 let credit = factors.as_ref().zip(sums).map(|(factors, sums)| (&factors[..], sums));
                 let rows = &mut traces.delta[((h * n + k) * p + from) * jd..][..(lens[0] + lens[1]) * jd];
                 advance_rows(rows, jd, left, s_delta, group, steps, credit);
+                for (Side { traces, .. }, [all, group]) in sides.iter_mut().zip(&*tiles) {
+                    let rows = &mut traces.delta[((h * n + k) * p + from) * jd..][..(lens[0] + lens[1]) * jd];
+                    advance_rows(rows, jd, left, s_delta, if jd < j { group } else { all }, steps, None);
+                }
             }
         }
         advance_rows(&mut traces.u[h * n * j..][..n * j], j, left, u, all, steps, None);
         advance_rows(&mut traces.b[h * p * j..][..p * j], j, left, s_b, all, steps, None);
+        for (Side { traces, .. }, [all, _]) in sides.iter_mut().zip(&*tiles) {
+            advance_rows(&mut traces.u[h * n * j..][..n * j], j, left, u, all, steps, None);
+            advance_rows(&mut traces.b[h * p * j..][..p * j], j, left, s_b, all, steps, None);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Traces with a decay per channel and state (Mamba-1).
 
-use super::{Traces, scale};
+use super::{Side, Traces, scale};
 use crate::kernels::lanes::LANES;
 use crate::kernels::scan::{ScanTape, Scratch, Span, in_force, softplus_slope};
 use crate::kernels::{Dims, Real};
@@ -14,12 +14,11 @@ pub(super) fn advance<T: Real>(
     psi: &[T],
     b: usize,
     traces: &mut Traces<T>,
+    sides: &mut [Side<'_, T>],
     scratch: &mut Scratch<T>,
 ) {
-    let &Dims { inputs: j, channels: d, state: n, heads, delta_inputs: jd, .. } = dims;
+    let &Dims { inputs: j, channels: d, state: n, heads, .. } = dims;
     let (p, width, Span { streams, steps, .. }) = (dims.per_head(), dims.projected(), span);
-    let psi = &psi[b * j..];
-    let source = (psi, View::strided(steps, j, streams * j));
     // channels of a head, a few at a time: rows of one block are [steps, N, len]
     for h in 0..heads {
         for from in (0..p).step_by(LANES) {
@@ -67,21 +66,48 @@ pub(super) fn advance<T: Real>(
                     left[c] *= decays[at + c];
                 }
             }
-            for k in 0..n {
-                for i in 0..len {
-                    let (cell, at) = (k * len + i, k * d + h * p + from + i);
-                    scale(left[cell], &mut traces.u[at * j..][..j]);
-                    scale(left[cell], &mut traces.b[at * j..][..j]);
-                    scale(left[cell], &mut traces.delta[((h * n + k) * p + from + i) * jd..][..jd]);
-                }
-                let rows = View::strided(steps, len, cells).t();
-                let at = k * d + h * p + from;
-                matmul((&mut traces.u[at * j..], View::new(len, j)), (&s_u[k * len..], rows), source, T::one());
-                matmul((&mut traces.b[at * j..], View::new(len, j)), (&s_b[k * len..], rows), source, T::one());
-                let group = (&psi[dims.delta_offset(h)..], View::strided(steps, jd, streams * j));
-                let trace = &mut traces.delta[((h * n + k) * p + from) * jd..];
-                matmul((trace, View::new(len, jd)), (&s_delta[k * len..], rows), group, T::one());
+            let of = Sources { block: (h, from, len), left: &left, u: s_u, b: s_b, delta: s_delta };
+            of.advance(dims, (&psi[b * j..], streams * j), traces);
+            for side in &mut *sides {
+                of.advance(dims, (&side.rhs[b * j..], streams * j), side.traces);
             }
+        }
+    }
+}
+
+/// Sources of a block of channels of a head, each times the decays after its step: `[K, N, len]`.
+struct Sources<'a, T> {
+    /// Head, first channel in it, channels.
+    block: (usize, usize, usize),
+    /// What is left of a trace at the chunk's end: `[N, len]`.
+    left: &'a [T],
+    u: &'a [T],
+    b: &'a [T],
+    delta: &'a [T],
+}
+
+impl<T: Real> Sources<'_, T> {
+    /// Advances the block's traces; rows of the right-hand side are `stride` apart.
+    fn advance(&self, dims: &Dims, (rhs, stride): (&[T], usize), traces: &mut Traces<T>) {
+        let &Dims { inputs: j, channels: d, state: n, delta_inputs: jd, .. } = dims;
+        let (p, (h, from, len)) = (dims.per_head(), self.block);
+        let cells = n * len;
+        let steps = self.u.len() / cells;
+        let source = (rhs, View::strided(steps, j, stride));
+        let group = (&rhs[dims.delta_offset(h)..], View::strided(steps, jd, stride));
+        let rows = View::strided(steps, len, cells).t();
+        for k in 0..n {
+            for i in 0..len {
+                let (cell, at) = (k * len + i, k * d + h * p + from + i);
+                scale(self.left[cell], &mut traces.u[at * j..][..j]);
+                scale(self.left[cell], &mut traces.b[at * j..][..j]);
+                scale(self.left[cell], &mut traces.delta[((h * n + k) * p + from + i) * jd..][..jd]);
+            }
+            let at = k * d + h * p + from;
+            matmul((&mut traces.u[at * j..], View::new(len, j)), (&self.u[k * len..], rows), source, T::one());
+            matmul((&mut traces.b[at * j..], View::new(len, j)), (&self.b[k * len..], rows), source, T::one());
+            let trace = &mut traces.delta[((h * n + k) * p + from) * jd..];
+            matmul((trace, View::new(len, jd)), (&self.delta[k * len..], rows), group, T::one());
         }
     }
 }
