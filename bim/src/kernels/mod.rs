@@ -5,6 +5,7 @@
 //! (channel fastest).
 
 pub mod encode;
+pub mod events;
 pub mod lanes;
 pub mod neuron;
 pub mod prune;
