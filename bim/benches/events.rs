@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bim::BimConfig;
-use bim::config::{Count, Inference, Positive};
+use bim::config::{Count, Credit, Inference, Positive};
 use bim::kernels::events::{Columns, Events};
 use bim::network::Network;
 use bim::rule::Membrane;
@@ -90,15 +90,25 @@ fn products(rows: usize) {
     let multiplications = (LAYERS * SIZES.iter().map(|(o, i)| o * i).sum::<usize>()) as f64;
     let mut ratios = Vec::new();
     for rate in RATES {
-        let (psi, s) = (levels(rate, rows * WIDTH, "psi"), levels(rate, rows * CHANNELS, "s"));
+        // other neurons fire each time, so that it is not the same columns that are near
+        let sets = 256usize.div_ceil(rows);
+        let (all_psi, all_s) = (levels(rate, sets * rows * WIDTH, "psi"), levels(rate, sets * rows * CHANNELS, "s"));
+        let set = |i: usize| {
+            (
+                &all_psi[i % sets * rows * WIDTH..][..rows * WIDTH],
+                &all_s[i % sets * rows * CHANNELS..][..rows * CHANNELS],
+            )
+        };
+        let (mut i, mut j) = (0, 0);
         let mut y = SIZES.map(|(o, _)| vec![0f32; rows * o]);
         let mut z = y.clone();
         let mut events = Events::default();
         let dense = || {
             for weights in &blocks {
+                let (psi, s) = set(i);
+                i += 1;
                 for ((&(o, i), w), y) in SIZES.iter().zip(weights).zip(&mut y) {
-                    let x = if i == WIDTH { &psi } else { &s };
-                    let x = (&x[..], View::new(rows, i));
+                    let x = (if i == WIDTH { psi } else { s }, View::new(rows, i));
                     matmul((y, View::new(rows, o)), x, (w, View::new(o, i).t()), 0.0);
                 }
             }
@@ -106,10 +116,12 @@ fn products(rows: usize) {
         };
         let sparse = || {
             for columns in &columns {
-                events.gather(WIDTH, &psi);
+                let (psi, s) = set(j);
+                j += 1;
+                events.gather(WIDTH, psi);
                 for k in 0..3 {
                     if k == 2 {
-                        events.gather(CHANNELS, &s);
+                        events.gather(CHANNELS, s);
                     }
                     z[k].fill(0.0);
                     columns[k].add(&events, &mut z[k]);
@@ -118,10 +130,9 @@ fn products(rows: usize) {
             black_box(&z);
         };
         let [dense, sparse, ratio] = in_turn(dense, sparse);
-        let worst = y.iter().flatten().zip(z.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst < 1e-2, "the two paths differ by {worst}");
         ratios.push((rate, ratio));
-        let fired = psi.iter().chain(&s).filter(|x| **x != 0.0).count() as f64 / (psi.len() + s.len()) as f64;
+        let fired =
+            all_psi.iter().chain(&all_s).filter(|x| **x != 0.0).count() as f64 / (all_psi.len() + all_s.len()) as f64;
         println!(
             "  silence {:>5.1} %  dense {:>9.1} µs ({:>5.1} GFLOP/s, weights {:>4.1} GB/s)  events {:>9.1} µs ({:>5.1} GFLOP/s, weights {:>4.1} GB/s)  ratio {ratio:>5.2}",
             100.0 * (1.0 - fired),
@@ -142,6 +153,7 @@ fn config(thresholds: [f64; 2], inference: Inference) -> BimConfig {
         channels: Count(CHANNELS),
         state: Count(STATE),
         layers: Count(LAYERS),
+        credit: Credit::Tbptt, // as evaluations have it: no traces
         inference,
         ..BimConfig::default()
     };
@@ -177,19 +189,34 @@ fn rates(network: &Network<f32>, steps: usize) -> [f64; 2] {
     [share(&|b| fired(b.spikes_in(steps))), share(&|b| fired(b.spikes_out(steps)))]
 }
 
-/// Thresholds at which neurons of both ends fire at `rate`, by bisection.
+/// Share of all levels in the chunk last run that one network sent otherwise than the other: of membranes within rounding of a
+/// threshold, and what followed.
+fn differing(a: &Network<f32>, b: &Network<f32>, steps: usize) -> f64 {
+    let levels = |n: &Network<f32>| -> Vec<f32> {
+        let blocks = n.groups.iter().flat_map(|g| &g.blocks);
+        blocks.flat_map(|b| [b.spikes_in(steps), b.spikes_out(steps)].concat()).collect()
+    };
+    let (a, b) = (levels(a), levels(b));
+    a.iter().zip(&b).filter(|(a, b)| a != b).count() as f64 / a.len() as f64
+}
+
+/// Thresholds at which neurons of both ends fire at `rate`, by bisection: first those at the blocks' inputs, on which the others
+/// depend.
 fn thresholds(rate: f64, params: &Params, x: &Tensor) -> Result<[f64; 2]> {
-    let mut bounds = [[1e-4f64.ln(), 1e2f64.ln()]; 2];
-    let middle = |b: &[[f64; 2]; 2]| b.map(|[low, high]| f64::midpoint(low, high).exp());
-    for _ in 0..14 {
-        let mut network = network(&config(middle(&bounds), Inference::Dense), x.dim(0)?, x.dim(1)?, params)?;
-        network.forward(x)?;
-        for (bounds, fired) in bounds.iter_mut().zip(rates(&network, x.dim(1)?)) {
-            let middle = f64::midpoint(bounds[0], bounds[1]);
-            bounds[usize::from(fired < rate)] = middle; // the higher the threshold, the fewer fire
+    let mut found = [1.0; 2];
+    for end in 0..2 {
+        let [mut low, mut high] = [1e-5f64, 1e2].map(f64::ln);
+        for _ in 0..14 {
+            let middle = f64::midpoint(low, high);
+            found[end] = middle.exp();
+            let mut network = network(&config(found, Inference::Dense), x.dim(0)?, x.dim(1)?, params)?;
+            network.forward(x)?;
+            // the higher the threshold, the fewer fire
+            let bound = if rates(&network, x.dim(1)?)[end] < rate { &mut high } else { &mut low };
+            *bound = middle;
         }
     }
-    Ok(middle(&bounds))
+    Ok(found)
 }
 
 fn whole(streams: usize, steps: usize, params: &Params) -> Result<()> {
@@ -206,15 +233,15 @@ fn whole(streams: usize, steps: usize, params: &Params) -> Result<()> {
         let at = if rate < 1.0 { thresholds(rate, params, &sample)? } else { [1e-4; 2] };
         let of = |inference| network(&config(at, inference), streams, steps, params);
         let (mut dense, mut events) = (of(Inference::Dense)?, of(Inference::Events)?);
-        let (mut differ, mut largest, mut fired) = (0f32, 0f32, 0.0);
+        let (mut differ, mut fired) = (0.0, 0.0);
         for x in &chunks {
-            let a = run(&mut dense, x)?;
-            let b = events.forward(x)?;
+            dense.forward(x)?;
+            events.forward(x)?;
+            differ += differing(&dense, &events, steps) / chunks.len() as f64;
+            dense.finish()?;
             let [before, after] = rates(&events, steps);
             fired += (before * WIDTH as f64 + after * CHANNELS as f64) / ((WIDTH + CHANNELS) * chunks.len()) as f64;
             events.finish()?;
-            differ = differ.max((&a - &b)?.abs()?.max_all()?.to_scalar()?);
-            largest = largest.max(a.abs()?.max_all()?.to_scalar()?);
         }
         let turn = |network: &mut Network<f32>, i: &mut usize| {
             *i = (*i + 1) % chunks.len();
@@ -224,11 +251,10 @@ fn whole(streams: usize, steps: usize, params: &Params) -> Result<()> {
         let [dense, events, ratio] = in_turn(|| turn(&mut dense, &mut i), || turn(&mut events, &mut j));
         ratios.push((fired, ratio));
         println!(
-            "  silence {:>5.1} %  dense {:>9.1} µs  events {:>9.1} µs  ratio {ratio:>5.2}  (logits differ by {:.0e} of the largest)",
+            "  silence {:>5.1} %  dense {:>9.1} µs  events {:>9.1} µs  ratio {ratio:>5.2}  (levels that differ {differ:.0e})",
             100.0 * (1.0 - fired),
             dense * 1e6,
             events * 1e6,
-            differ / largest,
         );
     }
     println!("  {}", crossing(&ratios));

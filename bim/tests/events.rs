@@ -77,8 +77,8 @@ fn params(c: &BimConfig, dtype: DType) -> Result<Params> {
     Ok(params)
 }
 
-/// Logits, and the spikes of all layers, of three chunks of these lengths.
-fn run<T: Real>(c: &BimConfig, params: &Params, lengths: [usize; 3]) -> Result<(Vec<f64>, Vec<T>)> {
+/// Logits, and the spikes of all layers, of three chunks of these lengths; the multiplications that were noted.
+fn run<T: Real>(c: &BimConfig, params: &Params, lengths: [usize; 3]) -> Result<(Vec<f64>, Vec<T>, u64)> {
     let mut network = Network::<T>::new(c, &io(16), Membrane::Lag(0), &mut params.bound())?;
     network.freeze(c)?;
     let x = tokens(STREAMS, lengths.iter().sum());
@@ -92,7 +92,7 @@ fn run<T: Real>(c: &BimConfig, params: &Params, lengths: [usize; 3]) -> Result<(
         network.finish()?;
         t += len;
     }
-    Ok((numbers(&Tensor::cat(&logits, 1)?)?, spikes))
+    Ok((numbers(&Tensor::cat(&logits, 1)?)?, spikes, network.take_performed()))
 }
 
 fn equals_the_dense_path<T: Real>(dtype: DType, tolerance: f64) -> Result<()> {
@@ -102,17 +102,18 @@ fn equals_the_dense_path<T: Real>(dtype: DType, tolerance: f64) -> Result<()> {
         events.check()?;
         // a step alone runs along whole columns, many of them in tiles
         for lengths in [[16, 7, 1], [1, 1, 2]] {
-            let (want, spikes) = run::<T>(&dense, &params, lengths)?;
-            let (got, events) = run::<T>(&events, &params, lengths)?;
+            let (want, spikes, noted) = run::<T>(&dense, &params, lengths)?;
+            let (got, of_events, noted_too) = run::<T>(&events, &params, lengths)?;
             let silent = spikes.iter().filter(|s| **s == T::zero()).count() as f64 / spikes.len() as f64;
             assert!(
                 (0.05..0.95).contains(&silent),
                 "{case}: {silent} of the neurons are silent, the test would be empty"
             );
             assert!(
-                events == spikes,
+                of_events == spikes,
                 "{case}: a spike differs; none of these data lies within rounding of its threshold"
             );
+            assert_eq!(noted_too, noted, "{case}: counters hold dense products against dense products");
             let worst = error(&got, &want);
             assert!(worst < tolerance, "{case}, {lengths:?}: logits differ by {worst:.1e} of the largest");
         }

@@ -11,13 +11,13 @@
 //! - **A few rows** (a step of one stream): every column is read once, from wherever the weights are. [`Columns::wide`] runs along
 //!   whole columns, which the processor fetches ahead, eight at a time, so that the sums are loaded and stored once for eight.
 //! - **Many rows** (a chunk of several streams): columns that several rows want should be found near. [`Columns::tiled`] keeps a tile
-//!   of 96 sums in registers, and takes all rows over the weights of that tile before the next: they fit the second-level cache. Where
-//!   spikes are dense enough, it cuts the neurons into blocks too, whose weights fit the first.
+//!   of 96 sums in registers, and takes all rows over the weights of that tile behind some neurons before the next: few enough to fit the
+//!   second-level cache, or the first where spikes are dense enough. The next weights are asked for meanwhile.
 
 use std::ops::Range;
 
 use super::Real;
-use super::lanes::{LANES, Lane};
+use super::lanes::{LANES, Lane, SECOND_LEVEL, prefetch};
 
 /// Numbers of a line of the cache, of 64 bytes, where they are `f32`.
 const LINE: usize = 16;
@@ -25,8 +25,10 @@ const LINE: usize = 16;
 const TILE: usize = 12;
 /// Neurons of a block: their weights to a tile, 64 · 96 numbers, are 24 KiB as `f32` and fit the first-level cache.
 const BLOCK: usize = 64;
-/// Events of a row in a block from which on loading the tile's sums anew for each block costs less than it saves.
-const BLOCKED_FROM: usize = 10;
+/// Blocks are taken together until a row has so many events in them, as each time the tile's sums are loaded anew,
+const EVENTS: usize = 6;
+/// but no more than so many: their weights to a tile, 96 KiB as `f32`, fit the second-level cache twice.
+const BLOCKS: usize = 4;
 /// Rows from which on they run side by side.
 const TILED_FROM: usize = 4;
 /// Columns that are added at once.
@@ -140,6 +142,7 @@ fn place<T: Real>(levels: &Lane<T>, first: u32, to: &mut [u32]) -> usize {
 #[derive(Debug)]
 pub struct Columns<T> {
     outputs: usize,
+    inputs: usize,
     stride: usize,
     values: Vec<T>,
     /// Where the first line of the cache begins.
@@ -163,7 +166,7 @@ impl<T: Real> Columns<T> {
                 }
             }
         }
-        Self { outputs, stride, values, start }
+        Self { outputs, inputs, stride, values, start }
     }
 
     /// `y ← y + W s` for each row of events and of `y` `[rows, outputs]`.
@@ -188,23 +191,40 @@ impl<T: Real> Columns<T> {
         }
     }
 
-    /// [`Columns::add`], tile by tile of outputs, and by blocks of neurons where that pays.
+    /// [`Columns::add`], tile by tile of outputs and block by block of neurons.
     fn tiled(&self, events: &Events<T>, y: &mut [T]) {
         let (rows, blocks, tile) = (events.rows(), events.blocks, TILE * LANES);
         // how the work is cut changes no sum: each is taken in order of the neurons, whatever comes between two terms
-        let step = if events.count() >= BLOCKED_FROM * rows * blocks { 1 } else { blocks };
+        let step = (EVENTS * rows * blocks).div_ceil(events.count().max(1)).clamp(1, BLOCKS);
         let whole = self.outputs / tile * tile;
-        for from in (0..whole).step_by(tile) {
+        let parts = |from: usize| (0..blocks).step_by(step).map(move |block| (from, block));
+        let parts: Vec<_> = (0..whole).step_by(tile).flat_map(parts).collect();
+        let fetch = events.count() >= self.inputs;
+        for (i, &(from, block)) in parts.iter().enumerate() {
             let columns = self.columns(from);
-            for block in (0..blocks).step_by(step) {
-                for (row, y) in y.chunks_exact_mut(self.outputs).enumerate().take(rows) {
-                    let (at, level) = events.part(row, block..block + step);
-                    add_tile(columns, self.stride, at, level, &mut y[from..]);
+            let next = parts.get(i + 1).filter(|_| fetch);
+            for (row, y) in y.chunks_exact_mut(self.outputs).enumerate().take(rows) {
+                if let Some(&(from, block)) = next {
+                    self.fetch(from, block * BLOCK..(block + step) * BLOCK, row, rows);
                 }
+                let (at, level) = events.part(row, block..(block + step).min(blocks));
+                add_tile(columns, self.stride, at, level, &mut y[from..]);
             }
         }
         if whole < self.outputs {
             self.wide(events, whole, y);
+        }
+    }
+
+    /// Asks for the row's share of the tile's weights behind `neurons`, so that all rows together ask for all of them. Columns are
+    /// further apart than what the processor fetches ahead of its own accord.
+    fn fetch(&self, from: usize, neurons: Range<usize>, row: usize, rows: usize) {
+        let n = neurons.len();
+        let columns = self.columns(from);
+        for j in neurons.start + n * row / rows..(neurons.start + n * (row + 1) / rows).min(self.inputs) {
+            for line in (0..TILE * LANES).step_by(LINE) {
+                prefetch::<SECOND_LEVEL, T>(columns, j * self.stride + line);
+            }
         }
     }
 }
