@@ -197,7 +197,7 @@ fn differing(a: &Network<f32>, b: &Network<f32>, steps: usize) -> f64 {
         blocks.flat_map(|b| [b.spikes_in(steps), b.spikes_out(steps)].concat()).collect()
     };
     let (a, b) = (levels(a), levels(b));
-    a.iter().zip(&b).filter(|(a, b)| a != b).count() as f64 / a.len() as f64
+    a.iter().zip(&b).filter(|(a, b)| **a as i32 != **b as i32).count() as f64 / a.len() as f64
 }
 
 /// Thresholds at which neurons of both ends fire at `rate`, by bisection: first those at the blocks' inputs, on which the others

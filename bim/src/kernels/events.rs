@@ -344,7 +344,7 @@ mod tests {
             events.gather(inputs, &levels);
             let mut y = vec![1.0; rows * outputs];
             Columns::new(outputs, inputs, &weights).add(&events, &mut y);
-            assert!(y.iter().all(|y| *y == -0.5), "{y:?}");
+            assert_eq!(y, vec![-0.5; y.len()]);
         }
     }
 
