@@ -317,7 +317,7 @@ pub enum Inference {
     Dense,
     /// From events: the columns of the weights at levels that are not zero are added up, and silent synapses cost nothing. The same
     /// sums, rounded in another order: logits within 1e-5 of the largest, spikes the same unless a membrane lies within rounding of
-    /// its threshold. What sees numbers or codes stays dense. On the CPU alone. See [`crate::kernels::events`].
+    /// its threshold. What sees numbers or codes stays dense. On the CPU alone.
     Events,
 }
 
@@ -563,7 +563,7 @@ pub struct BimConfig {
     pub stdp: StdpConfig,
     /// Pruning.
     pub prune: PruneConfig,
-    /// How the products of spikes are made while scoring: `dense`, or from `events`, so that silent synapses cost nothing.
+    /// How the products of spikes are made while scoring: `dense` (the default), or from `events`, so that silent synapses cost nothing.
     #[serde(skip_serializing_if = "Inference::is_default")] // cells from before it keep their id
     pub inference: Inference,
 }
