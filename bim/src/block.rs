@@ -7,7 +7,9 @@
 use learner::performed;
 
 use crate::config::{BimConfig, DecayForm, DeltaInput, Front as FrontCredit, Step};
+use crate::frozen::{BlockColumns, synapses};
 use crate::kernels::encode::{self, EncodeAdjoint, EncodeDims, EncodeGrads, EncodeParams, EncodeScratch, EncodeTape};
+use crate::kernels::events::Events;
 use crate::kernels::front::{self, Kind, Sensitivity};
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::{self, Adjoint, Dynamics, DynamicsGrads, ScanGrads, ScanTape, Scratch, Span};
@@ -139,6 +141,7 @@ pub struct Block<T> {
     dz: Vec<T>,
     dy: Vec<T>,
     d_gate: Vec<T>,
+    events: Events<T>,
     scratch: Scratch<T>,
 }
 
@@ -294,6 +297,7 @@ impl<T: Real> Block<T> {
             dz: Vec::new(),
             dy: Vec::new(),
             d_gate: Vec::new(),
+            events: Events::default(),
             scratch: Scratch::default(),
         }
     }
@@ -347,13 +351,19 @@ impl<T: Real> Block<T> {
         &self.tape.v[(self.spec.membrane.lag() + steps) * row..][..row]
     }
 
-    /// Runs `steps` steps on folded weights ([`crate::fold`]) and adds the block's output to `x` `[K, streams, width]`.
-    pub fn forward(&mut self, params: &BlockParams<&[T]>, steps: usize, x: &mut [T]) {
+    /// Runs `steps` steps on folded weights ([`crate::fold`]) and adds the block's output to `x` `[K, streams, width]`. Products of
+    /// weights whose `columns` are there are made from events.
+    pub fn forward(
+        &mut self,
+        params: &BlockParams<&[T]>,
+        columns: Option<&BlockColumns<T>>,
+        steps: usize,
+        x: &mut [T],
+    ) {
         let Spec { dims, encode: encoder, .. } = self.spec;
         let span = self.spec.span(steps);
         let (g, width, j) = (span.streams, encoder.channels, dims.inputs);
         let (rows, lag) = (steps * g, span.lag * g);
-        let zero = T::zero();
         let encode_params = self.encode_params(params);
         row::normalize(width, x, &mut self.encode.x[(encoder.conv - 1) * g * width..], &mut self.inverse_rms);
         let psi = &mut self.psi[lag * j..][..rows * j];
@@ -361,13 +371,18 @@ impl<T: Real> Block<T> {
         for FrontSet { kind, sensitivity, .. } in self.front.iter_mut().flat_map(|f| &mut f.sets) {
             sensitivity.forward(*kind, &encoder, &self.spec.pre, &encode_params, span, &self.encode);
         }
-        let source = (&*psi, View::new(rows, j));
+        let psi = &*psi;
+        let [projection, delta, gate, out] =
+            columns.map_or([None; 4], |c| [&c.projection, &c.delta, &c.gate, &c.out].map(Option::as_ref));
+        if [projection, delta, gate].iter().any(Option::is_some) {
+            self.events.gather(j, psi);
+        }
         let projected = dims.projected();
         let p = &mut self.tape.p[lag * projected..][..rows * projected];
-        matmul((p, View::new(rows, projected)), source, (params.projection, View::new(projected, j).t()), zero);
+        synapses((p, projected), (psi, j), params.projection, projection, &self.events, false);
         let z = &mut self.z[..rows * dims.heads];
         if dims.delta_inputs == j {
-            matmul((z, View::new(rows, dims.heads)), source, (params.delta, View::new(dims.heads, j).t()), zero);
+            synapses((z, dims.heads), (psi, j), params.delta, delta, &self.events, false);
         } else {
             let weights = params.delta.chunks_exact(dims.delta_inputs);
             performed::note(rows * dims.heads * dims.delta_inputs);
@@ -377,6 +392,10 @@ impl<T: Real> Block<T> {
                 }
             }
         }
+        if let Some(weights) = params.gate {
+            let z = &mut self.gate[..rows * width];
+            synapses((z, width), (psi, j), weights, gate, &self.events, false);
+        }
         if !self.spec.rule.carries {
             self.tape.h0.copy_from_slice(&self.h);
         }
@@ -384,16 +403,17 @@ impl<T: Real> Block<T> {
         scan::step_sizes(&dims, &dynamics, span, &self.z, &mut self.tape);
         let s = &mut self.s[..rows * dims.channels];
         scan::forward(&dims, &self.spec.post, &dynamics, span, &mut self.tape, &mut self.h, s, &mut self.scratch);
-        let out = (params.out, View::new(width, dims.channels).t());
-        match params.gate {
-            None => matmul((x, View::new(rows, width)), (s, View::new(rows, dims.channels)), out, T::one()),
-            Some(gate) => {
-                let (y, z) = (&mut self.y[..rows * width], &mut self.gate[..rows * width]);
-                matmul((y, View::new(rows, width)), (s, View::new(rows, dims.channels)), out, zero);
-                matmul((z, View::new(rows, width)), source, (gate, View::new(width, j).t()), zero);
-                row::gate(y, z, &mut x[..rows * width]);
-            }
+        let s = &*s;
+        if out.is_some() {
+            self.events.gather(dims.channels, s);
         }
+        let x = &mut x[..rows * width];
+        if params.gate.is_none() {
+            return synapses((x, width), (s, dims.channels), params.out, out, &self.events, true);
+        }
+        let y = &mut self.y[..rows * width];
+        synapses((y, width), (s, dims.channels), params.out, out, &self.events, false);
+        row::gate(y, &self.gate[..rows * width], x);
     }
 
     /// Adds the price of each postsynaptic spike to the gradient of the levels.

@@ -331,6 +331,27 @@ impl Front {
     }
 }
 
+/// How the products of spikes are made while scoring: in evaluations, and in the first of two passes over a recording. Learning makes
+/// them densely, as its weights change at every update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Inference {
+    /// As matrix products, zeros with them.
+    #[default]
+    Dense,
+    /// From events: the columns of the weights at levels that are not zero are added up, and silent synapses cost nothing. The same
+    /// sums, rounded in another order: logits within 1e-5 of the largest, spikes the same unless a membrane lies within rounding of
+    /// its threshold. What sees numbers or codes stays dense. On the CPU alone.
+    Events,
+}
+
+impl Inference {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Form of the state space's decay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -570,6 +591,9 @@ pub struct BimConfig {
     pub stdp: StdpConfig,
     /// Pruning.
     pub prune: PruneConfig,
+    /// How the products of spikes are made while scoring: `dense` (the default), or from `events`, so that silent synapses cost nothing.
+    #[serde(skip_serializing_if = "Inference::is_default")] // cells from before it keep their id
+    pub inference: Inference,
 }
 
 impl Default for BimConfig {
@@ -602,6 +626,7 @@ impl Default for BimConfig {
             diagnose: DiagnoseConfig::default(),
             stdp: StdpConfig::default(),
             prune: PruneConfig::default(),
+            inference: Inference::default(),
         }
     }
 }
@@ -617,6 +642,18 @@ impl BimConfig {
     #[must_use]
     pub(crate) fn without_traces(&self, credit: Credit) -> Self {
         Self { credit, front: Front::Chunk, ..self.clone() }
+    }
+
+    /// Whether spikes arrive otherwise than they were fired: behind a delay line or a kernel they are numbers.
+    #[must_use]
+    pub(crate) fn delayed(&self) -> bool {
+        self.delays.0 > 1 || self.kernel.0 > 0.0
+    }
+
+    /// Whether spikes arrive at the synapses behind the presynaptic neurons, behind the postsynaptic ones, and at the read-out.
+    #[must_use]
+    pub(crate) fn spikes_arrive(&self) -> [bool; 3] {
+        [self.pre.fires() && !self.delayed(), self.post.fires(), self.readout.neuron().fires()]
     }
 
     /// Checks what no single key can know.
@@ -643,6 +680,11 @@ impl BimConfig {
             let problem =
                 "traces need a rule that carries some: expected chunk, or credit: hybrid, exact, diagonal or eprop";
             return err("front", problem.into());
+        }
+        if self.inference == Inference::Events && !self.spikes_arrive().contains(&true) {
+            let problem = "no synapse of this network sees spikes (they are codes, numbers, or delayed), so nothing would come from \
+                           events; expected dense";
+            return err("inference", problem.to_owned());
         }
         if self.reach > 0 && self.credit != Credit::Tbptt {
             return err(

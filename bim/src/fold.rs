@@ -70,9 +70,14 @@ impl<T: Real> Folded<T> {
 
     /// `params` with steps in place of their logarithms and folded weights in place of those that read spikes with a step.
     pub fn fold<'a>(&'a mut self, params: &NetworkParams<&'a [T]>) -> NetworkParams<&'a [T]> {
-        if !self.any {
-            return params.map(|x| *x);
+        if self.any {
+            self.update(params);
         }
+        self.folded(params)
+    }
+
+    /// Folds the steps and weights as they are now.
+    fn update(&mut self, params: &NetworkParams<&[T]>) {
         for (from, into) in params.blocks.iter().zip(&mut self.values.blocks) {
             if let (Some(logarithms), Some(steps)) = (from.pre_step, &mut into.pre_step) {
                 exponentials(logarithms, steps);
@@ -93,6 +98,10 @@ impl<T: Real> Folded<T> {
             copy(params.head, &mut self.values.head);
             scale(&mut self.values.head, steps, 1);
         }
+    }
+
+    /// [`Folded::fold`] without folding anew: what was folded last in place of the weights and steps.
+    pub fn folded<'a>(&'a self, params: &NetworkParams<&'a [T]>) -> NetworkParams<&'a [T]> {
         let mut folded = self.values.iter().map(Vec::as_slice);
         let mut own = params.iter();
         params.map(|_| match (folded.next(), own.next()) {

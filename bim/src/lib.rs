@@ -25,6 +25,7 @@ mod cost;
 mod device;
 pub mod diagnose;
 pub mod fold;
+pub mod frozen;
 pub mod kernels;
 pub mod network;
 pub mod online;

@@ -14,7 +14,9 @@ use rayon::prelude::*;
 use crate::block::{Block, Shared, Spec};
 use crate::config::{BimConfig, DecayForm, DeltaInput, NeuronConfig, Step};
 use crate::fold::Folded;
+use crate::frozen::{Frozen, synapses};
 use crate::kernels::encode::{sign, step_gradient};
+use crate::kernels::events::Events;
 use crate::kernels::neuron::Neuron;
 use crate::kernels::scan::DynamicsGrads;
 use crate::kernels::trace::CreditGrads;
@@ -36,6 +38,8 @@ pub struct Group<T> {
     /// The blocks' state and activations.
     pub blocks: Vec<Block<T>>,
     readout: Option<Readout<T>>,
+    /// What the read-out's neurons fired, where the output layer's product is made from events.
+    events: Events<T>,
     tokens: Vec<u32>,
     pub(crate) frames: Vec<T>,
     pub(crate) x: Vec<T>,
@@ -71,6 +75,8 @@ pub struct Network<T> {
     /// The streams, in groups.
     pub groups: Vec<Group<T>>,
     folded: Folded<T>,
+    /// What was made of weights that do not change meanwhile; without it they are folded anew for every chunk.
+    frozen: Option<Frozen<T>>,
     steps: usize,
     /// Multiplications carried out since they were last taken.
     pub(crate) performed: AtomicU64,
@@ -198,7 +204,7 @@ impl<T: Real> Network<T> {
             .collect();
         let (names, params) = (named.map(|(n, _)| n.clone()), named.map(|(_, t)| t.clone()));
         let folded = Folded::new(c, &params);
-        Ok(Self { io: *io, names, params, groups, folded, steps: 0, performed: AtomicU64::new(0) })
+        Ok(Self { io: *io, names, params, groups, folded, frozen: None, steps: 0, performed: AtomicU64::new(0) })
     }
 
     /// Creates all parameters, or finds them, with their names.
@@ -263,6 +269,18 @@ impl<T: Real> Network<T> {
         Ok(())
     }
 
+    /// Makes once what the forward pass needs of the weights: steps folded into them and, where `config.inference` says so, the
+    /// columns that products from events read. From then on weights that change are seen when this is called again.
+    ///
+    /// # Errors
+    /// If a parameter cannot be read.
+    pub fn freeze(&mut self, config: &BimConfig) -> Result<()> {
+        let folded = &mut self.folded;
+        self.frozen = None; // its memory is free before there is more
+        self.frozen = Some(with_params(&self.params, |params| Frozen::new(config, &folded.fold(params)))?);
+        Ok(())
+    }
+
     /// Runs one chunk and advances the state: `[B, K]` tokens or `[B, K, F]` frames → logits `[B, K, O]`.
     ///
     /// # Errors
@@ -297,9 +315,11 @@ impl<T: Real> Network<T> {
             }
         }
         let (groups, folded, noted) = (&mut self.groups, &mut self.folded, &self.performed);
+        let frozen = self.frozen.as_ref();
         with_params(&self.params, |params| {
-            let params = &folded.fold(params);
-            groups.par_iter_mut().for_each(|g| performed::during(noted, || g.forward(params, io.input, steps)));
+            let params = &if frozen.is_some() { folded.folded(params) } else { folded.fold(params) };
+            let forward = |g: &mut Group<T>| performed::during(noted, || g.forward(params, frozen, io.input, steps));
+            groups.par_iter_mut().for_each(forward);
         })?;
         let mut logits = vec![T::zero(); io.streams * steps * io.outputs];
         self.exchange(|group, i, at| logits[at..at + io.outputs].copy_from_slice(&group.logits[i..i + io.outputs]));
@@ -634,6 +654,7 @@ impl<T: Real> Group<T> {
             streams,
             blocks: (0..layers).map(|_| Block::new(spec, io.segment)).collect(),
             readout: None,
+            events: Events::default(),
             tokens: Vec::new(),
             frames: Vec::new(),
             x: zeros(rows * width),
@@ -649,7 +670,7 @@ impl<T: Real> Group<T> {
         }
     }
 
-    fn forward(&mut self, params: &NetworkParams<&[T]>, input: InputKind, steps: usize) {
+    fn forward(&mut self, params: &NetworkParams<&[T]>, frozen: Option<&Frozen<T>>, input: InputKind, steps: usize) {
         let width = params.gain.len();
         let rows = steps * self.streams;
         let x = &mut self.x[..rows * width];
@@ -664,8 +685,8 @@ impl<T: Real> Group<T> {
                 matmul((x, View::new(rows, width)), frames, (params.embedding, View::new(width, f).t()), T::zero());
             }
         }
-        for (block, params) in self.blocks.iter_mut().zip(&params.blocks) {
-            block.forward(params, steps, x);
+        for (l, (block, params)) in self.blocks.iter_mut().zip(&params.blocks).enumerate() {
+            block.forward(params, frozen.and_then(|f| f.blocks.get(l)), steps, x);
         }
         // the gain is part of the output layer's input: x̂ · gain
         row::normalize(width, x, &mut self.normed, &mut self.inverse_rms);
@@ -684,8 +705,11 @@ impl<T: Real> Group<T> {
         for row in logits.chunks_exact_mut(outputs) {
             row.copy_from_slice(params.head_bias);
         }
-        let head = (params.head, View::new(outputs, width).t());
-        matmul((logits, View::new(rows, outputs)), (x, View::new(rows, width)), head, T::one());
+        let head = frozen.and_then(|f| f.head.as_ref());
+        if head.is_some() {
+            self.events.gather(width, x);
+        }
+        synapses((logits, outputs), (x, width), params.head, head, &self.events, true);
     }
 
     fn reverse(&mut self, params: &NetworkParams<&[T]>, steps: usize, chained: bool, priced: bool) {

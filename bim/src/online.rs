@@ -1,6 +1,7 @@
 //! The online learner: the network, its credit rule, plasticity and optimiser behind the common contract.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 use learner::operations::Tally;
@@ -51,6 +52,8 @@ pub struct Bim {
     pub(crate) io: Io,
     pub(crate) train: Optimizer,
     pub(crate) params: Params,
+    /// How often the weights changed: predictors over them keep what they made of them until it does.
+    changes: Arc<AtomicU64>,
     pub(crate) network: Network<f32>,
     pub(crate) adamw: AdamW,
     pub(crate) plasticity: Plasticity,
@@ -105,6 +108,7 @@ impl Bim {
             io,
             train,
             params,
+            changes: Arc::default(),
             adamw,
             plasticity,
             diagnoser: Diagnoser::new(config, io.segment),
@@ -279,6 +283,7 @@ impl Learner for Bim {
         let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
         layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
         layers.extend(self.plasticity.measured(&self.directions));
+        self.changes.fetch_add(1, Ordering::Release);
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;
         let updates = self.adamw.updates();
@@ -301,7 +306,9 @@ impl Learner for Bim {
         // nothing is learned there: no traces, no history
         let config = self.config.without_traces(crate::config::Credit::Tbptt);
         let network = Network::new(&config, &io, Membrane::Lag(0), &mut self.params.bound())?;
-        Ok(Box::new(Evaluator { config, network, segment: io.segment, started: false, counted: None }))
+        let changes = Arc::clone(&self.changes);
+        let (segment, started, counted) = (io.segment, false, None);
+        Ok(Box::new(Evaluator { config, network, changes, frozen_at: None, segment, started, counted }))
     }
 
     fn cost(&self) -> Cost {
@@ -322,6 +329,7 @@ impl Learner for Bim {
     }
 
     fn load(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.changes.fetch_add(1, Ordering::Release);
         self.params.load(snapshot)?;
         self.adamw.load(snapshot)?;
         self.plasticity.load(snapshot)?;
@@ -343,6 +351,9 @@ pub(crate) fn finite(quantity: &'static str, value: f64, update: u64) -> Result<
 struct Evaluator {
     config: BimConfig,
     network: Network<f32>,
+    /// How often the learner's weights changed, now and when the network was last frozen.
+    changes: Arc<AtomicU64>,
+    frozen_at: Option<u64>,
     segment: usize,
     started: bool,
     /// Operations so far, if they are counted.
@@ -362,6 +373,11 @@ impl Predictor for Evaluator {
     fn predict(&mut self, x: &Tensor) -> Result<Tensor> {
         check_length(x, self.segment)?;
         self.finish()?;
+        let changes = self.changes.load(Ordering::Acquire);
+        if self.frozen_at != Some(changes) {
+            self.network.freeze(&self.config)?;
+            self.frozen_at = Some(changes);
+        }
         self.started = true;
         self.network.take_performed();
         let logits = self.network.forward(x)?;

@@ -130,12 +130,7 @@ fn spiking(source: Source) -> bool {
 
 /// Of what arrives behind the axons: a delayed or filtered spike arrives scaled, so its synapses multiply.
 fn arriving(c: &BimConfig) -> Source {
-    if delayed(c) { Source::Values } else { source(&c.pre) }
-}
-
-/// Whether spikes arrive otherwise than they were fired.
-fn delayed(c: &BimConfig) -> bool {
-    c.delays.0 > 1 || c.kernel.0 > 0.0
+    if c.delayed() { Source::Values } else { source(&c.pre) }
 }
 
 /// A counted chunk.
@@ -350,7 +345,7 @@ impl Counter<'_> {
         let fan = params.gate.map_or_else(|| windowed.clone(), |g| windowed.with(&Fan::of_columns(g, neurons)));
         let [before, after] = self.fired[l];
         // what arrives is what was fired, unless it is delayed or filtered
-        let met = if delayed(c) { None } else { fan.meet(before) };
+        let met = if c.delayed() { None } else { fan.meet(before) };
         let seen = met.unwrap_or_else(|| self.seen(l, |b, steps| fan.see(b.psi_of_chunk(steps), from)));
         let mut product = Product::new(from, &fan, seen);
         // steps of history in front of the chunk are in the gradient of what they entered
@@ -413,7 +408,7 @@ impl Counter<'_> {
         let streams = self.network.io().streams as u64;
         let from = arriving(self.config);
         // the traces advance over as many steps as the chunk has, from the window's start
-        let seen = if first.spec.membrane.lag() == 0 && !delayed(self.config) {
+        let seen = if first.spec.membrane.lag() == 0 && !self.config.delayed() {
             self.fired[l][0]
         } else {
             self.seen(l, |b, steps| Seen::of(b.psi_of_window(steps), from))

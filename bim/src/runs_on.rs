@@ -3,7 +3,7 @@
 use candle_core::Device;
 use learner::{Error, Io, Learner, Result};
 
-use crate::config::{BimConfig, Front};
+use crate::config::{BimConfig, Front, Inference};
 use crate::online::{Bim, Optimizer};
 
 /// Most blocks in the second and the third dimension of a launch, where streams are. The first, where states, channels and neurons are,
@@ -52,6 +52,10 @@ pub fn check_gpu(config: &BimConfig) -> Result<()> {
                 .to_owned();
         return Err(Error::Config { key: "front", problem });
     }
+    if config.inference == Inference::Events {
+        let problem = "a GPU has no kernels for products from events: expected dense, or use --device cpu".to_owned();
+        return Err(Error::Config { key: "inference", problem });
+    }
     Ok(())
 }
 
@@ -95,6 +99,14 @@ mod tests {
         let config = BimConfig { front: Front::Traces, ..BimConfig::default() };
         let said = check_gpu(&config).expect_err("no kernels").to_string();
         assert!(said.starts_with("front: ") && said.contains("--device cpu"), "{said}");
+        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+    }
+
+    #[test]
+    fn a_gpu_refuses_products_from_events_with_their_key() {
+        let config = BimConfig { inference: Inference::Events, ..BimConfig::default() };
+        let said = check_gpu(&config).expect_err("no kernels").to_string();
+        assert!(said.starts_with("inference: ") && said.contains("--device cpu"), "{said}");
         check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
     }
 

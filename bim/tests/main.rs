@@ -9,6 +9,7 @@
 //! | [`learning`] | one update by eq. 4: directions, λ, Ω, bounds, masks, clipping, weight decay |
 //! | [`pairs`] | STDP against the double sum over pairs of spikes, streams and resets |
 //! | [`evaluation`] | evaluating by segments is evaluating at once |
+//! | [`events`] | products from events are dense ones, to rounding |
 //! | [`cuda_kernels`] | the CUDA kernels, compiled for the host, against their twins |
 //! | [`carried`] | histories, rest and copies of what goes from chunk to chunk |
 //! | [`faults`] | faults that an audit found stay mended |
@@ -21,6 +22,7 @@ mod carried;
 mod common;
 mod cuda_kernels;
 mod evaluation;
+mod events;
 mod faults;
 mod learning;
 mod long_range;

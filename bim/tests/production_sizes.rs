@@ -338,7 +338,11 @@ fn follow(cases: Vec<Case>, keep: fn(&str) -> bool) -> Result<()> {
                 want.iter_mut().zip(mask).for_each(|(g, m)| *g *= m);
             }
         }
-        assert_close(case.name, &got, &want, 1e-4, keep);
+        // A_log has one gradient for all states of a head: its many terms nearly cancel, and how they are rounded depends on the vector
+        // instructions (1.7e-4 of one case with AVX2)
+        let a_log = |name: &str| name.ends_with(".a_log");
+        assert_close(case.name, &got, &want, 1e-4, |name| keep(name) && !a_log(name));
+        assert_close(case.name, &got, &want, 4e-4, |name| keep(name) && a_log(name));
     }
     Ok(())
 }

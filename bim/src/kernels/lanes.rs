@@ -43,3 +43,21 @@ pub fn sum<T: Real>(x: &Lane<T>) -> T {
 pub fn blocks(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).step_by(LANES).map(move |at| (at, LANES.min(n - at)))
 }
+
+/// The first-level cache, for [`prefetch`].
+pub const FIRST_LEVEL: i32 = 3;
+/// The second-level cache, for [`prefetch`].
+pub const SECOND_LEVEL: i32 = 2;
+
+/// Asks for the cache line at `v[at]`, which may lie behind `v`'s end, in the cache of level `CACHE`.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "one instruction")]
+pub fn prefetch<const CACHE: i32, T>(v: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and cannot fault, whatever the address; every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<CACHE>(v.as_ptr().wrapping_add(at).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (v, at);
+}

@@ -5,6 +5,7 @@
 //! (channel fastest).
 
 pub mod encode;
+pub mod events;
 pub mod front;
 pub mod lanes;
 pub mod neuron;

@@ -5,7 +5,7 @@
 use learner::performed;
 
 use super::{Side, StepCredit, Traces};
-use crate::kernels::lanes::{LANES, Lane, load, store};
+use crate::kernels::lanes::{FIRST_LEVEL, LANES, Lane, load, prefetch, store};
 use crate::kernels::scan::{ScanTape, Scratch, Span, Step, softplus_slope};
 use crate::kernels::{Dims, Real};
 
@@ -281,21 +281,6 @@ fn advance_rows<T: Real>(
     }
 }
 
-/// Asks for the cache line at `v[at]`, which may lie behind `v`'s end. A tile takes about as long as a line takes to come
-/// from the third-level cache, where the traces live, and its loads start only when the one before is nearly done.
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "one instruction")]
-fn prefetch<T>(v: &[T], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and cannot fault, whatever the address; every x86-64 processor has it.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(v.as_ptr().wrapping_add(at).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (v, at);
-}
-
 /// [`advance_rows`] for up to four rows, whose factors start at `FIRST`, and the tiles of columns in `psi`, from `from` on.
 /// Loops of fixed length over single registers, so that the sums stay in them; `WHOLE` tiles of four rows come without the
 /// branches that others need, which take as long as the products.
@@ -335,7 +320,9 @@ fn advance_four<T: Real, const FIRST: usize, const WHOLE: bool>(
             put::<T, WHOLE>(sums, at_b, width_b, &sum_b);
         }
         for r in 0..ROWS {
-            prefetch(rows, (ROWS + r) * columns + at); // the same columns of the next four rows
+            // a tile takes about as long as a line takes to come from the third-level cache, where the traces live, and its loads
+            // start only when the one before is nearly done
+            prefetch::<FIRST_LEVEL, T>(rows, (ROWS + r) * columns + at); // the same columns of the next four rows
             for i in 0..LANES {
                 a[r][i] *= left;
             }
