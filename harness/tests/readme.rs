@@ -4,6 +4,8 @@
 //! ratios are held against (`MODEL of FILE` if it stands in another one), and what a cell must say follows from its column's title; `<!-- METRIC by learning rate of FILE -->` has a
 //! column for each rate. The first cell of a row names its model in backticks. A figure in README's text beside the tables must stand
 //! in one of them.
+//!
+//! `HARNESS_UPDATE=1` writes the figures of all tables anew: a new table needs its comment, its titles, and rows with their models.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -60,6 +62,11 @@ fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> St
         "bits per byte" => interval("bits_per_byte"),
         "AUC-ROC (macro)" => interval("auc_roc_macro"),
         "AUC-PR (macro)" => interval("auc_pr_macro"),
+        "accuracy" => interval("accuracy"),
+        "accuracy by seed" => {
+            let all: Vec<String> = values(rows, model, "accuracy").iter().map(|v| format!("{v:.3}")).collect();
+            all.join(", ")
+        }
         "ratio" => format!("{:.3}×", mean(rows, model, &["bits_per_byte"]) / mean(rows, reference, &["bits_per_byte"])),
         "updates" => whole(|r| r.updates.to_string()),
         "steps an update" => whole(|r| r.config.get("train.segment").cloned().unwrap_or_default()),
@@ -112,8 +119,8 @@ fn figures(line: &str) -> Vec<String> {
     words.filter(is_figure).map(str::to_owned).collect()
 }
 
-/// Checks every table of figures: rows that are not what the files say, and what would be right.
-fn wrong_rows(lines: &[&str]) -> (usize, Vec<String>) {
+/// Checks every table of figures: the number of tables, and of rows that are not what the files say the line and what would be right.
+fn wrong_rows(lines: &[&str]) -> (usize, Vec<(usize, String)>) {
     let (mut tables, mut wrong) = (0, Vec::new());
     for (i, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("|---")) {
         let titles = cells(lines[i - 1]);
@@ -133,21 +140,40 @@ fn wrong_rows(lines: &[&str]) -> (usize, Vec<String>) {
             let others = read_results(&root().join(other)).expect(other);
             rows.extend(others.into_iter().filter(|row| row.model == model));
         }
-        for line in lines[i + 1..].iter().take_while(|line| line.starts_with('|')) {
+        for (at, line) in lines.iter().enumerate().skip(i + 1).take_while(|(_, line)| line.starts_with('|')) {
             let cells = cells(line);
-            assert_eq!(cells.len(), titles.len(), "{line}");
+            assert!(updates() || cells.len() == titles.len(), "{line}");
             let model = cells[0].split('`').nth(1).expect("a model in backticks");
             assert!(rows.iter().any(|row| row.model == model && row.value.is_some()), "{file} has no `{model}`");
             let right: Vec<String> = match reference {
                 Some((reference, _)) => titles[1..].iter().map(|t| expected(&rows, model, reference, t)).collect(),
                 None => by_rate(&rows, model, kind, &titles[1..]),
             };
-            if right.iter().zip(&cells[1..]).any(|(right, cell)| right != cell) {
-                wrong.push(format!("| {} | {} |", cells[0], right.join(" | ")));
+            if right != cells[1..] {
+                wrong.push((at, format!("| {} | {} |", cells[0], right.join(" | "))));
             }
         }
     }
     (tables, wrong)
+}
+
+/// Whether tables are to be written anew.
+fn updates() -> bool {
+    std::env::var_os("HARNESS_UPDATE").is_some()
+}
+
+/// Fails with rows that are not what the files say, or writes them anew into the file whose lines begin `before` those that were checked.
+fn settle(file: &str, text: &str, before: usize, wrong: Vec<(usize, String)>) {
+    if updates() {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        for (at, right) in wrong {
+            lines[before + at] = right;
+        }
+        fs::write(root().join(file), lines.join("\n") + "\n").expect("a file that can be written");
+        return;
+    }
+    let rows: Vec<String> = wrong.into_iter().map(|(_, right)| right).collect();
+    assert!(rows.is_empty(), "rows of {file} that are not what the files say; right is:\n{}", rows.join("\n"));
 }
 
 #[test]
@@ -156,7 +182,8 @@ fn every_figure_of_the_readme_stands_in_a_committed_file() {
     let lines = section(&readme);
     let (tables, wrong) = wrong_rows(&lines);
     assert!(tables > 0, "no table under {SECTION}");
-    assert!(wrong.is_empty(), "rows of the README that are not what the files say; right is:\n{}", wrong.join("\n"));
+    let before = readme.lines().take_while(|line| *line != SECTION).count() + 1;
+    settle("README.md", &readme, before, wrong);
     let in_tables: String = lines.iter().filter(|line| line.starts_with('|')).copied().collect();
     let beside = lines.iter().filter(|line| !line.starts_with('|') && !line.starts_with("<!--"));
     for figure in beside.flat_map(|line| figures(line)) {
@@ -169,7 +196,7 @@ fn the_tables_of_the_page_of_results_are_what_the_files_say() {
     let page = fs::read_to_string(root().join("reports/results/README.md")).expect("the page of results");
     let (tables, wrong) = wrong_rows(&page.lines().collect::<Vec<_>>());
     assert!(tables > 3, "{tables} tables");
-    assert!(wrong.is_empty(), "rows that are not what the files say; right is:\n{}", wrong.join("\n"));
+    settle("reports/results/README.md", &page, 0, wrong);
 }
 
 #[test]

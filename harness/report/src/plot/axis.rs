@@ -22,6 +22,13 @@ impl Axis {
         Self { low, high, from, to, log, ticks }
     }
 
+    /// An axis over `low` to `high` and no further, with the ticks that lie there.
+    pub(super) fn tight((low, high): (f64, f64), (from, to): (f64, f64), ticks: f64) -> Self {
+        let mut ticks = linear_ticks(low, high, ticks);
+        ticks.retain(|tick| (low..=high).contains(tick));
+        Self { low, high, from, to, log: false, ticks }
+    }
+
     /// Where a value is drawn.
     pub(super) fn at(&self, value: f64) -> f64 {
         let scale = |v: f64| if self.log { v.log10() } else { v };

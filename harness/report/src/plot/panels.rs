@@ -16,10 +16,13 @@ fn axes(plot: &Plot) -> (Axis, Axis) {
     let (x, y) = ranges(plot);
     let font = PANEL.font;
     let bottom = PANEL.height - 1.8 * font;
-    (
-        Axis::new(x, (3.4 * font, PANEL.width - 14.0), plot.log_x, PANEL.ticks.0),
-        Axis::new(y, (bottom, 1.9 * font), plot.log_y, PANEL.ticks.1),
-    )
+    let (across, up) = ((3.4 * font, PANEL.width - 14.0), (bottom, 1.9 * font));
+    if plot.form == Form::Spikes {
+        // to the end of the last step, with half a neuron below the first and above the last
+        let (steps, neurons) = ((x.0.min(0.0), x.1.max(0.0) + 1.0), (y.0.min(0.0) - 0.5, y.1.max(0.0) + 0.5));
+        return (Axis::tight(steps, across, PANEL.ticks.0), Axis::tight(neurons, up, PANEL.ticks.1));
+    }
+    (Axis::new(x, across, plot.log_x, PANEL.ticks.0), Axis::new(y, up, plot.log_y, PANEL.ticks.1))
 }
 
 /// Spikes, one bar for all that a neuron sent at steps next to each other. Points are in the order of neurons, then of steps.
