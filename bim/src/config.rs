@@ -593,6 +593,7 @@ pub struct BimConfig {
     pub prune: PruneConfig,
     /// How the products of spikes are made while scoring: `dense` (the default), or from `events`, so that silent synapses cost nothing.
     #[serde(skip_serializing_if = "Inference::is_default")] // cells from before it keep their id
+    #[schemars(extend("default" = "dense"))] // as above
     pub inference: Inference,
 }
 

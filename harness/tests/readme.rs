@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rows::results::{ResultRow, read_results};
-use statistics::estimate::estimate;
+use statistics::estimate::estimate_over_seeds;
 
 const SECTION: &str = "## Measured";
 
@@ -38,7 +38,7 @@ fn values(rows: &[ResultRow], model: &str, metric: &str) -> Vec<f64> {
 }
 
 fn mean(rows: &[ResultRow], model: &str, metrics: &[&str]) -> f64 {
-    let one = |metric: &&str| estimate(&values(rows, model, metric)).map_or(f64::NAN, |e| e.mean);
+    let one = |metric: &&str| estimate_over_seeds(&values(rows, model, metric)).map_or(f64::NAN, |e| e.mean);
     metrics.iter().map(one).sum()
 }
 
@@ -53,7 +53,8 @@ fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> St
         all.into_iter().collect::<Vec<_>>().join(" or ")
     };
     let learning = ["energy_learning_with_traffic_pj"];
-    let interval = |metric: &str| match estimate(&values(rows, model, metric)).map(|e| (e.mean, e.interval)) {
+    let interval = |metric: &str| match estimate_over_seeds(&values(rows, model, metric)).map(|e| (e.mean, e.interval))
+    {
         Some((mean, Some((low, high)))) => format!("{mean:.3} [{low:.3}, {high:.3}]"),
         Some((mean, None)) => format!("{mean:.3}"),
         None => "not measured".to_owned(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Folder, GRID, stderr, stdout};
 use rows::parquet::read_rows;
 use rows::results::read_results;
-use rows::{EvalRow, LayerRow, PredictionRow, StepRow};
+use rows::{EvalRow, LayerRow, PredictionRow, SpikeRow, StepRow};
 
 #[test]
 fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
@@ -68,6 +68,12 @@ fn a_grid_leaves_complete_files_and_a_table_without_gaps() {
         for quantity in ["cosine_gradient_bptt", "norm_ratio_gradient_bptt", "trace_staleness", "cosine_descent_stdp"] {
             let diagnosed = layers.iter().any(|l| l.quantity == quantity && l.layer.starts_with("layers.1"));
             assert_eq!(diagnosed, config.contains("kind: bim"), "{quantity}: {layers:?}");
+        }
+        let fires = config.contains("kind: bim") || config.contains("kind: snn");
+        assert_eq!(dir.join("spikes.parquet").exists(), fires, "{config}");
+        if fires {
+            let spikes = read_rows::<SpikeRow>(&dir.join("spikes.parquet")).expect("spikes");
+            assert!(spikes.iter().any(|s| s.level != 0.0) && spikes.iter().all(|s| s.step < s.steps), "{spikes:?}");
         }
         assert!(dir.join("checkpoint/weights.safetensors").exists() && dir.join("config.yaml").exists());
         assert!(!dir.join("parts").exists());

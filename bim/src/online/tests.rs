@@ -297,3 +297,43 @@ fn segments_are_as_long_as_was_said() -> Result<()> {
     }
     Ok(())
 }
+
+/// What a sample shows is what the kernels sent: the first stream of each population, in its place.
+#[test]
+fn what_is_sent_is_what_the_first_stream_fired() -> Result<()> {
+    use crate::config::{Count, Levels, ReadoutConfig};
+    let readout = ReadoutConfig { levels: Levels::Integer, ..ReadoutConfig::default() };
+    let config = BimConfig {
+        width: Count(8),
+        channels: Count(16),
+        heads: Count(2),
+        layers: Count(2),
+        readout,
+        ..BimConfig::default()
+    };
+    let bim = Bim::new(&config, two_streams(8), Optimizer::constant(0.01), 1, &Device::Cpu)?;
+    let x = Tensor::from_iter((0..16u32).map(|i| i * i % 5), &Device::Cpu)?.reshape((2, 8))?;
+    let sent = bim.evaluator(2)?.sent(&x)?;
+    let names: Vec<&str> = sent.iter().map(|s| s.layer.as_str()).collect();
+    assert_eq!(names, ["layers.0.pre", "layers.0.post", "layers.1.pre", "layers.1.post", "readout"]);
+    let mut network = Network::<f32>::new(&config, &two_streams(8), Membrane::Lag(0), &mut bim.params.bound())?;
+    network.forward(&x)?;
+    let group = &network.groups[0];
+    for (s, (fired, neurons)) in sent.iter().zip([
+        (group.blocks[0].spikes_in(8), 8),
+        (group.blocks[0].spikes_out(8), 16),
+        (group.blocks[1].spikes_in(8), 8),
+        (group.blocks[1].spikes_out(8), 16),
+        (group.head_inputs(8), 8),
+    ]) {
+        let first: Vec<f32> = fired.chunks(neurons).step_by(2).flatten().copied().collect();
+        let levels: Vec<f32> = s.levels.iter().map(|level| f32::from(*level)).collect();
+        assert_eq!((s.neurons, levels), (neurons, first), "{}", s.layer);
+        assert!(s.levels.iter().any(|level| *level != 0), "{} is silent: the test would be empty", s.layer);
+    }
+    let analog = NeuronConfig::none();
+    let silent = BimConfig { pre: analog, post: analog, readout: ReadoutConfig::default(), ..config };
+    let bim = Bim::new(&silent, two_streams(8), Optimizer::constant(0.01), 1, &Device::Cpu)?;
+    assert!(bim.evaluator(2)?.sent(&x)?.is_empty(), "numbers are no spikes");
+    Ok(())
+}

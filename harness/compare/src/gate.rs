@@ -381,8 +381,12 @@ fn allocations(pairs: &Pairs) -> Vec<Check> {
 /// Instructions of a step of each configuration of the baseline against those of this program; `now` is why they were not counted.
 #[must_use]
 pub fn counted(baseline: &Thresholds, now: &Result<Instructions, String>) -> Vec<Check> {
-    let Some(before) = &baseline.counted else { return Vec::new() };
     let not_compared = |why: String| vec![check(COUNTED, "instructions", Outcome::NotCompared(why))];
+    let Some(before) = &baseline.counted else {
+        return not_compared(
+            "the baseline has no instructions: `harness baseline --count-instructions` counts them".to_owned(),
+        );
+    };
     let now = match now {
         Ok(now) if now.by == before.by => now,
         Ok(now) => return not_compared(format!("they are of {}; the baseline's are of {}", now.by, before.by)),
@@ -596,7 +600,8 @@ mod tests {
         for now in [Ok(of("rustc 2, avx2", 1)), Err("valgrind is not installed".to_owned())] {
             assert!(matches!(outcomes(now)[..], [Outcome::NotCompared(_)]));
         }
-        assert!(counted(&Thresholds::default(), &Ok(of("rustc 1, avx2", 1))).is_empty(), "the baseline has none");
+        let none = counted(&Thresholds::default(), &Ok(of("rustc 1, avx2", 1)));
+        assert!(matches!(none[0].outcome, Outcome::NotCompared(_)), "the baseline has none");
     }
 
     #[test]

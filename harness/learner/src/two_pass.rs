@@ -238,10 +238,18 @@ impl Predictor for Chunked {
         self.inner.predicted()
     }
 
-    /// Of its first segment.
     fn sent(&mut self, x: &Tensor) -> Result<Vec<Sent>> {
-        let steps = self.inner.segment_len().min(x.dim(1)?);
-        self.inner.sent(&x.narrow(1, 0, steps)?.contiguous()?)
+        let (chunk, steps) = (self.inner.segment_len(), x.dim(1)?);
+        let mut all: Vec<Sent> = Vec::new();
+        for from in (0..steps).step_by(chunk) {
+            let sent = self.inner.sent(&x.narrow(1, from, chunk.min(steps - from))?.contiguous()?)?;
+            if all.is_empty() {
+                all = sent;
+            } else {
+                all.iter_mut().zip(sent).for_each(|(all, more)| all.levels.extend(more.levels));
+            }
+        }
+        Ok(all)
     }
 }
 

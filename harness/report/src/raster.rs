@@ -9,6 +9,8 @@ use rows::SpikeRow;
 pub(super) const MODELS: usize = 3;
 /// Neurons of a population that are drawn, at most.
 const NEURONS: u64 = 64;
+/// Neurons of a population in a file, at most.
+const MOST_NEURONS: u64 = 65_536;
 /// Bins of a histogram of rates.
 const BINS: usize = 10;
 
@@ -80,7 +82,7 @@ pub(super) fn plots(part: &Part, loaded: &Loaded, id: &str) -> Vec<Plot> {
         all.push(plot(
             format!("{id}-rates-{slug}"),
             format!("{label}: how often neurons fire"),
-            format!("Neurons by the share of steps in which they sent a spike, {BINS} bins, on {input}."),
+            format!("Neurons of each population, the first 256 of larger ones, by the share of steps in which they sent a spike: {BINS} bins, on {input}."),
             ["steps with a spike (%)", "neurons (%)"],
             Form::Panels,
             series(rates),
@@ -102,7 +104,7 @@ fn raster(population: &Population) -> Vec<Point> {
 
 /// The outline of a histogram: two points for each bin.
 fn rates(population: &Population) -> Vec<Point> {
-    let mut fired = vec![0_u64; population.neurons as usize];
+    let mut fired = vec![0_u64; population.neurons.min(MOST_NEURONS) as usize];
     for (_, neuron) in &population.spikes {
         if let Some(n) = fired.get_mut(*neuron as usize) {
             *n += 1;

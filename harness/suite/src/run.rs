@@ -254,7 +254,10 @@ pub fn run_loop(
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
-    sample::write(job, learner, scored)?;
+    // a sample to look at is no reason to lose what was scored
+    if let Err(e) = sample::write(job, learner, scored) {
+        job.dir.log(&format!("what neurons send on a sample input was not written: {e}"));
+    }
     Ok(Finished { outcome, scores, cost: learner.cost() })
 }
 

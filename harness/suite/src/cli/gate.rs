@@ -137,6 +137,11 @@ pub(super) fn run_baseline(args: &BaselineArgs, build: &Build) -> Result<u8> {
     Baseline::write(&args.out, &rows, &thresholds)?;
     crate::say!("{}: {} rows", args.out.display(), rows.len());
     if let Some(before) = before {
+        if before.thresholds.counted.is_some() && !args.count_instructions {
+            ::data::tell!(
+                "the instructions that it had are gone: they were of another program; count with --count-instructions"
+            );
+        }
         crate::say_on!("{}", compare::text(&compare::compare(&compare::pair(&before.rows, &rows), 0.0)));
     }
     Ok(exit::DONE)
@@ -159,10 +164,12 @@ pub(super) fn run_gate(args: &GateArgs, mode: Mode, build: &Build) -> Result<u8>
         }
     }
     let mut gate = compare::gate(&baseline, &candidate, &columns);
-    if baseline.thresholds.counted.is_some() {
-        let now = count_instructions(&args.candidate, &args.data, build)?;
-        gate.checks.extend(compare::counted(&baseline.thresholds, &now));
-    }
+    let now = match baseline.thresholds.counted {
+        // what else was found is worth telling where they cannot be counted
+        Some(_) => count_instructions(&args.candidate, &args.data, build).unwrap_or_else(|e| Err(e.to_string())),
+        None => Ok(Instructions::default()),
+    };
+    gate.checks.extend(compare::counted(&baseline.thresholds, &now));
     if gate.might_be_chance() && !args.no_confirm && args.candidate.join("plan.json").is_file() {
         ::data::tell!("what failed may be chance: its cells are run a second time");
         let second = compare::gate(&baseline, &again(args, mode, build)?, &columns);
@@ -204,8 +211,8 @@ fn count_instructions(run: &Path, data: &Path, build: &Build) -> Result<std::res
         cells.entry(format!("{} {}", cell.config.task_name, cell.config.model_name)).or_insert(&cell.id);
     }
     ::data::tell!("instructions: {} configurations, some seconds each", cells.len());
-    let of = instructions::of_cells(&path, &cells, data)?;
-    Ok(Ok(Instructions { by: format!("{}, {valgrind}", build.compiler), of }))
+    let (set, of) = instructions::of_cells(&path, &cells, data)?;
+    Ok(Ok(Instructions { by: format!("{}, {set}, {valgrind}", build.compiler), of }))
 }
 
 /// The candidate's cells once more, from its plan, in a folder that is removed afterwards.

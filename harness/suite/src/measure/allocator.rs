@@ -173,6 +173,20 @@ pub fn ahead_of_steps() {
     AHEAD.set(true);
 }
 
+/// Whether this thread works [`ahead_of_steps`].
+#[must_use]
+pub fn is_ahead() -> bool {
+    AHEAD.get()
+}
+
+/// Runs `f` as work that is done [`ahead_of_steps`] if `ahead`: on a thread that works for another one, which is.
+pub fn on_behalf<R>(ahead: bool, f: impl FnOnce() -> R) -> R {
+    let before = AHEAD.replace(ahead || AHEAD.get());
+    let result = f();
+    AHEAD.set(before);
+    result
+}
+
 /// Blocks asked for since [`begin_step`]. With one thread it is the same whenever the step is made in the same place of a run; with
 /// several it depends on which of them did what.
 #[must_use]
@@ -293,10 +307,13 @@ mod tests {
         }
         COUNTS.begin_step();
         std::thread::spawn(|| {
-            ahead_of_steps();
             let heap = Counting { heap: MiMalloc, counts: &COUNTS };
             // SAFETY: freed with the layout it has.
-            unsafe { heap.dealloc(heap.alloc(layout(700)), layout(700)) };
+            let use_some = || unsafe { heap.dealloc(heap.alloc(layout(700)), layout(700)) };
+            on_behalf(true, use_some);
+            assert!(!is_ahead());
+            ahead_of_steps();
+            use_some();
         })
         .join()
         .expect("no panic");

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+use learner::product::InstructionSet;
+
 use crate::device::Devices;
 use crate::error::{Error, Result};
 use crate::plan::{OpenTasks, PlannedCell, open_task};
@@ -30,11 +32,12 @@ pub fn valgrind() -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Instructions of a step of cells of `plan`, given by a name and an id each, as many at a time as there are processors.
+/// The vector instructions that run under valgrind, and the instructions of a step of cells of `plan`, given by a name and an id each; as
+/// many at a time as there are processors.
 ///
 /// # Errors
 /// The first of [`of_cell`].
-pub fn of_cells(plan: &Path, cells: &BTreeMap<String, &str>, data: &Path) -> Result<BTreeMap<String, u64>> {
+pub fn of_cells(plan: &Path, cells: &BTreeMap<String, &str>, data: &Path) -> Result<(String, BTreeMap<String, u64>)> {
     let (next, counts) = (Mutex::new(cells.iter()), Mutex::new(BTreeMap::new()));
     let work = || {
         loop {
@@ -50,14 +53,21 @@ pub fn of_cells(plan: &Path, cells: &BTreeMap<String, &str>, data: &Path) -> Res
         }
     });
     let counts = counts.into_inner().unwrap_or_else(PoisonError::into_inner);
-    counts.into_iter().map(|(name, count)| Ok((name, count?))).collect()
+    let mut set = String::new();
+    let mut all = BTreeMap::new();
+    for (name, count) in counts {
+        let (own, count) = count?;
+        set = own;
+        all.insert(name, count);
+    }
+    Ok((set, all))
 }
 
-/// Instructions of a step of a cell of `plan`, in a process of its own under valgrind.
+/// The vector instructions that run, and the instructions of a step of a cell of `plan`, in a process of its own under valgrind.
 ///
 /// # Errors
 /// If valgrind cannot be started, ends with an error, or prints no count; the message has what it printed last.
-fn of_cell(plan: &Path, cell: &str, data: &Path) -> Result<u64> {
+fn of_cell(plan: &Path, cell: &str, data: &Path) -> Result<(String, u64)> {
     let program = own_program().and_then(|program| program.canonicalize()).map_err(Error::io(plan))?;
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--instr-atstart=no"]).arg(program);
@@ -67,7 +77,8 @@ fn of_cell(plan: &Path, cell: &str, data: &Path) -> Result<u64> {
     let output = command.output().map_err(Error::io(Path::new("valgrind")))?;
     let said = String::from_utf8_lossy(&output.stderr);
     let counted = collected(&said).filter(|_| output.status.success());
-    counted.map(|all| all / STEPS).ok_or_else(|| {
+    let set = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    counted.map(|all| (set, all / STEPS)).ok_or_else(|| {
         let last: Vec<&str> = said.lines().rev().take(5).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         Error::Report(format!("valgrind counted nothing for cell {cell}: {}\n  {}", output.status, last.join("\n  ")))
@@ -80,11 +91,12 @@ fn collected(said: &str) -> Option<u64> {
     count.filter(|count| *count > 0)
 }
 
-/// Makes `steps` steps of a cell and has them counted, if valgrind runs this program. Nothing is stored.
+/// Says which vector instructions run, makes `steps` steps of a cell, and has them counted if valgrind runs this program. Nothing is stored.
 ///
 /// # Errors
 /// As those of training.
 pub fn count_steps(cell: &PlannedCell, steps: u64, data: &Path, devices: &Devices) -> Result<()> {
+    crate::say!("{}", InstructionSet::in_use().name());
     // on the one thread of a pool: work that is handed to another thread costs as much as it happens to wait
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let pool = pool.map_err(|e| Error::Report(format!("no thread could be started: {e}")))?;

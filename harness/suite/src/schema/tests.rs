@@ -144,12 +144,17 @@ fn defaults_are_those_that_are_read() {
 
 /// A key of BIM that came later is stored only where it says something: cells from before it keep their id. The schema has its default.
 #[test]
-fn traces_of_the_front_are_stored_where_they_are_asked_for() {
+fn later_keys_are_stored_where_they_are_asked_for() {
     let stored = |front| serde_json::to_value(bim::BimConfig { front, ..bim::BimConfig::default() }).expect("JSON");
     assert_eq!(stored(bim::config::Front::Chunk).get("front"), None);
     assert_eq!(stored(bim::config::Front::Traces)["front"], "traces");
     let language = Language::new();
     let (_, bim) = &language.kinds[0].entries[0];
+    let inference =
+        |inference| serde_json::to_value(bim::BimConfig { inference, ..bim::BimConfig::default() }).expect("JSON");
+    assert_eq!(inference(bim::config::Inference::Dense).get("inference"), None);
+    assert_eq!(inference(bim::config::Inference::Events)["inference"], "events");
+    assert_eq!(bim["properties"]["inference"]["default"], "dense");
     let schema = &bim["properties"]["front"];
     assert_eq!(schema["default"], "chunk", "{schema}");
     assert!(schema["description"].as_str().is_some_and(|text| text.contains("convolution")), "{schema}");

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::measure::allocator;
 use crate::tasks::Part;
 use data::account::{Account, Kind};
 use data::datasets::ptbxl::{self, Ecg, Labelling, PtbXl, Rate};
@@ -183,7 +184,9 @@ impl Loaded {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let same = last.len() == recordings.len() && last.iter().zip(recordings).all(|(l, r)| l.0 == r.index);
         if !same {
-            let loaded: Vec<_> = recordings.par_iter().map(|r| Ok((r.index, from.load(r)?))).collect();
+            let ahead = allocator::is_ahead();
+            let load = |r: &&Recording| allocator::on_behalf(ahead, || Ok((r.index, from.load(r)?)));
+            let loaded: Vec<_> = recordings.par_iter().map(load).collect();
             *last = loaded.into_iter().collect::<DataResult<_>>()?;
         }
         Ok(last.iter().map(|(_, ecg)| Arc::clone(ecg)).collect())

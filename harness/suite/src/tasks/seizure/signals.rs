@@ -265,7 +265,9 @@ impl Signals {
     /// Decodes what is needed for these samples on all cores.
     pub(super) fn load(&self, wanted: &[(usize, std::ops::Range<u64>)]) -> DataResult<()> {
         let keys = self.absent(wanted);
-        let loaded: Vec<DataResult<Arc<[f32]>>> = keys.par_iter().map(|&key| self.block(key)).collect();
+        let ahead = allocator::is_ahead();
+        let block = |&key: &Key| allocator::on_behalf(ahead, || self.block(key));
+        let loaded: Vec<DataResult<Arc<[f32]>>> = keys.par_iter().map(block).collect();
         loaded.into_iter().try_for_each(|block| block.map(drop))
     }
 
@@ -273,7 +275,7 @@ impl Signals {
     pub(super) fn read_ahead(self: &Arc<Self>, wanted: &[(usize, std::ops::Range<u64>)]) {
         for key in self.absent(wanted) {
             let signals = Arc::clone(self);
-            rayon::spawn(move || drop(signals.block(key)));
+            rayon::spawn(move || drop(allocator::on_behalf(true, || signals.block(key))));
         }
     }
 
