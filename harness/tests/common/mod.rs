@@ -74,6 +74,7 @@ impl Folder {
                 train_s: 0.0,
                 data_wait_s: None,
                 peak_bytes: None,
+                allocations: None, // a worker that is new asks for more, and threads wait as it comes
                 calibration_s: None,
                 threads: 0,
                 command: None,
