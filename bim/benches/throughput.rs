@@ -103,7 +103,7 @@ fn advance_rate(c: &BimConfig, steps: usize) -> f64 {
     best(2.0 * (rows * steps * repeat) as f64, || {
         for _ in 0..repeat {
             let traces = &mut block.traces[0];
-            trace::advance(&d, &spec.post, span, &mut block.tape, &block.psi, 0, traces, None, &mut scratch);
+            trace::advance(&d, &spec.post, span, &mut block.tape, &block.psi, 0, traces, &mut [], None, &mut scratch);
         }
     })
 }

@@ -170,6 +170,14 @@ pub struct FrontSet<T> {
     pub traces: Vec<Traces<T>>,
 }
 
+impl<T: Real> FrontSet<T> {
+    /// How many of its numbers are carried from chunk to chunk.
+    fn numbers(&self, encode: &EncodeDims, lag: usize) -> usize {
+        let traces = self.traces.iter().flat_map(Traces::named);
+        self.sensitivity.numbers(encode, lag) + traces.map(|(_, v)| v.len()).sum::<usize>()
+    }
+}
+
 impl<T: Real> Front<T> {
     fn new(spec: &Spec<T>, params: FrontParams, steps: usize) -> Self {
         let (encode, membrane) = (&spec.encode, spec.membrane);
@@ -622,9 +630,9 @@ impl<T: Real> Block<T> {
     #[must_use]
     pub fn trace_numbers(&self) -> usize {
         let own: usize = self.traces.iter().flat_map(Traces::named).map(|(_, v)| v.len()).sum();
-        let Some(mut front) = self.front.clone() else { return own };
-        let front = front.carried(&self.spec.encode, self.spec.membrane.lag());
-        own + front.into_iter().map(|(_, v)| v.len()).sum::<usize>()
+        let sets = self.front.iter().flat_map(|front| &front.sets);
+        let beside: usize = sets.map(|set| set.numbers(&self.spec.encode, self.spec.membrane.lag())).sum();
+        own + beside
     }
 
     /// Adds the gradients of `W_out` and the gate.
@@ -653,7 +661,7 @@ impl<T: Real> Block<T> {
             let sets = self.front.iter_mut().flat_map(|front| &mut front.sets);
             let sides = sets.map(|set| Side { rhs: &set.sensitivity.e, traces: &mut set.traces[b] });
             let (post, mut sides) = (&self.spec.post, sides.collect::<Vec<_>>());
-            trace::advance_with(&dims, post, span, tape, &self.psi, b, traces, &mut sides, credit, scratch);
+            trace::advance(&dims, post, span, tape, &self.psi, b, traces, &mut sides, credit, scratch);
         }
         for set in self.front.iter_mut().flat_map(|front| &mut front.sets) {
             set.sensitivity.shift(&self.spec.encode, span);

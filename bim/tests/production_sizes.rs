@@ -99,7 +99,9 @@ fn cases() -> Vec<Case> {
             BimConfig { delta_input: Full, ..sized(128, 2, 32, 16, fast(Levels::Integer)) }
         }),
         case("small groups of inputs", 7, 3, sized(160, 8, 16, 16, integer)),
-        case("full Δ, step by step", 1, 3, BimConfig { delta_input: Full, ..sized(128, 1, 19, 9, integer) }),
+        // A lone head has a single gradient of A_log, and its error is a share of that number alone. With three streams the terms of the
+        // number nearly cancel; with five they do not.
+        case("full Δ, step by step", 1, 5, BimConfig { delta_input: Full, ..sized(128, 1, 19, 9, integer) }),
         case("one state", 7, 3, sized(160, 2, 32, 1, slow(Levels::Unsigned))),
         case("one state, heads of a tile and one", 7, 3, sized(128, 2, 9, 1, integer)),
         case("heads of five", 7, 3, sized(128, 4, 5, 2, unsigned)),
@@ -338,11 +340,7 @@ fn follow(cases: Vec<Case>, keep: fn(&str) -> bool) -> Result<()> {
                 want.iter_mut().zip(mask).for_each(|(g, m)| *g *= m);
             }
         }
-        // A_log has one gradient for all states of a head: its many terms nearly cancel, and how they are rounded depends on the vector
-        // instructions (1.7e-4 of one case with AVX2)
-        let a_log = |name: &str| name.ends_with(".a_log");
-        assert_close(case.name, &got, &want, 1e-4, |name| keep(name) && !a_log(name));
-        assert_close(case.name, &got, &want, 4e-4, |name| keep(name) && a_log(name));
+        assert_close(case.name, &got, &want, 1e-4, keep);
     }
     Ok(())
 }

@@ -92,3 +92,37 @@ fn a_run_is_compared_held_against_a_baseline_and_reproduced() {
     let nothing = harness(&folder, &["reproduce", "runs/small/cells/0123456789abcdef"]);
     assert_eq!(nothing.status.code(), Some(2), "{}", stderr(&nothing));
 }
+
+/// Counted twice by valgrind, the same program needs the same instructions; a baseline that had half of them finds twice as many.
+#[test]
+fn instructions_are_counted_and_held_against_the_baseline() {
+    if std::process::Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("skipped: no valgrind here");
+        return;
+    }
+    let folder = Folder::new();
+    folder.grid(
+        "experiment: small\n\
+         task: {kind: language, generate: {train_bytes: 30_000, valid_bytes: 3_000, test_bytes: 5_000}}\n\
+         models: [{kind: lstm, width: 16, layers: 1}]\n\
+         train: {seen: 2_000, curve_points: 0, streams: 4, segment: 25, eval_streams: 4}\nseeds: [1]\n",
+    );
+    assert_eq!(folder.run("runs").status.code(), Some(0));
+    let made = harness(&folder, &["baseline", "runs/small", "--out", "base.parquet", "--count-instructions"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let gate =
+        |baseline: &str| harness(&folder, &["gate", "--baseline", baseline, "--junit", "junit.xml", "runs/small"]);
+    let passed = gate("base.parquet");
+    assert_eq!(passed.status.code(), Some(0), "{}\n{}", stdout(&passed), stderr(&passed));
+    let junit = std::fs::read_to_string(folder.path().join("junit.xml")).expect("written");
+    assert!(junit.contains("classname=\"counted\" name=\"instructions language lstm\"/>"), "{junit}");
+    let mut baseline = compare::Baseline::read(&folder.path().join("base.parquet")).expect("written");
+    let counted = baseline.thresholds.counted.as_mut().expect("counted");
+    assert!(counted.of["language lstm"] > 100_000, "{counted:?}");
+    counted.of.values_mut().for_each(|count| *count /= 2);
+    compare::Baseline::write(&folder.path().join("half.parquet"), &baseline.rows, &baseline.thresholds)
+        .expect("written");
+    let failed = gate("half.parquet");
+    assert_eq!(failed.status.code(), Some(3), "{}", stdout(&failed));
+    assert!(stdout(&failed).contains("instructions language lstm | counted |"), "{}", stdout(&failed));
+}

@@ -264,14 +264,26 @@ impl<T: Real> Sensitivity<T> {
 
     /// What is carried from chunk to chunk, by name: rows of all streams.
     pub fn carried(&mut self, dims: &EncodeDims, lag: usize) -> [(&'static str, &mut [T]); 4] {
-        let wide = dims.streams * dims.neurons();
-        let history = if self.s.is_empty() { 0 } else { dims.delays - 1 };
+        let [levels, history] = self.histories(dims, lag);
         [
             ("dv", &mut self.v[..]),
-            ("ds", &mut self.s[..history * wide]),
+            ("ds", &mut self.s[..levels]),
             ("dpsi", &mut self.psi[..]),
-            ("history", &mut self.e[..lag * wide]),
+            ("history", &mut self.e[..history]),
         ]
+    }
+
+    /// Numbers of [`Sensitivity::carried`].
+    #[must_use]
+    pub fn numbers(&self, dims: &EncodeDims, lag: usize) -> usize {
+        let [levels, history] = self.histories(dims, lag);
+        self.v.len() + levels + self.psi.len() + history
+    }
+
+    /// Numbers of the levels, and of `∂ψ/∂θ`, that lie before the chunk.
+    fn histories(&self, dims: &EncodeDims, lag: usize) -> [usize; 2] {
+        let wide = dims.streams * dims.neurons();
+        [if self.s.is_empty() { 0 } else { (dims.delays - 1) * wide }, lag * wide]
     }
 }
 

@@ -358,23 +358,9 @@ pub struct StepCredit<'a, T> {
 
 /// Advances all traces of stream `b` over the first `span.steps` rows of the window, and `tape.h0` with them; `psi` is
 /// `[lag + K, streams, J]`. Membrane traces need a window without lag. With `credit`, the state's adjoint `[N, D]` at the
-/// window's start and the gradient of `W_Δ` `[H, J']`, adds the credit through the step sizes that [`contract`] left out.
+/// window's start and the gradient of `W_Δ` `[H, J']`, adds the credit through the step sizes that [`contract`] left out. The traces of
+/// `sides` have other right-hand sides and advance with them.
 pub fn advance<T: Real>(
-    dims: &Dims,
-    neuron: &Neuron<T>,
-    span: Span,
-    tape: &mut ScanTape<T>,
-    psi: &[T],
-    b: usize,
-    traces: &mut Traces<T>,
-    credit: Option<StepCredit<T>>,
-    scratch: &mut Scratch<T>,
-) {
-    advance_with(dims, neuron, span, tape, psi, b, traces, &mut [], credit, scratch);
-}
-
-/// [`advance`], and with it the traces that have other right-hand sides.
-pub fn advance_with<T: Real>(
     dims: &Dims,
     neuron: &Neuron<T>,
     span: Span,

@@ -327,9 +327,8 @@ fn what_is_sent_is_what_the_first_stream_fired() -> Result<()> {
         (group.head_inputs(8), 8),
     ]) {
         let first: Vec<f32> = fired.chunks(neurons).step_by(2).flatten().copied().collect();
-        let levels: Vec<f32> = s.levels.iter().map(|level| f32::from(*level)).collect();
-        assert_eq!((s.neurons, levels), (neurons, first), "{}", s.layer);
-        assert!(s.levels.iter().any(|level| *level != 0), "{} is silent: the test would be empty", s.layer);
+        assert_eq!((s.neurons, &s.levels), (neurons, &first), "{}", s.layer);
+        assert!(s.levels.iter().any(|level| *level != 0.0), "{} is silent: the test would be empty", s.layer);
     }
     let analog = NeuronConfig::none();
     let silent = BimConfig { pre: analog, post: analog, readout: ReadoutConfig::default(), ..config };

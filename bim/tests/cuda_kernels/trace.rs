@@ -64,7 +64,7 @@ fn trace_against_twin(kernels: &Kernels, dims: Dims, span: Span) -> Found {
     let mut d_delta = vec![0.0; heads * jd];
     for (b, traces) in all.iter_mut().enumerate() {
         let credit = StepCredit { adjoint: &lambda[b * layer..][..layer], delta: &mut d_delta };
-        advance(&dims, &neuron, span, &mut tape, &psi, b, traces, Some(credit), &mut Scratch::default());
+        advance(&dims, &neuron, span, &mut tape, &psi, b, traces, &mut [], Some(credit), &mut Scratch::default());
     }
     let beside = |of: fn(&Traces<f32>) -> &Vec<f32>| -> Vec<f32> { start.iter().flat_map(|t| of(t).clone()).collect() };
     let (mut u, mut b, mut delta) = (beside(|t| &t.u), beside(|t| &t.b), beside(|t| &t.delta));

@@ -359,12 +359,15 @@ fn allocations(pairs: &Pairs) -> Vec<Check> {
     let of = |(group, seed, a, b): (&Group, u64, &Cell, &Cell)| {
         let (before, now) = (number(a, "allocations")?, number(b, "allocations")?);
         let one_thread = a.head.threads == 1 && b.head.threads == 1;
-        let comparable =
-            one_thread && a.completed() && b.completed() && platform(a).is_some() && platform(a) == platform(b);
-        let outcome = match comparable {
-            false => return None,
-            true if now - before < FEWEST_BLOCKS.max(b.head.updates as f64 / 2.0) => Outcome::Passed,
-            true => Outcome::Failed(format!("{now} within {} updates, were {before}", b.head.updates)),
+        let one_platform = platform(a).is_some() && platform(a) == platform(b);
+        if !(one_thread && one_platform && a.completed() && b.completed()) {
+            return None;
+        }
+        let updates = b.head.updates;
+        let outcome = if now - before < FEWEST_BLOCKS.max(updates as f64 / 2.0) {
+            Outcome::Passed
+        } else {
+            Outcome::Failed(format!("{now} within {updates} updates, were {before}"))
         };
         Some(check(COUNTED, format!("allocations {} seed {seed}", group.name()), outcome))
     };

@@ -111,14 +111,14 @@ pub trait Predictor: Send {
 }
 
 /// What a population of spiking neurons sent on one stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sent {
     /// Name of the population, such as `layers.0.pre`.
     pub layer: String,
     /// Its neurons.
     pub neurons: usize,
     /// Level sent at every step: `[K, neurons]`. Zero is silence; below zero are spikes of the OFF neuron of a pair.
-    pub levels: Vec<i8>,
+    pub levels: Vec<f32>,
 }
 
 impl Sent {
@@ -126,7 +126,18 @@ impl Sent {
     #[must_use]
     pub fn first_stream(layer: String, levels: &[f32], streams: usize, neurons: usize) -> Self {
         let rows = levels.chunks_exact((streams * neurons).max(1)).filter_map(|step| step.get(..neurons));
-        Self { layer, neurons, levels: rows.flatten().map(|level| *level as i8).collect() }
+        Self { layer, neurons, levels: rows.flatten().copied().collect() }
+    }
+
+    /// Appends what the same populations sent in the segment after that of `all`, which is empty before the first.
+    pub fn append(all: &mut Vec<Self>, next: Vec<Self>) {
+        if all.is_empty() {
+            *all = next;
+            return;
+        }
+        for (sent, next) in all.iter_mut().zip(next) {
+            sent.levels.extend(next.levels);
+        }
     }
 }
 

@@ -242,12 +242,8 @@ impl Predictor for Chunked {
         let (chunk, steps) = (self.inner.segment_len(), x.dim(1)?);
         let mut all: Vec<Sent> = Vec::new();
         for from in (0..steps).step_by(chunk) {
-            let sent = self.inner.sent(&x.narrow(1, from, chunk.min(steps - from))?.contiguous()?)?;
-            if all.is_empty() {
-                all = sent;
-            } else {
-                all.iter_mut().zip(sent).for_each(|(all, more)| all.levels.extend(more.levels));
-            }
+            let segment = x.narrow(1, from, chunk.min(steps - from))?.contiguous()?;
+            Sent::append(&mut all, self.inner.sent(&segment)?);
         }
         Ok(all)
     }
@@ -308,6 +304,12 @@ mod tests {
 
         fn predicted(&mut self) -> Option<OpCounts> {
             self.counted.as_mut().map(std::mem::take)
+        }
+
+        fn sent(&mut self, x: &Tensor) -> Result<Vec<Sent>> {
+            let levels = x.get(0)?.flatten_all()?.to_vec1()?;
+            self.predict(x)?;
+            Ok(vec![Sent { layer: "all".to_owned(), neurons: 1, levels }])
         }
     }
 
@@ -461,6 +463,18 @@ mod tests {
         let error = learner.learn(&Targets::Transcripts { transcripts: tight, weight }).expect_err("does not fit");
         assert!(error.to_string().contains("2 labels in 2 steps"), "{error}");
         assert!(learner.predict(&Tensor::zeros((2, 6, 1), DType::F32, &Device::Cpu)?).is_err(), "too long");
+        Ok(())
+    }
+
+    /// What neurons send on a recording that is longer than a segment is all of it, in order.
+    #[test]
+    fn what_is_sent_goes_on_from_segment_to_segment() -> Result<()> {
+        let mut chunked =
+            Chunked { inner: Box::new(Recorder { sums: vec![0.0; 2], ..Recorder::default() }), longest: 7 };
+        let x = Tensor::arange(0f32, 10.0, &Device::Cpu)?.reshape((2, 5, 1))?;
+        let sent = chunked.sent(&x)?;
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].levels, [0.0, 1.0, 2.0, 3.0, 4.0]);
         Ok(())
     }
 }

@@ -279,7 +279,7 @@ mod tests {
         let frame = read_frame(&path).unwrap();
         let names: Vec<&str> = frame.get_column_names().into_iter().map(polars::prelude::PlSmallStr::as_str).collect();
         assert_eq!(names[..3], ["experiment", "scale", "cell"]);
-        assert_eq!(names[38..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
+        assert_eq!(names[39..], ["config.budget.updates", "config.model.kind", "config.model.lambda"]);
     }
 
     #[test]

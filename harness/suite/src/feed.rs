@@ -82,6 +82,7 @@ mod tests {
             }
             let t =
                 candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu).expect("one number");
+            assert_eq!(allocator::is_ahead(), self.work, "what a thread of its own prepares is no step's");
             let targets = learner::Targets::Classes { class: t.clone(), weight: t.clone() };
             Ok(Segment { starts: vec![true], input: t, targets, seen: index, items: Vec::new(), offset: 0 })
         }

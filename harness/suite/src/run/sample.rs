@@ -46,12 +46,7 @@ fn sent(job: &Job<'_>, learner: &dyn Learner, part: Part) -> Result<Vec<Sent>> {
         let input = to(job.device, &segment.input)?;
         let steps = input.dim(1).map_err(learner::Error::from)?.min(STEPS);
         let input = input.narrow(1, 0, steps).and_then(|x| x.contiguous()).map_err(learner::Error::from)?;
-        let sent = predictor.sent(&input)?;
-        if all.is_empty() {
-            all = sent;
-        } else {
-            all.iter_mut().zip(sent).for_each(|(all, more)| all.levels.extend(more.levels));
-        }
+        Sent::append(&mut all, predictor.sent(&input)?);
         let steps = all.first().map_or(STEPS, |sent| sent.levels.len() / sent.neurons.max(1));
         if steps >= STEPS {
             break;
@@ -63,8 +58,8 @@ fn sent(job: &Job<'_>, learner: &dyn Learner, part: Part) -> Result<Vec<Sent>> {
 /// The spikes of a population, by time.
 fn rows_of(sent: &Sent) -> Vec<SpikeRow> {
     let neurons = sent.neurons.min(NEURONS);
-    let steps: Vec<&[i8]> = sent.levels.chunks_exact(sent.neurons.max(1)).take(STEPS).collect();
-    let row = |step: usize, neuron: usize, level: i8| SpikeRow {
+    let steps: Vec<&[f32]> = sent.levels.chunks_exact(sent.neurons.max(1)).take(STEPS).collect();
+    let row = |step: usize, neuron: usize, level: f32| SpikeRow {
         layer: sent.layer.clone(),
         neurons: neurons as u64,
         steps: steps.len() as u64,
@@ -72,12 +67,12 @@ fn rows_of(sent: &Sent) -> Vec<SpikeRow> {
         step: step as u64,
         level: f64::from(level),
     };
-    let of_step = |(step, levels): (usize, &&[i8])| -> Vec<SpikeRow> {
-        let fired = levels.iter().take(neurons).enumerate().filter(|(_, level)| **level != 0);
+    let of_step = |(step, levels): (usize, &&[f32])| -> Vec<SpikeRow> {
+        let fired = levels.iter().take(neurons).enumerate().filter(|(_, level)| **level != 0.0);
         fired.map(|(neuron, level)| row(step, neuron, *level)).collect()
     };
     let rows: Vec<SpikeRow> = steps.iter().enumerate().flat_map(of_step).collect();
-    if rows.is_empty() { vec![row(0, 0, 0)] } else { rows }
+    if rows.is_empty() { vec![row(0, 0, 0.0)] } else { rows }
 }
 
 #[cfg(test)]
@@ -86,10 +81,11 @@ mod tests {
 
     #[test]
     fn spikes_become_rows_and_silence_is_kept() {
-        let sent = |levels: &[i8]| Sent { layer: "layers.0.pre".into(), neurons: 2, levels: levels.to_vec() };
-        let found: Vec<_> = rows_of(&sent(&[0, 3, 0, 0, -1, 0])).iter().map(|r| (r.step, r.neuron, r.level)).collect();
-        assert_eq!(found, [(0, 1, 3.0), (2, 0, -1.0)]);
-        let silent = rows_of(&sent(&[0; 6]));
+        let sent = |levels: &[f32]| Sent { layer: "layers.0.pre".into(), neurons: 2, levels: levels.to_vec() };
+        let found: Vec<_> =
+            rows_of(&sent(&[0.0, 300.0, 0.0, 0.0, -1.0, 0.0])).iter().map(|r| (r.step, r.neuron, r.level)).collect();
+        assert_eq!(found, [(0, 1, 300.0), (2, 0, -1.0)]);
+        let silent = rows_of(&sent(&[0.0; 6]));
         assert_eq!(silent.len(), 1);
         assert_eq!((silent[0].steps, silent[0].neurons, silent[0].level), (3, 2, 0.0));
     }
