@@ -58,6 +58,10 @@ bounded!(
     NonNegative, f64, 0.0, 1e12, "a number from 0 to 1e12"
 );
 bounded!(
+    /// A step size.
+    StepSize, f64, 1e-6, 100.0, "a number from 1e-6 to 100"
+);
+bounded!(
     /// A count of at least one.
     Count, usize, 1, 65_536, "a whole number from 1 to 65536"
 );
@@ -506,6 +510,60 @@ impl Default for Rates {
     }
 }
 
+/// What the dynamics of a block begin as. A head forgets over about `1 / (Δ e^{A_log})` steps, and what it writes is in proportion to
+/// `Δ`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Initial {
+    /// Least rate `e^{A_log}`. Heads are spread evenly between it and `decay_max`.
+    pub decay_min: Positive,
+    /// Greatest rate `e^{A_log}`. 1 and 16 are Mamba-2's; rates per channel and state (`decay: channel_state`) begin as 1 to `N`.
+    pub decay_max: Positive,
+    /// Least step size `Δ`, where the input adds nothing. Heads are spread evenly between the logarithms of it and of `delta_max`.
+    pub delta_min: StepSize,
+    /// Greatest step size `Δ`. 0.001 and 0.1 are Mamba's.
+    pub delta_max: StepSize,
+}
+
+impl Default for Initial {
+    fn default() -> Self {
+        Self {
+            decay_min: Positive(1.0),
+            decay_max: Positive(16.0),
+            delta_min: StepSize(1e-3),
+            delta_max: StepSize(1e-1),
+        }
+    }
+}
+
+impl Initial {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Checks that least is not above greatest, and that rates are those of heads.
+    fn check(&self, decay: DecayForm) -> Result<()> {
+        let pairs = [
+            ("initial.decay_max", "initial.decay_min", self.decay_min.0, self.decay_max.0),
+            ("initial.delta_max", "initial.delta_min", self.delta_min.0, self.delta_max.0),
+        ];
+        for (key, least_key, least, greatest) in pairs {
+            if greatest < least {
+                let problem = format!("expected {least_key} = {least} or more, got {greatest}");
+                return Err(Error::Config { key, problem });
+            }
+        }
+        let default = Self::default();
+        let rates = (self.decay_min, self.decay_max) != (default.decay_min, default.decay_max);
+        if decay == DecayForm::ChannelState && rates {
+            let problem = "rates per channel and state begin as 1 to N; expected decay: head, or leave initial.decay_min and \
+                           initial.decay_max out";
+            return Err(Error::Config { key: "initial", problem: problem.to_owned() });
+        }
+        Ok(())
+    }
+}
+
 /// Gradient diagnostics: how far the online gradient is from backpropagation through time, and what pairs of spikes receive
 /// by their difference in time. They change nothing else. Values go to `layers.parquet`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -562,6 +620,10 @@ pub struct BimConfig {
     pub decay: DecayForm,
     /// Inputs of the step size.
     pub delta_input: DeltaInput,
+    /// What rates of decay and step sizes begin as.
+    #[serde(skip_serializing_if = "Initial::is_default")] // cells from before it keep their id
+    #[schemars(extend("default" = Initial::default()))] // what is not stored has none in the schema otherwise
+    pub initial: Initial,
     /// Presynaptic neurons (`LIF_in`).
     pub pre: NeuronConfig,
     /// Postsynaptic neurons (`LIF_out`).
@@ -614,6 +676,7 @@ impl Default for BimConfig {
             gate: true,
             decay: DecayForm::Head,
             delta_input: DeltaInput::Group,
+            initial: Initial::default(),
             pre: NeuronConfig::default(),
             post: NeuronConfig::default(),
             readout: ReadoutConfig::default(),
@@ -676,6 +739,7 @@ impl BimConfig {
             );
             return err("width", problem);
         }
+        self.initial.check(self.decay)?;
         self.check_spikes()?;
         if self.front == Front::Traces && !crate::rule::Rule::from(self.credit).carries {
             let problem =

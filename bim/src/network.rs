@@ -142,16 +142,18 @@ fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Resul
     let gains = (0..j).map(|i| sign(i / width)).collect();
     let first_step = |neuron: &NeuronConfig| Init::Constant(neuron.threshold.0.ln());
     let currents = (0..j).map(|i| -((i / width / 2) as f64) * c.pre.threshold.0).collect();
-    // as in Mamba-2: rates 1…16, step sizes log-uniform on [0.001, 0.1], spread over the heads
+    // as in Mamba-2, where rates are 1…16 and step sizes log-uniform on [0.001, 0.1]: spread over the heads
+    let (slowest, fastest, least, greatest) =
+        (c.initial.decay_min.0, c.initial.decay_max.0, c.initial.delta_min.0, c.initial.delta_max.0);
     let spread = |i: usize| (i as f64 + 0.5) / h as f64;
     let a_log = match c.decay {
-        DecayForm::Head => (0..h).map(|i| (1.0 + 15.0 * spread(i)).ln()).collect(),
+        DecayForm::Head => (0..h).map(|i| (slowest + (fastest - slowest) * spread(i)).ln()).collect(),
         // as in Mamba-1: rates 1…N over the states
         DecayForm::ChannelState => (0..n * d).map(|i| ((i / d + 1) as f64).ln()).collect(),
     };
     let bias = (0..h)
         .map(|i| {
-            let step = (1e-3f64.ln() + spread((i * 5) % h) * (1e-1f64 / 1e-3).ln()).exp();
+            let step = (least.ln() + spread((i * 5) % h) * (greatest / least).ln()).exp();
             step.exp_m1().ln() // softplus⁻¹
         })
         .collect();

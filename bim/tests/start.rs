@@ -1,8 +1,8 @@
 //! What a network starts from, what it refuses, and what it says about itself.
 
 use bim::config::{
-    Count, Credit, DecayForm, DeltaInput, Front, Levels, NeuronConfig, NonNegative, Positive, ReadoutConfig, Reset,
-    Share, SpikeCode, Step,
+    Count, Credit, DecayForm, DeltaInput, Front, Initial, Levels, NeuronConfig, NonNegative, Positive, ReadoutConfig,
+    Reset, Share, SpikeCode, Step, StepSize,
 };
 use bim::network::Network;
 use bim::rule::Membrane;
@@ -115,6 +115,33 @@ fn parameters_start_as_the_design_says() -> Result<()> {
     let conv = (conv.dims().to_vec(), numbers(conv.as_tensor())?);
     assert_eq!(conv, (vec![4, 16], (0..64).map(|i| f64::from(u8::from(i < 16))).collect()));
     Ok(())
+}
+
+/// Rates spread evenly and step sizes by their logarithms, each between what was asked for.
+#[test]
+fn dynamics_begin_within_what_was_asked() -> Result<()> {
+    let initial = Initial {
+        decay_min: Positive(0.1),
+        decay_max: Positive(0.9),
+        delta_min: StepSize(0.01),
+        delta_max: StepSize(1.0),
+    };
+    let (params, _) = network(&BimConfig { initial, ..config() }, InputKind::Tokens { vocabulary: 7 })?;
+    let of = |name: &str| numbers(params.vars().iter().find(|(n, _)| n == name).expect(name).1.as_tensor());
+    for (got, want) in of("layers.1.a_log")?.iter().zip([0.2, 0.4, 0.6, 0.8]) {
+        assert!((got.exp() - want).abs() < 1e-12, "{got} for {want}");
+    }
+    for (got, want) in of("layers.1.delta.bias")?.iter().zip([-1.75, -1.25, -0.75, -0.25]) {
+        assert!((got.exp().ln_1p().log10() - want).abs() < 1e-12, "{got} for {want}");
+    }
+    let refused = |c: BimConfig| c.check().expect_err("refused").to_string();
+    let crossed = Initial { delta_max: StepSize(0.001), ..initial };
+    let error = refused(BimConfig { initial: crossed, ..config() });
+    assert!(error.contains("initial.delta_max") && error.contains("initial.delta_min = 0.01 or more"), "{error}");
+    let error = refused(BimConfig { initial, decay: DecayForm::ChannelState, ..config() });
+    assert!(error.contains("expected decay: head"), "{error}");
+    let steps = Initial { decay_min: Positive(1.0), decay_max: Positive(16.0), ..initial };
+    BimConfig { initial: steps, decay: DecayForm::ChannelState, ..config() }.check()
 }
 
 #[test]

@@ -62,7 +62,10 @@ fn quality(part: &Part) -> Option<Vec<String>> {
         };
         sentences.push(match others.len() {
             0 => format!("{head}; each of the others can be told from it{left}."),
-            _ => format!("{head}; {} cannot be told from it at 5 %{left}.", names(&others)),
+            n if n + 1 == scored.len() => {
+                format!("{head}; none of the others can be told from it at 5 %, over all pairs at once.")
+            }
+            _ => format!("{head}; {} cannot be told from it at 5 %, over all pairs at once{left}.", names(&others)),
         });
     } else {
         let fewest = scored.iter().map(|(_, e)| e.n).min().unwrap_or(0);

@@ -50,7 +50,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
         Asked {
             statement: "BIM reaches the quality that the paper publishes",
             place: "Tables 1 to 3",
-            basis: "mean with its 95 % interval over seeds, against the published value with its margin",
+            basis: "mean with its 95 % interval over seeds, against the published value and what is allowed on its worse side",
             grids: TABLES,
             say: &|part, _| published(part, paper),
         },
@@ -62,7 +62,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             say: &|part, _| order(part, paper),
         },
         Asked {
-            statement: "Learning online takes memory that does not grow with length, as backpropagation through time does",
+            statement: "Learning online takes memory that does not grow with length, where that of backpropagation through time grows",
             place: "section 4.5",
             basis: "peak memory of a training step at the shortest and at the longest length",
             grids: &["memory_vs_length"],
@@ -71,14 +71,14 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
         Asked {
             statement: "BIM leaves out more operations than networks without spikes",
             place: "section 4.5",
-            basis: "share of the multiplications of a dense forward pass that zeros leave out, each spike of a burst counted",
+            basis: "share of the products of a dense forward pass that zeros leave out, those of states and attention among them, each spike of a burst counted; against the network without spikes whose zeros leave out most, where one has any",
             grids: &["operating_points"],
             say: &|part, _| sparsity(part),
         },
         Asked {
             statement: "BIM saves energy",
             place: "section 4.5",
-            basis: "what it uses per step of what the reference uses, and of what the cheapest network without spikes uses that is not told to be worse; the less favourable counts",
+            basis: "modelled from counted operations, not measured: what it uses per step of what the reference uses, and of what is used at each price by the cheapest network without spikes that is not told to be worse; the less favourable counts",
             grids: &["energy", "operating_points"],
             say: &|part, _| saved(part),
         },
@@ -99,6 +99,12 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
             .zip(sections)
             .filter_map(|(part, section)| {
                 let (verdict, mut words, number) = (asked.say)(part, section)?;
+                let first =
+                    parts.iter().take_while(|other| !std::ptr::eq(*other, part)).find(|other| same_cells(part, other));
+                let number = first.map_or_else(
+                    || number.clone(),
+                    |other| format!("{number} (the cells of BIM are those of {})", other.experiment),
+                );
                 if part.generated() && matches!(verdict, Outcome::Held | Outcome::DidNotHold | Outcome::InPart) {
                     words += ON_GENERATED;
                 }
@@ -117,6 +123,15 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
         }
     };
     all.into_iter().map(claim).collect()
+}
+
+/// Whether BIM's runs of two sections are the same cells, which are no second evidence.
+fn same_cells(a: &Part, b: &Part) -> bool {
+    let cells = |part: &Part| -> Option<Vec<String>> {
+        let cells: Vec<String> = part.first_of(BIM)?.completed().map(|run| run.head.cell.clone()).collect();
+        (!cells.is_empty()).then_some(cells)
+    };
+    a.task == b.task && cells(a).is_some_and(|own| cells(b) == Some(own))
 }
 
 /// The task, with the experiment and the scale where there are several.
@@ -186,7 +201,12 @@ fn published(part: &Part, paper: &Paper) -> Option<Said> {
     let own = format!("{} {} {}", part.label(group), info.label, info.estimate(&e));
     // what is not the published data stands beside no published value
     let number = if part.identity().has_name() {
-        format!("{own}, published {} {}", first.metric.label, first.metric.text(first.value))
+        format!(
+            "{own}, published {} {} ({} is allowed)",
+            first.metric.label,
+            first.metric.text(first.value),
+            first.metric.allowance()
+        )
     } else {
         own
     };
@@ -287,12 +307,14 @@ fn sparsity(part: &Part) -> Option<Said> {
     let percent = |share: f64| {
         if share.abs() < LEAST_SHARE { "none".to_owned() } else { format!("{} %", significant(100.0 * share, 3)) }
     };
-    let others = if mean(&theirs).abs() < LEAST_SHARE {
-        "the others none".to_owned()
-    } else {
-        format!("of the others {} leaves out most, {}", part.label(closest), percent(mean(&theirs)))
-    };
-    let number = format!("{} leaves out {}, {others}", part.label(group), percent(mean(&own)));
+    let own_text = format!("{} leaves out {}", part.label(group), percent(mean(&own)));
+    // who has no zeros leaves out nothing by construction
+    if mean(&theirs).abs() < LEAST_SHARE {
+        let words = "not comparable: no other network here has zeros to leave out".to_owned();
+        return Some((Outcome::NotComparable, words, format!("{own_text}, the others none")));
+    }
+    let number =
+        format!("{own_text}, of the others {} leaves out most, {}", part.label(closest), percent(mean(&theirs)));
     let outcome = by_interval(&difference, 0.0, Better::Higher);
     Some((outcome, too_few(difference.n).unwrap_or_else(|| outcome.words().into()), number))
 }
@@ -306,55 +328,84 @@ fn by_interval(e: &Estimate, value: f64, better: Better) -> Outcome {
     }
 }
 
+/// What the paper's model uses at each price of what others use.
+struct Against<'a> {
+    /// Who they are, in words.
+    whom: String,
+    /// Name of the price, ratio, and the network whose price it is.
+    ratios: Vec<(&'static str, Estimate, &'a Group<'a>)>,
+}
+
 /// Whether every price of the paper's model is below those of what it is held against; what is said is the less favourable.
 fn saved(part: &Part) -> Option<Said> {
     let group = part.first_of(BIM)?;
-    let against: Vec<Said> =
-        opponents(part, group)?.into_iter().filter_map(|(other, why)| priced(part, group, other, why)).collect();
-    let numbers: Vec<&str> = against.iter().map(|(_, _, number)| number.as_str()).collect();
+    let against: Vec<(Said, usize)> =
+        opponents(part, group)?.iter().filter_map(|against| priced(part, against)).collect();
+    let numbers: Vec<&str> = against.iter().map(|((_, _, number), _)| number.as_str()).collect();
     let number = format!("{} against {}", part.label(group), numbers.join("; "));
-    let favour = |(outcome, _, _): &Said| match outcome {
-        Outcome::DidNotHold => 0,
-        Outcome::InPart => 1,
-        Outcome::Undecided | Outcome::NotComparable | Outcome::NotMeasured => 2,
-        Outcome::Held => 3,
+    // of two in part, the one by which less is saved
+    let favour = |((outcome, _, _), saved): &(Said, usize)| match outcome {
+        Outcome::DidNotHold => (0, *saved),
+        Outcome::InPart => (1, *saved),
+        Outcome::Undecided | Outcome::NotComparable | Outcome::NotMeasured => (2, *saved),
+        Outcome::Held => (3, *saved),
     };
-    let (outcome, words, _) = against.into_iter().min_by_key(favour)?;
+    let ((outcome, words, _), _) = against.into_iter().min_by_key(favour)?;
     Some((outcome, words, number))
 }
 
-/// The reference, and the cheapest network without spikes that is not told to be worse than the paper's model: a dear reference saves
-/// nobody anything, and what is cheap because it learns less is no rival.
-fn opponents<'a>(part: &'a Part, group: &Group) -> Option<Vec<(&'a Group<'a>, &'static str)>> {
+/// The reference, and at each price the cheapest network without spikes that is not told to be worse than the paper's model: a dear
+/// reference saves nobody anything, a rival is cheap at some prices and dear at others, and what is cheap because it learns less is none.
+fn opponents<'a>(part: &'a Part, group: &Group) -> Option<Vec<Against<'a>>> {
     let metric = *part.main_metrics().first()?;
     let better = metric_info(part, metric).better?;
-    let values = |group: &Group| group.by_seed(metric, Some(part.split));
-    let is_rival = |other: &&Group| {
-        paired_difference(&values(group), &values(other))
-            .is_some_and(|difference| by_interval(&difference, 0.0, better) != Outcome::Held)
-    };
-    let price = |other: &Group| energy::ratios(group, other).last().map_or(0.0, |(_, e)| e.mean);
     let kinds = part.kinds_but(BIM).into_iter().filter(|kind| *kind != "snn");
-    let rivals = kinds.filter_map(|kind| part.first_of(kind)).filter(is_rival);
-    let cheapest = rivals.max_by(|a, b| price(a).total_cmp(&price(b)));
+    let rivals = not_worse(part, group, kinds.filter_map(|kind| part.first_of(kind)).collect(), metric, better);
+    let of = |other: &'a Group<'a>| energy::ratios(group, other).into_iter().map(move |(price, e)| (price, e, other));
+    let mut cheapest: Vec<(&'static str, Estimate, &Group)> = Vec::new();
+    for (price, e, other) in rivals.into_iter().flat_map(of) {
+        match cheapest.iter_mut().find(|found| found.0 == price) {
+            Some(found) if found.1.mean < e.mean => *found = (price, e, other),
+            Some(_) => {}
+            None => cheapest.push((price, e, other)),
+        }
+    }
+    let whom = "the cheapest without spikes that is not told to be worse".to_owned();
     let reference = part.reference().filter(|other| !std::ptr::eq(*other, group));
-    Some(match (reference, cheapest) {
-        (Some(reference), Some(cheapest)) if std::ptr::eq(reference, cheapest) => {
-            vec![(reference, "reference, and the cheapest without spikes that is not worse")]
-        }
-        (reference, cheapest) => {
-            let reference = reference.map(|other| (other, "reference"));
-            let cheapest = cheapest.map(|other| (other, "cheapest without spikes that is not worse"));
-            reference.into_iter().chain(cheapest).collect()
-        }
-    })
+    let Some(reference) = reference else { return Some(vec![Against { whom, ratios: cheapest }]) };
+    let name = part.label(reference);
+    let name = if name == "reference" { "the reference".to_owned() } else { format!("{name}, the reference") };
+    if !cheapest.is_empty() && cheapest.iter().all(|(_, _, other)| std::ptr::eq(*other, reference)) {
+        return Some(vec![Against { whom: format!("{name}, and {whom}"), ratios: cheapest }]);
+    }
+    let all = [Against { whom: name, ratios: of(reference).collect() }, Against { whom, ratios: cheapest }];
+    Some(all.into_iter().filter(|against| !against.ratios.is_empty()).collect())
 }
 
-/// Whether every price of one configuration is below those of another.
-fn priced(part: &Part, group: &Group, other: &Group, why: &str) -> Option<Said> {
-    let ratios = energy::ratios(group, other);
-    let seeds = ratios.iter().map(|(_, e)| e.n).min()?;
-    let outcomes: Vec<Outcome> = ratios.iter().map(|(_, e)| by_interval(e, 1.0, Better::Lower)).collect();
+/// Those of some networks that are not told to be worse than a group: paired by seed, adjusted over all of them as where they are ranked.
+fn not_worse<'a>(
+    part: &Part,
+    group: &Group,
+    others: Vec<&'a Group<'a>>,
+    metric: &str,
+    better: Better,
+) -> Vec<&'a Group<'a>> {
+    let values = |group: &Group| group.by_seed(metric, Some(part.split));
+    let own = values(group);
+    let paired: Vec<_> = others.into_iter().filter_map(|other| Some((other, by_seed(&own, &values(other))?))).collect();
+    let adjusted = holm(&paired.iter().map(|(_, paired)| paired.t.unwrap_or(1.0)).collect::<Vec<f64>>());
+    let is_worse = |difference: &Estimate, p: f64| {
+        p < LEVEL && difference.n >= FEWEST_SEEDS && is_better(difference.mean, 0.0, better)
+    };
+    let kept = paired.into_iter().zip(adjusted).filter(|((_, paired), p)| !is_worse(&paired.difference, *p));
+    kept.map(|((other, _), _)| other).collect()
+}
+
+/// Whether every price is below those that it is held against, and by how many it is.
+fn priced(part: &Part, against: &Against) -> Option<(Said, usize)> {
+    let ratios = &against.ratios;
+    let seeds = ratios.iter().map(|(_, e, _)| e.n).min()?;
+    let outcomes: Vec<Outcome> = ratios.iter().map(|(_, e, _)| by_interval(e, 1.0, Better::Lower)).collect();
     let count = |outcome: Outcome| outcomes.iter().filter(|o| **o == outcome).count();
     let (held, not) = (count(Outcome::Held), count(Outcome::DidNotHold));
     let outcome = match (held, not) {
@@ -366,14 +417,24 @@ fn priced(part: &Part, group: &Group, other: &Group, why: &str) -> Option<Said> 
     };
     let words = match outcome {
         Outcome::InPart => {
-            format!("less by {held} of {} prices, more by {not}, than {}", outcomes.len(), part.label(other))
+            let rest = outcomes.len() - held - not;
+            let rest = if rest == 0 { String::new() } else { format!(", not told apart by {rest}") };
+            format!("less by {held} of {} prices, more by {not}{rest}, than {}", outcomes.len(), against.whom)
         }
         Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
         Outcome::Held | Outcome::DidNotHold | Outcome::NotComparable | Outcome::NotMeasured => outcome.words().into(),
     };
-    let texts: Vec<String> = ratios.iter().map(|(label, e)| format!("{label} {}×", significant(e.mean, 3))).collect();
-    let number = format!("{} ({why}): {}", part.label(other), texts.join(", "));
-    Some((outcome, words, number))
+    // the rival is named where it is not the same at every price
+    let several = ratios.windows(2).any(|pair| !std::ptr::eq(pair[0].2, pair[1].2));
+    let text = |(label, e, other): &(&'static str, Estimate, &Group)| {
+        let whose = if several { format!(" ({})", part.label(other)) } else { String::new() };
+        format!("{label} {}×{whose}", significant(e.mean, 3))
+    };
+    let texts: Vec<String> = ratios.iter().map(text).collect();
+    let only = ratios.first().filter(|_| !several).map(|(_, _, other)| part.label(other));
+    let only = only.filter(|name| *name != "reference" && !against.whom.starts_with(name.as_str()));
+    let whom = only.map_or_else(|| against.whom.clone(), |name| format!("{name}, {}", against.whom));
+    Some(((outcome, words, format!("{whom}: {}", texts.join(", "))), held))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
         1 => " p is of the paired t test.".to_owned(),
         n => {
             format!(
-                " Each interval is of one comparison; p is of the paired t test, adjusted over all {n} by {}.",
+                " Each interval is of one comparison; p is of the paired t test, adjusted over all {n} by {} (Holm up to ten tests, Benjamini and Hochberg for more).",
                 adjustment.name()
             )
         }

@@ -93,7 +93,7 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
         [first, rest @ ..] if rest.iter().all(|part| part.experiment == first.experiment) => {
             first.experiment.to_owned()
         }
-        _ => "Results".to_owned(),
+        _ => format!("{}: results of several experiments", paper.title),
     };
     let cells = parts.iter().flat_map(Part::runs).count();
     let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed()).count();
@@ -102,6 +102,7 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
     let sections: Vec<Section> = parts.iter().map(|part| section(part, &parts, loaded, paper)).collect();
     Report {
         schema: model::REPORT_SCHEMA,
+        paper: format!("{}, {}", paper.title, paper.source),
         outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
         questions: overview::questions(&parts, loaded),
         claims: claims::claims(&parts, &sections, paper),

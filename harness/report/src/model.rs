@@ -52,6 +52,8 @@ pub struct Report {
     pub schema: u32,
     /// Heading: the experiment, where there is one.
     pub title: String,
+    /// Whose claims these results are about.
+    pub paper: String,
     /// What each experiment asks: the description of its grid, where the run directory has it.
     pub questions: Vec<Fact>,
     /// What the paper says, and what these results say of it.

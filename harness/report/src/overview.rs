@@ -38,7 +38,14 @@ pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
     for part in parts {
         add(&data_name(part, parts), format!("{}{}", provenance::data_in_short(part), digest(part)));
     }
-    add("program", distinct(parts.iter().map(provenance::programs).filter(|text| !text.is_empty())));
+    let programs: Vec<String> = parts.iter().map(provenance::programs).collect();
+    match programs.windows(2).all(|pair| pair[0] == pair[1]) {
+        true => add("program", programs.first().cloned().unwrap_or_default()),
+        // which experiment a commit ran must be told
+        false => {
+            parts.iter().zip(programs).for_each(|(part, text)| add(&format!("program, {}", short(part, parts)), text))
+        }
+    }
     let machine = |part: &Part| Some(provenance::machine(part)).filter(|_| part.runs().any(Run::completed));
     add("machine", distinct(parts.iter().filter_map(machine)));
     add("processor", of(&|run| run.head.processor.clone()));

@@ -106,6 +106,12 @@ impl PaperMetric {
         if self.margin_in_bits { Margin::ShareOfBits(self.margin) } else { Margin::Share(self.margin) }
     }
 
+    /// The margin on the worse side, in words.
+    pub(super) fn allowance(&self) -> String {
+        let of = if self.margin_in_bits { " of its bits" } else { "" };
+        format!("{} %{of}", crate::catalogue::significant(100.0 * self.margin, 2))
+    }
+
     /// A value with at least the paper's digits.
     pub(super) fn text(&self, value: f64) -> String {
         let exact = value.to_string();

@@ -77,7 +77,9 @@ pub(super) fn data(part: &Part) -> String {
     let elsewhere = other_folder(part).filter(|_| !identity.has_name());
     let own = !matches!(identity, Identity::Published | Identity::Subset) || elsewhere.is_some();
     let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
-    let origin = if part.generated() {
+    let origin = if part.generated() && part.info.is_none_or(|info| info.dataset.is_none()) {
+        "Generated data, for which there is no published dataset. ".to_owned()
+    } else if part.generated() {
         format!(
             "Generated data in the file format of {dataset}, not {dataset}: no number here compares with a published one. "
         )
@@ -254,7 +256,9 @@ pub(super) fn programs(part: &Part) -> String {
     let program = |run: &super::group::Run| {
         let commit = run.head.git_commit.as_deref().map(|commit| commit.get(..12).unwrap_or(commit));
         let dirty = if run.head.git_dirty == Some(true) { ", with changes that are not committed" } else { "" };
-        let version = run.head.version.as_deref()?;
+        let Some(version) = run.head.version.as_deref() else {
+            return run.completed().then(|| "commit not recorded by this version of the program".to_owned());
+        };
         Some(format!("{version}, commit {}{dirty}", commit.unwrap_or("unknown")))
     };
     join(part.runs().filter_map(program))
@@ -263,7 +267,7 @@ pub(super) fn programs(part: &Part) -> String {
 /// The commands that asked for the cells, as a shell takes them.
 fn commands(part: &Part) -> String {
     let commands: BTreeSet<&str> = part.runs().filter_map(|run| run.head.command.as_deref()).collect();
-    let mut shown: Vec<String> = commands.iter().take(MOST_COMMANDS).map(|command| format!("`{command}`")).collect();
+    let mut shown: Vec<String> = commands.iter().take(MOST_COMMANDS).map(|command| (*command).to_owned()).collect();
     if let Some(more) = commands.len().checked_sub(MOST_COMMANDS).filter(|more| *more > 0) {
         shown.push(format!("{more} others"));
     }

@@ -127,8 +127,8 @@ pub(super) fn table(part: &Part, SpikeBounds { bounds }: &SpikeBounds, id: &str)
     let caption = format!(
         "Models with spikes, forward, mean over the last fifth of training. An inference is one {one}. Per synapse: accumulates \
          over the weights behind spikes that are not zero; a burst of k is k spikes, a weighted level as many as its signed digits \
-         that are not zero, and either is one event where a machine sends it as one graded spike. Weight products per {one}: accumulates (AC) behind spikes, multiply–accumulates (MAC) behind \
-         anything else, to which no bound applies."
+         that are not zero, and either is one event where a machine sends it as one graded spike. Products per {one}: accumulates (AC) behind spikes, multiply–accumulates (MAC) behind \
+         anything else, those of states and attention among them, to which no bound applies."
     );
     let mut table = Table::empty(format!("{id}-spikes"), "Spikes per synapse and inference", caption);
     table.place = Place::Everywhere;

@@ -353,9 +353,9 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
     }
     notes.push(provenance::rates(part));
     if part.runs().any(|run| !run.completed()) {
-        notes.push(
-            "Only completed cells count; those that were begun and did not complete are listed under Failures.".into(),
-        );
+        let begun = part.runs().any(|run| !run.completed() && run.head.outcome != SKIPPED);
+        let listed = if begun { "; those that were begun and did not complete are listed under Failures" } else { "" };
+        notes.push(format!("Only completed cells count{listed}."));
     }
     if part.groups.iter().any(|group| {
         matches!(

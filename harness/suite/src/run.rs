@@ -243,6 +243,10 @@ pub fn run_loop(
     let limit = job.config.train.eval_limit.map(NonZeroU64::get);
     let calibrated = calibration.map(|part| evaluate(job, learner, part, limit, None)).transpose()?;
     let mut scores = evaluate(job, learner, scored, limit, calibrated.as_ref())?;
+    // a sample to look at is no reason to lose what was scored; learning goes on below
+    if let Err(e) = sample::write(job, learner, scored) {
+        job.dir.log(&format!("what neurons send on a sample input was not written: {e}"));
+    }
     if job.config.train.dynamic_evaluation {
         let dynamic = dynamic_evaluation(job, learner, scored, limit)?;
         scores.metrics.extend(dynamic.metrics.into_iter().filter(|m| !m.name.starts_with("scored_")).map(|metric| {
@@ -253,10 +257,6 @@ pub fn run_loop(
     push_evals(sink, at, scored.name(), scores.metrics.clone())?;
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
-    }
-    // a sample to look at is no reason to lose what was scored
-    if let Err(e) = sample::write(job, learner, scored) {
-        job.dir.log(&format!("what neurons send on a sample input was not written: {e}"));
     }
     Ok(Finished { outcome, scores, cost: learner.cost() })
 }

@@ -241,6 +241,7 @@ fn reset_predict_learn_and_evaluation_without_learn() {
     expected.extend(evaluation); // the point of the curve
     expected.push("training: save"); // before what follows: a kill there makes it again
     expected.extend(evaluation); // the result
+    expected.extend(["training: evaluator of 1", "evaluation: reset [true]"]); // what neurons send on a sample input
     assert_eq!(calls, expected);
     assert_eq!((outcome, position.segment, position.step, position.seen), (Outcome::Completed, 3, 3, 6));
     let steps = read_rows::<StepRow>(&dir.path().join("cells/x/steps.parquet")).expect("steps");
