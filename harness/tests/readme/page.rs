@@ -43,7 +43,8 @@ impl Page {
 
     /// The pages of results, one for each question.
     pub fn all() -> Vec<Self> {
-        let mut paths = names(RESULTS, |name| name.ends_with(".md") && name != "README.md");
+        let mut paths = names(RESULTS, "md");
+        paths.retain(|name| name != "README.md");
         paths.sort();
         paths.into_iter().map(|name| Self::read(format!("{RESULTS}/{name}"))).collect()
     }
@@ -115,11 +116,13 @@ impl Page {
     }
 }
 
-/// Names of what a folder holds.
-pub fn names(folder: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+/// Names of a folder's files with an extension.
+pub fn names(folder: &str, extension: &str) -> Vec<String> {
     let entries = fs::read_dir(root().join(folder)).expect("a folder of the repository");
-    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
-    names.filter(|name| wanted(name)).collect()
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let wanted = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    let name = |path: PathBuf| path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8").to_owned();
+    wanted.map(name).collect()
 }
 
 /// Cells of a table's row.

@@ -5,6 +5,7 @@
 //! history has it.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 
 use rows::results::{ResultRow, read_results};
@@ -59,16 +60,13 @@ pub fn runs(page: &Page) -> Vec<Run<'_>> {
     table.rows.map(run).collect()
 }
 
-/// Results files that the present code's pages must quote, from the repository's root.
+/// Results files that the pages must quote, from the repository's root: those in folders named after a date.
 pub fn files() -> Vec<String> {
-    let dates = names(RESULTS, |name| name.starts_with('2'));
-    let of = |date: &String| {
-        let files = names(&format!("{RESULTS}/{date}"), |name| name.ends_with(".parquet"));
-        files.into_iter().map(|file| format!("{RESULTS}/{date}/{file}")).collect::<Vec<_>>()
-    };
-    let mut files: Vec<String> = dates.iter().flat_map(of).collect();
-    files.sort();
-    files
+    let folders = fs::read_dir(root().join(RESULTS)).expect("the folder of results");
+    let folders = folders.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name in UTF-8"));
+    let dates = folders.filter(|name| name.starts_with('2')).map(|date| format!("{RESULTS}/{date}"));
+    let of = |date: String| names(&date, "parquet").into_iter().map(move |file| format!("{date}/{file}"));
+    dates.flat_map(of).collect()
 }
 
 /// Rows of a page's table of runs that are not what the files say.
@@ -121,10 +119,12 @@ fn finished(rows: &[ResultRow]) -> String {
     let cells: BTreeSet<(&str, &str)> = rows.iter().map(|r| (r.cell.as_str(), r.outcome.as_str())).collect();
     let with = |outcome: &str| cells.iter().filter(|(_, other)| *other == outcome).count();
     let outcomes: BTreeSet<&str> = cells.iter().map(|(_, outcome)| *outcome).collect();
-    let others = outcomes.into_iter().filter(|outcome| !["completed", SKIPPED].contains(outcome));
-    let others: String = others.map(|outcome| format!(", {} {}", with(outcome), outcome.replace('_', " "))).collect();
-    let not_run = if with(SKIPPED) > 0 { format!("; {} not run", with(SKIPPED)) } else { String::new() };
-    format!("{} of {}{others}{not_run}", with("completed"), cells.len() - with(SKIPPED))
+    let mut parts = vec![format!("{} of {}", with("completed"), cells.len() - with(SKIPPED))];
+    for outcome in outcomes.into_iter().filter(|outcome| *outcome != "completed") {
+        let name = if outcome == SKIPPED { "not run".to_owned() } else { outcome.replace('_', " ") };
+        parts.push(format!("{} {name}", with(outcome)));
+    }
+    parts.join("; ")
 }
 
 fn commit(row: &ResultRow) -> String {
