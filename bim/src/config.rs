@@ -529,6 +529,19 @@ impl Default for DiagnoseConfig {
     }
 }
 
+/// How fast prices move unless a configuration says so: from 0 to the prices that operating points have (0.04) in some forty updates.
+const ENERGY_RATE: Positive = Positive(0.001);
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_energy_rate(rate: &Positive) -> bool {
+    *rate == ENERGY_RATE
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn no_target(target: &NonNegative) -> bool {
+    target.0 == 0.0
+}
+
 /// The network and its learning rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -591,6 +604,19 @@ pub struct BimConfig {
     pub stdp: StdpConfig,
     /// Pruning.
     pub prune: PruneConfig,
+    /// Target for what spikes cost, in place of a fixed `penalty`: accumulates of the synapses behind a population of neurons, as a share of
+    /// the multiply–accumulates that the same synapses would make of numbers. Every population (presynaptic and postsynaptic neurons of
+    /// each layer, read-out) has a price of its own, from 0, which rises while its share is above the target and falls while it is
+    /// below. With nothing pruned the share is the number of spikes per neuron and step. 0 is no target. [`crate::energy`] has the
+    /// controller.
+    #[serde(skip_serializing_if = "no_target")] // cells from before it keep their id
+    #[schemars(extend("default" = 0.0))] // as above
+    pub energy_target: NonNegative,
+    /// Most that such a price moves at an update: it moves by `energy_rate · (share / energy_target − 1)`, and by no more where the share is
+    /// twice the target and higher.
+    #[serde(skip_serializing_if = "is_energy_rate")] // as above
+    #[schemars(extend("default" = 0.001))] // as above
+    pub energy_rate: Positive,
     /// How the products of spikes are made while scoring: `dense` (the default), or from `events`, so that silent synapses cost nothing.
     #[serde(skip_serializing_if = "Inference::is_default")] // cells from before it keep their id
     #[schemars(extend("default" = "dense"))] // as above
@@ -627,6 +653,8 @@ impl Default for BimConfig {
             diagnose: DiagnoseConfig::default(),
             stdp: StdpConfig::default(),
             prune: PruneConfig::default(),
+            energy_target: NonNegative(0.0),
+            energy_rate: ENERGY_RATE,
             inference: Inference::default(),
         }
     }
@@ -657,6 +685,12 @@ impl BimConfig {
         [self.pre.fires() && !self.delayed(), self.post.fires(), self.readout.neuron().fires()]
     }
 
+    /// Whether the price of a spike of the presynaptic neurons, of the postsynaptic ones, and of the read-out is a controller's.
+    #[must_use]
+    pub(crate) fn controlled(&self) -> [bool; 3] {
+        if no_target(&self.energy_target) { [false; 3] } else { self.spikes_arrive() }
+    }
+
     /// Checks what no single key can know.
     ///
     /// # Errors
@@ -677,6 +711,7 @@ impl BimConfig {
             return err("width", problem);
         }
         self.check_spikes()?;
+        self.check_energy()?;
         if self.front == Front::Traces && !crate::rule::Rule::from(self.credit).carries {
             let problem =
                 "traces need a rule that carries some: expected chunk, or credit: hybrid, exact, diagonal or eprop";
@@ -703,6 +738,38 @@ impl BimConfig {
                 self.layers.0
             );
             return err("credit", problem);
+        }
+        Ok(())
+    }
+
+    /// Checks the target for what spikes cost.
+    fn check_energy(&self) -> Result<()> {
+        let err = |key, problem: &str| Err(Error::Config { key, problem: problem.to_owned() });
+        if no_target(&self.energy_target) {
+            if !is_energy_rate(&self.energy_rate) {
+                let problem = "says how fast a price moves towards a target, but there is none: expected energy_target above 0, or \
+                               nothing here";
+                return err("energy_rate", problem);
+            }
+            return Ok(());
+        }
+        let penalties = [
+            ("pre.penalty", self.pre.penalty),
+            ("post.penalty", self.post.penalty),
+            ("readout.penalty", self.readout.penalty),
+        ];
+        for (key, _) in penalties.into_iter().filter(|(_, penalty)| penalty.0 > 0.0) {
+            return err(key, "energy_target sets the prices: expected no penalty beside it, or no energy_target");
+        }
+        if self.pre.fires() && self.delayed() {
+            let problem = "behind delays or a kernel spikes arrive as numbers, which synapses multiply, so there are no accumulates \
+                           to count: expected neither delays nor a kernel, or no energy_target";
+            return err("energy_target", problem);
+        }
+        if !self.spikes_arrive().contains(&true) {
+            let problem = "no neuron of this network fires, so there is nothing to price: expected neurons with spikes, or no \
+                           energy_target";
+            return err("energy_target", problem);
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ mod cost;
 #[cfg(any(feature = "cuda", test))]
 mod device;
 pub mod diagnose;
+mod energy;
 pub mod fold;
 pub mod frozen;
 pub mod kernels;

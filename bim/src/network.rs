@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::block::{Block, Shared, Spec};
 use crate::config::{BimConfig, DecayForm, DeltaInput, NeuronConfig, Step};
+use crate::energy::Population;
 use crate::fold::Folded;
 use crate::frozen::{Frozen, synapses};
 use crate::kernels::encode::{sign, step_gradient};
@@ -490,6 +491,29 @@ impl<T: Real> Network<T> {
             [mean(pre, &block.pre_step), mean(post, &block.post_step)]
         });
         blocks.chain([mean("readout".to_owned(), &steps.readout_step)]).flatten().collect()
+    }
+
+    /// Sets what spikes of a population cost, in the unit of `penalty`.
+    pub(crate) fn set_price(&mut self, of: Population, price: f64) {
+        for group in &mut self.groups {
+            match of {
+                Population::Pre(l) => group.blocks[l].spec.penalty[0] = price,
+                Population::Post(l) => group.blocks[l].spec.penalty[1] = price,
+                Population::Readout => group.readout.iter_mut().for_each(|r| r.penalty = price),
+            }
+        }
+    }
+
+    /// Takes over what spikes cost from a network of the same shape.
+    pub(crate) fn take_prices(&mut self, from: &Self) {
+        for (group, from) in self.groups.iter_mut().zip(&from.groups) {
+            for (block, from) in group.blocks.iter_mut().zip(&from.blocks) {
+                block.spec.penalty = from.spec.penalty;
+            }
+            for (readout, from) in group.readout.iter_mut().zip(&from.readout) {
+                readout.penalty = from.penalty;
+            }
+        }
     }
 
     /// Zeros for every parameter.

@@ -33,6 +33,9 @@ const GAIN: (u64, u64) = (1, 4);
 const STEP_REVERSE: u64 = 4;
 /// The signed digits of a level: its triple, a shift and a sum, and where that differs.
 const DIGITS: u64 = 3;
+/// A price that follows a target, of a neuron that fires: magnitude of its level, its synapses' product and sum (3); the price's product
+/// and sum in reverse mode (2).
+const CONTROL: (u64, u64) = (3, 2);
 /// Input currents.
 const CURRENT: (u64, u64) = (1, 1);
 /// `κ ψ` added.
@@ -96,6 +99,11 @@ fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
     // back the surrogate (4) and its product
     let back = if c.levels == Levels::Analog { 0 } else { 5 };
     (1 + leak + once, back + leak, words)
+}
+
+/// What a price that follows a target adds to learning.
+fn control(controlled: bool) -> u64 {
+    if controlled { CONTROL.0 + CONTROL.1 } else { 0 }
 }
 
 /// Reverse of a neuron's step, where it is learned.
@@ -254,6 +262,7 @@ impl Counter<'_> {
         self.tally.product(Product::new(from, &fan, seen).biased(rows, outputs));
         if self.config.readout.is_there() {
             let (forward, back) = readout(&neurons);
+            let back = back + control(self.config.controlled()[2]);
             self.tally.elementwise(rows * width as u64 * forward, rows * width as u64 * back);
         }
         if spiking(from) {
@@ -315,7 +324,7 @@ impl Counter<'_> {
             self.tally.state(rows * neurons * (c.delays.0 as u64 + 1), 0);
         }
         let (forward, back, membrane) = neuron(&c.pre);
-        let mut each = (forward + GAIN.0, back + GAIN.1 + step_reverse(&c.pre));
+        let mut each = (forward + GAIN.0, back + GAIN.1 + step_reverse(&c.pre) + control(c.controlled()[0]));
         let extras = [(params.current.is_some(), CURRENT), (c.kernel.0 > 0.0, KERNEL)];
         for (_, (forward, back)) in extras.into_iter().filter(|(there, _)| *there) {
             each = (each.0 + forward, each.1 + back);
@@ -393,7 +402,8 @@ impl Counter<'_> {
             + d * (SCAN_CHANNEL.1 + neuron_back)
             + heads * SCAN_HEAD.1;
         // levels are sent in the chunk alone, not in the history before it
-        self.tally.elementwise(rows * forward, back * reverse + passes * rows * d * step_reverse(&c.post));
+        let in_chunk = passes * step_reverse(&c.post) + control(c.controlled()[1]);
+        self.tally.elementwise(rows * forward, back * reverse + rows * d * in_chunk);
         // states and membranes; kept: what the scan read, its steps and decays, the membranes
         let kept = dims.projected() as u64 + 2 * heads + d;
         self.tally.state(rows * (2 * states + membrane_words * d), 2 * rows * kept);

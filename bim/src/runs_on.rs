@@ -52,6 +52,11 @@ pub fn check_gpu(config: &BimConfig) -> Result<()> {
                 .to_owned();
         return Err(Error::Config { key: "front", problem });
     }
+    if config.energy_target.0 > 0.0 {
+        let problem =
+            "a GPU has no controller of prices: expected 0 (and penalty, say), or use --device cpu".to_owned();
+        return Err(Error::Config { key: "energy_target", problem });
+    }
     if config.inference == Inference::Events {
         let problem = "a GPU has no kernels for products from events: expected dense, or use --device cpu".to_owned();
         return Err(Error::Config { key: "inference", problem });
@@ -78,7 +83,7 @@ mod tests {
     use learner::InputKind;
 
     use super::*;
-    use crate::config::{Count, Credit, DiagnoseConfig};
+    use crate::config::{Count, Credit, DiagnoseConfig, NonNegative};
 
     fn io(streams: usize) -> Io {
         Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams, segment: 8 }
@@ -100,6 +105,14 @@ mod tests {
         let said = check_gpu(&config).expect_err("no kernels").to_string();
         assert!(said.starts_with("front: ") && said.contains("--device cpu"), "{said}");
         check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+    }
+
+    #[test]
+    fn a_gpu_refuses_a_controller_of_prices_with_its_key() {
+        let config = BimConfig { energy_target: NonNegative(0.25), ..BimConfig::default() };
+        let said = check_gpu(&config).expect_err("no controller").to_string();
+        assert!(said.starts_with("energy_target: ") && said.contains("--device cpu"), "{said}");
+        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has one");
     }
 
     #[test]
