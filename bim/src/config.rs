@@ -394,6 +394,30 @@ pub struct StdpConfig {
     pub limit: Positive,
     /// Control: presynaptic spikes of each chunk in random order of time, so that rates stay and timing goes.
     pub shuffled: bool,
+    /// What scales the changes of all pairs of spikes beside the spikes themselves: `none` (the default), or the `error`.
+    #[serde(skip_serializing_if = "Third::is_none")] // cells from before it keep their id
+    #[schemars(extend("default" = "none"))] // what is not stored has none in the schema otherwise
+    pub third_factor: Third,
+}
+
+/// The third factor of STDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Third {
+    /// None: `Ω` is of spikes alone.
+    #[default]
+    None,
+    /// How far the chunk's loss lies below its running mean, in running standard deviations within ±3: `Ω` is multiplied by it, so that a
+    /// chunk that went better than usual strengthens what its spikes say, and a worse one unlearns it. [`crate::third_factor`] has
+    /// the equations.
+    Error,
+}
+
+impl Third {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// How STDP's changes depend on the weight they act on, with `x = w / w_max`.
@@ -433,6 +457,7 @@ impl Default for StdpConfig {
             bounds: Bounds::default(),
             limit: Positive(4.0),
             shuffled: false,
+            third_factor: Third::None,
         }
     }
 }
@@ -529,6 +554,41 @@ impl Default for DiagnoseConfig {
     }
 }
 
+/// Homeostasis: each neuron's firing rate is held to a target by its threshold, which moves at updates alone: `ln ϑ` by
+/// `rate · (running rate − target)`. It begins as `threshold` and stays within 64 times of it. [`crate::homeostasis`] derives the credit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HomeostasisConfig {
+    /// Target of each presynaptic neuron, in spikes per step (of weighted spikes, the levels that they amount to); 0 is none.
+    pub pre: NonNegative,
+    /// Target of each postsynaptic neuron; 0 is none.
+    pub post: NonNegative,
+    /// How far a logarithm of a threshold moves at an update, for each spike per step that the neuron is off its target.
+    pub rate: Positive,
+    /// What a running rate keeps of itself at an update.
+    pub decay: BelowOne,
+}
+
+impl Default for HomeostasisConfig {
+    fn default() -> Self {
+        let none = NonNegative(0.0);
+        Self { pre: none, post: none, rate: Positive(0.02), decay: BelowOne(0.9) }
+    }
+}
+
+impl HomeostasisConfig {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether thresholds of presynaptic neurons move, and of postsynaptic ones.
+    #[must_use]
+    pub(crate) fn holds(&self) -> [bool; 2] {
+        [self.pre, self.post].map(|target| target.0 > 0.0)
+    }
+}
+
 /// How fast prices move unless a configuration says so: from 0 to the prices that operating points have (0.04) in some forty updates.
 const ENERGY_RATE: Positive = Positive(0.001);
 
@@ -617,6 +677,10 @@ pub struct BimConfig {
     #[serde(skip_serializing_if = "is_energy_rate")] // as above
     #[schemars(extend("default" = 0.001))] // as above
     pub energy_rate: Positive,
+    /// Firing rates that thresholds hold: of each presynaptic neuron and of each postsynaptic one.
+    #[serde(skip_serializing_if = "HomeostasisConfig::is_default")] // as above
+    #[schemars(extend("default" = HomeostasisConfig::default()))] // as above
+    pub homeostasis: HomeostasisConfig,
     /// How the products of spikes are made while scoring: `dense` (the default), or from `events`, so that silent synapses cost nothing.
     #[serde(skip_serializing_if = "Inference::is_default")] // cells from before it keep their id
     #[schemars(extend("default" = "dense"))] // as above
@@ -655,6 +719,7 @@ impl Default for BimConfig {
             prune: PruneConfig::default(),
             energy_target: NonNegative(0.0),
             energy_rate: ENERGY_RATE,
+            homeostasis: HomeostasisConfig::default(),
             inference: Inference::default(),
         }
     }
@@ -712,6 +777,7 @@ impl BimConfig {
         }
         self.check_spikes()?;
         self.check_energy()?;
+        self.check_homeostasis()?;
         if self.front == Front::Traces && !crate::rule::Rule::from(self.credit).carries {
             let problem =
                 "traces need a rule that carries some: expected chunk, or credit: hybrid, exact, diagonal or eprop";
@@ -770,6 +836,55 @@ impl BimConfig {
             let problem = "no neuron of this network fires, so there is nothing to price: expected neurons with spikes, or no \
                            energy_target";
             return err("energy_target", problem);
+        }
+        Ok(())
+    }
+
+    /// Checks the firing rates that thresholds are to hold.
+    fn check_homeostasis(&self) -> Result<()> {
+        let c = &self.homeostasis;
+        let err = |key, problem: String| Err(Error::Config { key, problem });
+        if c.holds() == [false; 2] && !c.is_default() {
+            let problem = "says how thresholds move, but no rate is to be held: expected pre or post above 0, or nothing under \
+                           homeostasis";
+            return err("homeostasis", problem.to_owned());
+        }
+        for (neuron, target, key, [step, reset]) in [
+            (self.pre, c.pre.0, "homeostasis.pre", ["pre.step", "pre.attached_reset"]),
+            (self.post, c.post.0, "homeostasis.post", ["post.step", "post.attached_reset"]),
+        ] {
+            if target == 0.0 {
+                continue;
+            }
+            let most = match neuron.levels {
+                Levels::Binary | Levels::Signed => 1,
+                Levels::Integer | Levels::Unsigned => neuron.burst.0,
+                Levels::Quantised | Levels::Analog => {
+                    return err(
+                        key,
+                        "these neurons do not fire, so they have no rate: expected 0, or other levels".to_owned(),
+                    );
+                }
+            };
+            if target >= most as f64 {
+                let problem =
+                    format!("a rate that these neurons can reach is below {most} spikes per step, got {target}");
+                return err(key, problem);
+            }
+            if neuron.step == Step::Learned {
+                let problem = "the gradient moves a learned step, homeostasis a threshold, and they are one: expected fixed, or no rate \
+                               to hold";
+                return err(step, problem.to_owned());
+            }
+            if neuron.attached_reset && neuron.reset != Reset::None {
+                let problem = "gradients through the reset would need each neuron's threshold in the traces of its membrane: expected \
+                               false, reset: none, or no rate to hold";
+                return err(reset, problem.to_owned());
+            }
+            if !no_target(&self.energy_target) {
+                let problem = "a price and a threshold would both hold one population's activity: expected 0, or no energy_target";
+                return err(key, problem.to_owned());
+            }
         }
         Ok(())
     }

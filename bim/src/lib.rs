@@ -27,6 +27,7 @@ pub mod diagnose;
 mod energy;
 pub mod fold;
 pub mod frozen;
+mod homeostasis;
 pub mod kernels;
 pub mod network;
 pub mod online;
@@ -36,6 +37,7 @@ pub mod plasticity;
 mod reach;
 pub mod rule;
 mod runs_on;
+mod third_factor;
 pub mod time_differences;
 
 pub use config::BimConfig;

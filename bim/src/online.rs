@@ -13,6 +13,7 @@ use learner::{
 use crate::config::{BimConfig, NeuronConfig, SpikeCode};
 use crate::diagnose::Diagnoser;
 use crate::energy::Controller;
+use crate::homeostasis::Homeostasis;
 use crate::network::Network;
 use crate::operations;
 use crate::params::NetworkParams;
@@ -60,6 +61,8 @@ pub struct Bim {
     pub(crate) plasticity: Plasticity,
     /// Prices of spikes, where they follow a target.
     pub(crate) controller: Option<Controller>,
+    /// Thresholds that hold firing rates.
+    pub(crate) homeostasis: Option<Homeostasis>,
     diagnoser: Diagnoser,
     pub(crate) reach: Option<Reach>,
     starts: Vec<bool>,
@@ -80,6 +83,7 @@ pub(crate) fn group(config: &BimConfig, name: &str, rank: usize) -> Group {
     let (rate, matrix) = match part {
         Some("a_log") => (rates.decay.0, false),
         Some("delta.weight" | "delta.bias") => (rates.delta.0, rank >= 2),
+        Some("pre.threshold" | "post.threshold") => (0.0, false), // not the gradient's
         Some("pre.step" | "post.step" | "readout.step") => (rates.steps.0, false),
         Some("norm.gain" | "pre.current" | "post.current" | "conv" | "delays") => (rates.neurons.0, false),
         _ => (1.0, rank >= 2),
@@ -116,6 +120,7 @@ impl Bim {
             adamw,
             plasticity,
             controller,
+            homeostasis: Homeostasis::new(config),
             diagnoser: Diagnoser::new(config, io.segment),
             reach,
             starts: vec![false; io.streams],
@@ -285,6 +290,12 @@ impl Learner for Bim {
             layers.extend(tally.iter().flat_map(|t| t.layer_values(rows)));
             layers.extend(self.firing());
         }
+        if let Some(homeostasis) = &mut self.homeostasis {
+            homeostasis.measure(&self.network);
+            if update.is_multiple_of(DIAGNOSE_EVERY) {
+                layers.extend(homeostasis.values(&self.network)?);
+            }
+        }
         let shares = self.controller.as_ref().map(|controller| controller.measure(&self.network));
         if let (Some(controller), Some(shares)) = (&self.controller, &shares)
             && update.is_multiple_of(DIAGNOSE_EVERY)
@@ -312,11 +323,15 @@ impl Learner for Bim {
         self.plasticity.measure(Quantity::Gradient, &grads);
         self.plasticity.measure(Quantity::Direction, &self.directions);
         let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
+        layers.extend(self.plasticity.modulate(loss).filter(|_| diagnose));
         layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
         layers.extend(self.plasticity.measured(&self.directions));
         self.changes.fetch_add(1, Ordering::Release);
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;
+        if let Some(homeostasis) = &self.homeostasis {
+            homeostasis.adapt(&self.network)?;
+        }
         let updates = self.adamw.updates();
         self.plasticity.prune(&self.network, updates)?;
         let due = self.plasticity.prune_due(updates);
@@ -324,7 +339,8 @@ impl Learner for Bim {
             self.steer(&shares, due);
         }
         if let Some(tally) = &mut tally {
-            operations::count_update(tally, &self.plasticity, due, self.params.count());
+            let held = self.homeostasis.as_ref().map_or(0, Homeostasis::neurons);
+            operations::count_update(tally, &self.plasticity, held, due, self.params.count());
             tally.counts.passes += y.alignment(self.io.outputs);
         }
         let operations = tally.map(|t| self.reconciled(t));
@@ -356,6 +372,9 @@ impl Learner for Bim {
         self.plasticity.save(&mut snapshot)?;
         self.network.save(&mut snapshot)?;
         self.diagnoser.save(&mut snapshot)?;
+        if let Some(homeostasis) = &self.homeostasis {
+            homeostasis.save(&mut snapshot)?;
+        }
         if let Some(controller) = &self.controller {
             controller.save(&mut snapshot)?;
         }
@@ -375,6 +394,9 @@ impl Learner for Bim {
             controller.load(&self.plasticity, snapshot)?;
         }
         self.set_prices();
+        if let Some(homeostasis) = &mut self.homeostasis {
+            homeostasis.load(snapshot)?;
+        }
         self.diagnoser.load(&self.network, &self.params.bound(), snapshot)?;
         if let Some(reach) = &mut self.reach {
             reach.load(&mut self.network, snapshot)?;

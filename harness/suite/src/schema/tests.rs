@@ -164,6 +164,16 @@ fn later_keys_are_stored_where_they_are_asked_for() {
     assert_eq!(controlled(0.0, 0.001), [None, None]);
     assert_eq!(controlled(0.25, 0.001), [Some(0.25), None]);
     assert_eq!(controlled(0.25, 0.01), [Some(0.25), Some(0.01)]);
+    let default = serde_json::to_value(bim::BimConfig::default()).expect("JSON");
+    assert_eq!((default.get("homeostasis"), default["stdp"].get("third_factor")), (None, None));
+    let third_factor = bim::config::Third::Error;
+    let c = bim::BimConfig {
+        homeostasis: bim::config::HomeostasisConfig { pre: bim::config::NonNegative(0.3), ..Default::default() },
+        stdp: bim::config::StdpConfig { third_factor, ..Default::default() },
+        ..bim::BimConfig::default()
+    };
+    let stored = serde_json::to_value(c).expect("JSON");
+    assert_eq!((&stored["homeostasis"]["pre"], &stored["stdp"]["third_factor"]), (&0.3.into(), &"error".into()));
     assert_eq!(bim["properties"]["energy_target"]["default"], 0.0);
     assert_eq!(bim["properties"]["energy_rate"]["default"], 0.001);
     let schema = &bim["properties"]["front"];
