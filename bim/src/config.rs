@@ -824,7 +824,7 @@ impl BimConfig {
             ("post.penalty", self.post.penalty),
             ("readout.penalty", self.readout.penalty),
         ];
-        for (key, _) in penalties.into_iter().filter(|(_, penalty)| penalty.0 > 0.0) {
+        if let Some((key, _)) = penalties.into_iter().find(|(_, penalty)| penalty.0 > 0.0) {
             return err(key, "energy_target sets the prices: expected no penalty beside it, or no energy_target");
         }
         if self.pre.fires() && self.delayed() {
