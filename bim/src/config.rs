@@ -398,6 +398,30 @@ pub struct StdpConfig {
     pub limit: Positive,
     /// Control: presynaptic spikes of each chunk in random order of time, so that rates stay and timing goes.
     pub shuffled: bool,
+    /// What scales the changes of all pairs of spikes beside the spikes themselves: `none` (the default), or the `error`.
+    #[serde(skip_serializing_if = "Third::is_none")] // cells from before it keep their id
+    #[schemars(extend("default" = "none"))] // what is not stored has none in the schema otherwise
+    pub third_factor: Third,
+}
+
+/// The third factor of STDP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Third {
+    /// None: `Ω` is of spikes alone.
+    #[default]
+    None,
+    /// How far the chunk's loss lies below its running mean, in running standard deviations within ±3: `Ω` is multiplied by it, so that a
+    /// chunk that went better than usual strengthens what its spikes say, and a worse one unlearns it. [`crate::third_factor`] has
+    /// the equations.
+    Error,
+}
+
+impl Third {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// How STDP's changes depend on the weight they act on, with `x = w / w_max`.
@@ -437,6 +461,7 @@ impl Default for StdpConfig {
             bounds: Bounds::default(),
             limit: Positive(4.0),
             shuffled: false,
+            third_factor: Third::None,
         }
     }
 }
@@ -587,6 +612,54 @@ impl Default for DiagnoseConfig {
     }
 }
 
+/// Homeostasis: each neuron's firing rate is held to a target by its threshold, which moves at updates alone: `ln ϑ` by
+/// `rate · (running rate − target)`. It begins as `threshold` and stays within 64 times of it. [`crate::homeostasis`] derives the credit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HomeostasisConfig {
+    /// Target of each presynaptic neuron, in spikes per step (of weighted spikes, the levels that they amount to); 0 is none.
+    pub pre: NonNegative,
+    /// Target of each postsynaptic neuron; 0 is none.
+    pub post: NonNegative,
+    /// How far a logarithm of a threshold moves at an update, for each spike per step that the neuron is off its target.
+    pub rate: Positive,
+    /// What a running rate keeps of itself at an update.
+    pub decay: BelowOne,
+}
+
+impl Default for HomeostasisConfig {
+    fn default() -> Self {
+        let none = NonNegative(0.0);
+        Self { pre: none, post: none, rate: Positive(0.02), decay: BelowOne(0.9) }
+    }
+}
+
+impl HomeostasisConfig {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether thresholds of presynaptic neurons move, and of postsynaptic ones.
+    #[must_use]
+    pub(crate) fn holds(&self) -> [bool; 2] {
+        [self.pre, self.post].map(|target| target.0 > 0.0)
+    }
+}
+
+/// How fast prices move unless a configuration says so: from 0 to the prices that operating points have (0.04) in some forty updates.
+const ENERGY_RATE: Positive = Positive(0.001);
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_energy_rate(rate: &Positive) -> bool {
+    *rate == ENERGY_RATE
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn no_target(target: &NonNegative) -> bool {
+    target.0 == 0.0
+}
+
 /// The network and its learning rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -653,6 +726,23 @@ pub struct BimConfig {
     pub stdp: StdpConfig,
     /// Pruning.
     pub prune: PruneConfig,
+    /// Target for what spikes cost, in place of a fixed `penalty`: accumulates of the synapses behind a population of neurons, as a share of
+    /// the multiply–accumulates that the same synapses would make of numbers. Every population (presynaptic and postsynaptic neurons of
+    /// each layer, read-out) has a price of its own, from 0, which rises while its share is above the target and falls while it is
+    /// below. With nothing pruned the share is the number of spikes per neuron and step. 0 is no target. [`crate::energy`] has the
+    /// controller.
+    #[serde(skip_serializing_if = "no_target")] // cells from before it keep their id
+    #[schemars(extend("default" = 0.0))] // as above
+    pub energy_target: NonNegative,
+    /// Most that such a price moves at an update: it moves by `energy_rate · (share / energy_target − 1)`, and by no more where the share is
+    /// twice the target and higher.
+    #[serde(skip_serializing_if = "is_energy_rate")] // as above
+    #[schemars(extend("default" = 0.001))] // as above
+    pub energy_rate: Positive,
+    /// Firing rates that thresholds hold: of each presynaptic neuron and of each postsynaptic one.
+    #[serde(skip_serializing_if = "HomeostasisConfig::is_default")] // as above
+    #[schemars(extend("default" = HomeostasisConfig::default()))] // as above
+    pub homeostasis: HomeostasisConfig,
     /// How the products of spikes are made while scoring: `dense` (the default), or from `events`, so that silent synapses cost nothing.
     #[serde(skip_serializing_if = "Inference::is_default")] // cells from before it keep their id
     #[schemars(extend("default" = "dense"))] // as above
@@ -690,6 +780,9 @@ impl Default for BimConfig {
             diagnose: DiagnoseConfig::default(),
             stdp: StdpConfig::default(),
             prune: PruneConfig::default(),
+            energy_target: NonNegative(0.0),
+            energy_rate: ENERGY_RATE,
+            homeostasis: HomeostasisConfig::default(),
             inference: Inference::default(),
         }
     }
@@ -720,6 +813,12 @@ impl BimConfig {
         [self.pre.fires() && !self.delayed(), self.post.fires(), self.readout.neuron().fires()]
     }
 
+    /// Whether the price of a spike of the presynaptic neurons, of the postsynaptic ones, and of the read-out is a controller's.
+    #[must_use]
+    pub(crate) fn controlled(&self) -> [bool; 3] {
+        if no_target(&self.energy_target) { [false; 3] } else { self.spikes_arrive() }
+    }
+
     /// Checks what no single key can know.
     ///
     /// # Errors
@@ -741,6 +840,8 @@ impl BimConfig {
         }
         self.initial.check(self.decay)?;
         self.check_spikes()?;
+        self.check_energy()?;
+        self.check_homeostasis()?;
         if self.front == Front::Traces && !crate::rule::Rule::from(self.credit).carries {
             let problem =
                 "traces need a rule that carries some: expected chunk, or credit: hybrid, exact, diagonal or eprop";
@@ -767,6 +868,87 @@ impl BimConfig {
                 self.layers.0
             );
             return err("credit", problem);
+        }
+        Ok(())
+    }
+
+    /// Checks the target for what spikes cost.
+    fn check_energy(&self) -> Result<()> {
+        let err = |key, problem: &str| Err(Error::Config { key, problem: problem.to_owned() });
+        if no_target(&self.energy_target) {
+            if !is_energy_rate(&self.energy_rate) {
+                let problem = "says how fast a price moves towards a target, but there is none: expected energy_target above 0, or \
+                               nothing here";
+                return err("energy_rate", problem);
+            }
+            return Ok(());
+        }
+        let penalties = [
+            ("pre.penalty", self.pre.penalty),
+            ("post.penalty", self.post.penalty),
+            ("readout.penalty", self.readout.penalty),
+        ];
+        if let Some((key, _)) = penalties.into_iter().find(|(_, penalty)| penalty.0 > 0.0) {
+            return err(key, "energy_target sets the prices: expected no penalty beside it, or no energy_target");
+        }
+        if self.pre.fires() && self.delayed() {
+            let problem = "behind delays or a kernel spikes arrive as numbers, which synapses multiply, so there are no accumulates \
+                           to count: expected neither delays nor a kernel, or no energy_target";
+            return err("energy_target", problem);
+        }
+        if !self.spikes_arrive().contains(&true) {
+            let problem = "no neuron of this network fires, so there is nothing to price: expected neurons with spikes, or no \
+                           energy_target";
+            return err("energy_target", problem);
+        }
+        Ok(())
+    }
+
+    /// Checks the firing rates that thresholds are to hold.
+    fn check_homeostasis(&self) -> Result<()> {
+        let c = &self.homeostasis;
+        let err = |key, problem: String| Err(Error::Config { key, problem });
+        if c.holds() == [false; 2] && !c.is_default() {
+            let problem = "says how thresholds move, but no rate is to be held: expected pre or post above 0, or nothing under \
+                           homeostasis";
+            return err("homeostasis", problem.to_owned());
+        }
+        for (neuron, target, key, [step, reset]) in [
+            (self.pre, c.pre.0, "homeostasis.pre", ["pre.step", "pre.attached_reset"]),
+            (self.post, c.post.0, "homeostasis.post", ["post.step", "post.attached_reset"]),
+        ] {
+            if target == 0.0 {
+                continue;
+            }
+            let most = match neuron.levels {
+                Levels::Binary | Levels::Signed => 1,
+                Levels::Integer | Levels::Unsigned => neuron.burst.0,
+                Levels::Quantised | Levels::Analog => {
+                    return err(
+                        key,
+                        "these neurons do not fire, so they have no rate: expected 0, or other levels".to_owned(),
+                    );
+                }
+            };
+            if target >= most as f64 {
+                let problem =
+                    format!("a rate that these neurons can reach is below {most} spikes per step, got {target}");
+                return err(key, problem);
+            }
+            if neuron.step == Step::Learned {
+                let problem = "the gradient moves a learned step, homeostasis a threshold, and they are one: expected fixed, or no rate \
+                               to hold";
+                return err(step, problem.to_owned());
+            }
+            if neuron.attached_reset && neuron.reset != Reset::None {
+                let problem = "gradients through the reset would need each neuron's threshold in the traces of its membrane: expected \
+                               false, reset: none, or no rate to hold";
+                return err(reset, problem.to_owned());
+            }
+            if !no_target(&self.energy_target) {
+                let problem = "a price and a threshold would both hold one population's activity: expected 0, or no energy_target";
+                return err(key, problem.to_owned());
+            }
         }
         Ok(())
     }

@@ -163,6 +163,8 @@ impl Diagnoser {
         let membrane = membrane.unwrap_or(Membrane::Lag(0)); // nothing to run where there is no block
         let mut rerun = Network::new(&self.config, &shadow.io(), membrane, &mut bound.clone())?;
         rerun.copy_state(&mut shadow);
+        rerun.take_prices(network);
+        shadow.take_prices(network);
         let gradients = |network: &Network<f32>| {
             let mut grads = network.zero_grads();
             network.add_grads(&mut grads);

@@ -1,4 +1,5 @@
-//! Learned steps, folded into the weights that read the spikes.
+//! Learned steps, folded into the weights that read the spikes. (Thresholds that hold a rate, [`crate::homeostasis`], are made of
+//! their logarithms here too, but nothing is folded for them.)
 //!
 //! A neuron `j` with a learned step `s_j` sends level `k_j = fire(V_j / s_j)`, and `s_j k_j` is what arrives:
 //! `W (s ⊙ k) = (W diag s) k`. So the network runs on the folded weights `W̃ = W diag s` and on whole numbers `k`: its synapses
@@ -30,8 +31,10 @@ use crate::params::{BlockParams, NetworkParams};
 /// Folded weights and the steps themselves; empty where nothing is folded.
 #[derive(Clone, Debug)]
 pub(crate) struct Folded<T> {
-    /// Whether any step is learned.
+    /// Whether any neuron has a step, or a threshold, of its own.
     any: bool,
+    /// Whether steps of presynaptic neurons are learned, and of postsynaptic ones: thresholds that hold a rate are not folded.
+    learned: [bool; 2],
     /// Whether a head's step size reads its own neurons.
     grouped: bool,
     values: NetworkParams<Vec<T>>,
@@ -64,8 +67,10 @@ fn exponentials<T: Real>(logarithms: &[T], into: &mut Vec<T>) {
 impl<T: Real> Folded<T> {
     /// Room for what a network of this configuration folds.
     pub fn new<X>(c: &BimConfig, params: &NetworkParams<X>) -> Self {
-        let any = [c.pre.step, c.post.step, c.readout.step].contains(&Step::Learned);
-        Self { any, grouped: c.delta_input == DeltaInput::Group, values: params.map(|_| Vec::new()) }
+        let learned = [c.pre.step, c.post.step].map(|step| step == Step::Learned);
+        let own = learned.into_iter().chain(c.homeostasis.holds());
+        let any = c.readout.step == Step::Learned || own.into_iter().any(|own| own);
+        Self { any, learned, grouped: c.delta_input == DeltaInput::Group, values: params.map(|_| Vec::new()) }
     }
 
     /// `params` with steps in place of their logarithms and folded weights in place of those that read spikes with a step.
@@ -78,20 +83,25 @@ impl<T: Real> Folded<T> {
 
     /// Folds the steps and weights as they are now.
     fn update(&mut self, params: &NetworkParams<&[T]>) {
+        let [learned_pre, learned_post] = self.learned;
         for (from, into) in params.blocks.iter().zip(&mut self.values.blocks) {
             if let (Some(logarithms), Some(steps)) = (from.pre_step, &mut into.pre_step) {
                 exponentials(logarithms, steps);
-                copy(from.projection, &mut into.projection);
-                copy(from.delta, &mut into.delta);
-                if let (Some(from), Some(into)) = (from.gate, &mut into.gate) {
-                    copy(from, into);
+                if learned_pre {
+                    copy(from.projection, &mut into.projection);
+                    copy(from.delta, &mut into.delta);
+                    if let (Some(from), Some(into)) = (from.gate, &mut into.gate) {
+                        copy(from, into);
+                    }
                 }
             }
             if let (Some(logarithms), Some(steps)) = (from.post_step, &mut into.post_step) {
                 exponentials(logarithms, steps);
-                copy(from.out, &mut into.out);
+                if learned_post {
+                    copy(from.out, &mut into.out);
+                }
             }
-            each(into, from.bias.len(), self.grouped);
+            each(into, self.learned, from.bias.len(), self.grouped);
         }
         if let (Some(logarithms), Some(steps)) = (params.readout_step, &mut self.values.readout_step) {
             exponentials(logarithms, steps);
@@ -110,11 +120,17 @@ impl<T: Real> Folded<T> {
         })
     }
 
-    /// Gradients of folded weights become those of the weights. Those of steps are of their logarithms already.
+    /// Gradients of folded weights become those of the weights. Those of steps are of their logarithms already; no gradient moves a
+    /// threshold that holds a rate.
     pub fn unfold(&self, grads: &mut NetworkParams<Vec<T>>) {
+        let [learned_pre, learned_post] = self.learned;
         for (grads, steps) in grads.blocks.iter_mut().zip(&self.values.blocks) {
             let heads = grads.bias.len();
-            scale_block(grads, steps.pre_step.as_deref(), steps.post_step.as_deref(), heads, self.grouped);
+            let pre = steps.pre_step.as_deref().filter(|_| learned_pre);
+            let post = steps.post_step.as_deref().filter(|_| learned_post);
+            scale_block(grads, pre, post, heads, self.grouped);
+            grads.pre_step.iter_mut().filter(|_| !learned_pre).for_each(|held| held.fill(T::zero()));
+            grads.post_step.iter_mut().filter(|_| !learned_post).for_each(|held| held.fill(T::zero()));
         }
         if let Some(steps) = &self.values.readout_step {
             scale(&mut grads.head, steps, 1);
@@ -126,15 +142,21 @@ impl<T: Real> Folded<T> {
         &self.values
     }
 
-    /// Whether any weights are folded.
+    /// Whether steps of presynaptic neurons are learned, and of postsynaptic ones.
+    pub fn learned(&self) -> [bool; 2] {
+        self.learned
+    }
+
+    /// Whether any neuron has a step or a threshold of its own.
     pub fn any(&self) -> bool {
         self.any
     }
 }
 
-fn each<T: Real>(block: &mut BlockParams<Vec<T>>, heads: usize, grouped: bool) {
+fn each<T: Real>(block: &mut BlockParams<Vec<T>>, [pre_too, post_too]: [bool; 2], heads: usize, grouped: bool) {
     let (pre, post) = (block.pre_step.take(), block.post_step.take());
-    scale_block(block, pre.as_deref(), post.as_deref(), heads, grouped);
+    let (by_pre, by_post) = (pre.as_deref().filter(|_| pre_too), post.as_deref().filter(|_| post_too));
+    scale_block(block, by_pre, by_post, heads, grouped);
     (block.pre_step, block.post_step) = (pre, post);
 }
 

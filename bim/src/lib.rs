@@ -24,8 +24,10 @@ mod cost;
 #[cfg(any(feature = "cuda", test))]
 mod device;
 pub mod diagnose;
+mod energy;
 pub mod fold;
 pub mod frozen;
+mod homeostasis;
 pub mod kernels;
 pub mod network;
 pub mod online;
@@ -35,6 +37,7 @@ pub mod plasticity;
 mod reach;
 pub mod rule;
 mod runs_on;
+mod third_factor;
 pub mod time_differences;
 
 pub use config::BimConfig;

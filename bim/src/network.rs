@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::block::{Block, Shared, Spec};
 use crate::config::{BimConfig, DecayForm, DeltaInput, NeuronConfig, Step};
+use crate::energy::Population;
 use crate::fold::Folded;
 use crate::frozen::{Frozen, synapses};
 use crate::kernels::encode::{sign, step_gradient};
@@ -158,15 +159,17 @@ fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Resul
         })
         .collect();
     let a_log_shape: &[usize] = if c.decay == DecayForm::Head { &[h] } else { &[n, d] };
+    let [hold_pre, hold_post] = c.homeostasis.holds();
     let out_std = 1.0 / (d as f64 * 2.0 * c.layers.0 as f64).sqrt();
     Ok(BlockParams {
         gain: get("norm.gain", &[j], Init::Values(gains))?,
         current: if c.currents { Some(get("pre.current", &[j], Init::Values(currents))?) } else { None },
         conv: if c.conv.0 > 1 { Some(get("conv", &[c.conv.0, width], first_tap(c.conv.0, width))?) } else { None },
         delays: if c.delays.0 > 1 { Some(get("delays", &[c.delays.0, j], first_tap(c.delays.0, j))?) } else { None },
-        pre_step: match c.pre.step {
-            Step::Learned => Some(get("pre.step", &[j], first_step(&c.pre))?),
-            Step::Fixed => None,
+        pre_step: match (c.pre.step, hold_pre) {
+            (Step::Learned, _) => Some(get("pre.step", &[j], first_step(&c.pre))?),
+            (Step::Fixed, true) => Some(get("pre.threshold", &[j], first_step(&c.pre))?),
+            (Step::Fixed, false) => None,
         },
         projection: get("projection", &[d + 2 * n, j], Init::fan_in(j))?,
         delta: get("delta.weight", &[h, jd], Init::Normal(0.5 / (jd as f64).sqrt()))?,
@@ -174,9 +177,10 @@ fn block_params(c: &BimConfig, index: usize, src: &mut dyn ParamSource) -> Resul
         a_log: get("a_log", a_log_shape, Init::Values(a_log))?,
         skip: get("skip", &[d], Init::Constant(1.0))?,
         post_current: if c.currents { Some(get("post.current", &[d], Init::Constant(0.0))?) } else { None },
-        post_step: match c.post.step {
-            Step::Learned => Some(get("post.step", &[d], first_step(&c.post))?),
-            Step::Fixed => None,
+        post_step: match (c.post.step, hold_post) {
+            (Step::Learned, _) => Some(get("post.step", &[d], first_step(&c.post))?),
+            (Step::Fixed, true) => Some(get("post.threshold", &[d], first_step(&c.post))?),
+            (Step::Fixed, false) => None,
         },
         gate: if c.gate { Some(get("gate", &[width, j], Init::fan_in(j))?) } else { None },
         out: get("out", &[width, d], Init::Normal(out_std))?,
@@ -489,9 +493,33 @@ impl<T: Real> Network<T> {
         let steps = self.folded.steps();
         let blocks = steps.blocks.iter().enumerate().flat_map(|(l, block)| {
             let [pre, post] = ["pre", "post"].map(|end| format!("layers.{l}.{end}"));
-            [mean(pre, &block.pre_step), mean(post, &block.post_step)]
+            let [learned_pre, learned_post] = self.folded.learned();
+            [mean(pre, &block.pre_step).filter(|_| learned_pre), mean(post, &block.post_step).filter(|_| learned_post)]
         });
         blocks.chain([mean("readout".to_owned(), &steps.readout_step)]).flatten().collect()
+    }
+
+    /// Sets what spikes of a population cost, in the unit of `penalty`.
+    pub(crate) fn set_price(&mut self, of: Population, price: f64) {
+        for group in &mut self.groups {
+            match of {
+                Population::Pre(l) => group.blocks[l].spec.penalty[0] = price,
+                Population::Post(l) => group.blocks[l].spec.penalty[1] = price,
+                Population::Readout => group.readout.iter_mut().for_each(|r| r.penalty = price),
+            }
+        }
+    }
+
+    /// Takes over what spikes cost from a network of the same shape.
+    pub(crate) fn take_prices(&mut self, from: &Self) {
+        for (group, from) in self.groups.iter_mut().zip(&from.groups) {
+            for (block, from) in group.blocks.iter_mut().zip(&from.blocks) {
+                block.spec.penalty = from.spec.penalty;
+            }
+            for (readout, from) in group.readout.iter_mut().zip(&from.readout) {
+                readout.penalty = from.penalty;
+            }
+        }
     }
 
     /// Zeros for every parameter.

@@ -12,6 +12,8 @@ use learner::{
 
 use crate::config::{BimConfig, NeuronConfig, SpikeCode};
 use crate::diagnose::Diagnoser;
+use crate::energy::Controller;
+use crate::homeostasis::Homeostasis;
 use crate::network::Network;
 use crate::operations;
 use crate::params::NetworkParams;
@@ -57,6 +59,10 @@ pub struct Bim {
     pub(crate) network: Network<f32>,
     pub(crate) adamw: AdamW,
     pub(crate) plasticity: Plasticity,
+    /// Prices of spikes, where they follow a target.
+    pub(crate) controller: Option<Controller>,
+    /// Thresholds that hold firing rates.
+    pub(crate) homeostasis: Option<Homeostasis>,
     diagnoser: Diagnoser,
     pub(crate) reach: Option<Reach>,
     starts: Vec<bool>,
@@ -77,6 +83,7 @@ pub(crate) fn group(config: &BimConfig, name: &str, rank: usize) -> Group {
     let (rate, matrix) = match part {
         Some("a_log") => (rates.decay.0, false),
         Some("delta.weight" | "delta.bias") => (rates.delta.0, rank >= 2),
+        Some("pre.threshold" | "post.threshold") => (0.0, false), // not the gradient's
         Some("pre.step" | "post.step" | "readout.step") => (rates.steps.0, false),
         Some("norm.gain" | "pre.current" | "post.current" | "conv" | "delays") => (rates.neurons.0, false),
         _ => (1.0, rank >= 2),
@@ -97,6 +104,7 @@ impl Bim {
         let slots = params.vars().iter().map(|(name, v)| (name.clone(), v.clone(), group(config, name, v.rank())));
         let adamw = AdamW::new(train.adamw, slots)?;
         let plasticity = Plasticity::new(config, &network, seed);
+        let controller = Controller::new(config, &network, &plasticity);
         let grads = network.zero_grads();
         let directions = vec![Vec::new(); params.vars().len()];
         let reach = Reach::new(config, io.segment, &network, &params.bound())?;
@@ -111,6 +119,8 @@ impl Bim {
             changes: Arc::default(),
             adamw,
             plasticity,
+            controller,
+            homeostasis: Homeostasis::new(config),
             diagnoser: Diagnoser::new(config, io.segment),
             reach,
             starts: vec![false; io.streams],
@@ -216,6 +226,25 @@ impl Bim {
     }
 }
 
+impl Bim {
+    /// Moves the prices of spikes by the shares that were measured; `pruned` where a pruning event followed.
+    fn steer(&mut self, shares: &[f64], pruned: bool) {
+        if let Some(controller) = &mut self.controller {
+            controller.steer(shares);
+            if pruned {
+                controller.count_synapses(&self.plasticity);
+            }
+        }
+        self.set_prices();
+    }
+
+    fn set_prices(&mut self) {
+        for (of, price) in self.controller.iter().flat_map(Controller::prices) {
+            self.network.set_price(of, price);
+        }
+    }
+}
+
 /// This learner's kernels are the host's.
 fn check_device(device: &Device) -> Result<()> {
     if device.is_cpu() {
@@ -261,7 +290,20 @@ impl Learner for Bim {
             layers.extend(tally.iter().flat_map(|t| t.layer_values(rows)));
             layers.extend(self.firing());
         }
+        if let Some(homeostasis) = &mut self.homeostasis {
+            homeostasis.measure(&self.network);
+            if update.is_multiple_of(DIAGNOSE_EVERY) {
+                layers.extend(homeostasis.values(&self.network)?);
+            }
+        }
+        let shares = self.controller.as_ref().map(|controller| controller.measure(&self.network));
+        if let (Some(controller), Some(shares)) = (&self.controller, &shares)
+            && update.is_multiple_of(DIAGNOSE_EVERY)
+        {
+            layers.extend(controller.values(shares));
+        }
         if let Some(reach) = &mut self.reach {
+            reach.take_prices(&self.network);
             reach.add_grads(&self.d_logits, &mut self.grads, tally.as_mut())?;
             self.network.finish()?;
         } else {
@@ -281,16 +323,24 @@ impl Learner for Bim {
         self.plasticity.measure(Quantity::Gradient, &grads);
         self.plasticity.measure(Quantity::Direction, &self.directions);
         let diagnose = update.is_multiple_of(DIAGNOSE_EVERY);
+        layers.extend(self.plasticity.modulate(loss).filter(|_| diagnose));
         layers.extend(self.plasticity.mix(&self.network, &grads, &mut self.directions, update, diagnose)?);
         layers.extend(self.plasticity.measured(&self.directions));
         self.changes.fetch_add(1, Ordering::Release);
         let update_norm = finite("update norm", self.adamw.apply_from(&self.directions, learning_rate)?, update)?;
         self.plasticity.clip(&self.network)?;
+        if let Some(homeostasis) = &self.homeostasis {
+            homeostasis.adapt(&self.network)?;
+        }
         let updates = self.adamw.updates();
         self.plasticity.prune(&self.network, updates)?;
         let due = self.plasticity.prune_due(updates);
+        if let Some(shares) = shares {
+            self.steer(&shares, due);
+        }
         if let Some(tally) = &mut tally {
-            operations::count_update(tally, &self.plasticity, due, self.params.count());
+            let held = self.homeostasis.as_ref().map_or(0, Homeostasis::neurons);
+            operations::count_update(tally, &self.plasticity, held, due, self.params.count());
             tally.counts.passes += y.alignment(self.io.outputs);
         }
         let operations = tally.map(|t| self.reconciled(t));
@@ -322,6 +372,12 @@ impl Learner for Bim {
         self.plasticity.save(&mut snapshot)?;
         self.network.save(&mut snapshot)?;
         self.diagnoser.save(&mut snapshot)?;
+        if let Some(homeostasis) = &self.homeostasis {
+            homeostasis.save(&mut snapshot)?;
+        }
+        if let Some(controller) = &self.controller {
+            controller.save(&mut snapshot)?;
+        }
         if let Some(reach) = &self.reach {
             reach.save(&mut snapshot)?;
         }
@@ -334,6 +390,13 @@ impl Learner for Bim {
         self.adamw.load(snapshot)?;
         self.plasticity.load(snapshot)?;
         self.network.load(snapshot)?;
+        if let Some(controller) = &mut self.controller {
+            controller.load(&self.plasticity, snapshot)?;
+        }
+        self.set_prices();
+        if let Some(homeostasis) = &mut self.homeostasis {
+            homeostasis.load(snapshot)?;
+        }
         self.diagnoser.load(&self.network, &self.params.bound(), snapshot)?;
         if let Some(reach) = &mut self.reach {
             reach.load(&mut self.network, snapshot)?;

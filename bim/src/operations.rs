@@ -33,6 +33,12 @@ const GAIN: (u64, u64) = (1, 4);
 const STEP_REVERSE: u64 = 4;
 /// The signed digits of a level: its triple, a shift and a sum, and where that differs.
 const DIGITS: u64 = 3;
+/// A price that follows a target, of a neuron that fires: magnitude of its level, its synapses' product and sum (3); the price's product
+/// and sum in reverse mode (2).
+const CONTROL: (u64, u64) = (3, 2);
+/// A threshold that holds a rate: magnitude and sum of each level (2); at an update the running rate (4), the threshold's product, sum and
+/// bounds (5), its exponential (1).
+const HOMEOSTASIS: (u64, u64) = (2, 10);
 /// Input currents.
 const CURRENT: (u64, u64) = (1, 1);
 /// `κ ψ` added.
@@ -96,6 +102,16 @@ fn neuron(c: &NeuronConfig) -> (u64, u64, u64) {
     // back the surrogate (4) and its product
     let back = if c.levels == Levels::Analog { 0 } else { 5 };
     (1 + leak + once, back + leak, words)
+}
+
+/// What a price that follows a target adds to learning.
+fn control(controlled: bool) -> u64 {
+    if controlled { CONTROL.0 + CONTROL.1 } else { 0 }
+}
+
+/// What a threshold that holds a rate adds to learning, per neuron and step.
+fn hold(held: bool) -> u64 {
+    if held { HOMEOSTASIS.0 } else { 0 }
 }
 
 /// Reverse of a neuron's step, where it is learned.
@@ -182,10 +198,12 @@ pub(crate) fn count(
     })
 }
 
-/// Adds what an update does beside the gradient: masks, pruning if an event is `due`, mixing, the optimiser.
-pub(crate) fn count_update(tally: &mut Tally, plasticity: &Plasticity, due: bool, parameters: u64) {
+/// Adds what an update does beside the gradient: thresholds of so many neurons that hold a rate, masks, pruning if an event is `due`, mixing, the optimiser.
+pub(crate) fn count_update(tally: &mut Tally, plasticity: &Plasticity, held: u64, due: bool, parameters: u64) {
     let synapses = plasticity.synapses();
     let counts = &mut tally.counts;
+    counts.reverse.elementwise += HOMEOSTASIS.1 * held;
+    counts.reverse.state_words += 2 * held;
     if plasticity.prunes() {
         counts.pruning.elementwise += 2 * synapses; // masks of gradients and directions
         if due {
@@ -198,6 +216,9 @@ pub(crate) fn count_update(tally: &mut Tally, plasticity: &Plasticity, due: bool
         counts.stdp.state_words += plasticity.paired();
         if plasticity.prunes() {
             counts.stdp.elementwise += plasticity.paired(); // its mask
+        }
+        if plasticity.modulated() {
+            counts.stdp.elementwise += plasticity.paired(); // its third factor
         }
     }
     counts.add_adamw(parameters);
@@ -254,6 +275,7 @@ impl Counter<'_> {
         self.tally.product(Product::new(from, &fan, seen).biased(rows, outputs));
         if self.config.readout.is_there() {
             let (forward, back) = readout(&neurons);
+            let back = back + control(self.config.controlled()[2]);
             self.tally.elementwise(rows * width as u64 * forward, rows * width as u64 * back);
         }
         if spiking(from) {
@@ -272,9 +294,10 @@ impl Counter<'_> {
     /// word read and one written for each weight, both times. A network in use has folded them once.
     fn folding(&mut self, params: &NetworkParams<&[f32]>) {
         let len = |x: &[f32]| x.len() as u64;
+        let [learned_pre, learned_post] = [&self.config.pre, &self.config.post].map(|c| c.step == Step::Learned);
         let block = |b: &BlockParams<&[f32]>| {
-            let pre = b.pre_step.map_or(0, |_| len(b.projection) + len(b.delta) + b.gate.map_or(0, len));
-            pre + b.post_step.map_or(0, |_| len(b.out))
+            let pre = if learned_pre { len(b.projection) + len(b.delta) + b.gate.map_or(0, len) } else { 0 };
+            pre + if learned_post { len(b.out) } else { 0 }
         };
         let folded = params.blocks.iter().map(block).sum::<u64>() + params.readout_step.map_or(0, |_| len(params.head));
         self.tally.counts.reverse += Work { elementwise: 2 * folded, weight_words: 4 * folded, ..Work::default() };
@@ -315,7 +338,8 @@ impl Counter<'_> {
             self.tally.state(rows * neurons * (c.delays.0 as u64 + 1), 0);
         }
         let (forward, back, membrane) = neuron(&c.pre);
-        let mut each = (forward + GAIN.0, back + GAIN.1 + step_reverse(&c.pre));
+        let mut each = (forward + GAIN.0, back + GAIN.1 + step_reverse(&c.pre) + control(c.controlled()[0]));
+        each.1 += hold(c.homeostasis.holds()[0]);
         let extras = [(params.current.is_some(), CURRENT), (c.kernel.0 > 0.0, KERNEL)];
         for (_, (forward, back)) in extras.into_iter().filter(|(there, _)| *there) {
             each = (each.0 + forward, each.1 + back);
@@ -393,7 +417,8 @@ impl Counter<'_> {
             + d * (SCAN_CHANNEL.1 + neuron_back)
             + heads * SCAN_HEAD.1;
         // levels are sent in the chunk alone, not in the history before it
-        self.tally.elementwise(rows * forward, back * reverse + passes * rows * d * step_reverse(&c.post));
+        let in_chunk = passes * step_reverse(&c.post) + control(c.controlled()[1]) + hold(c.homeostasis.holds()[1]);
+        self.tally.elementwise(rows * forward, back * reverse + rows * d * in_chunk);
         // states and membranes; kept: what the scan read, its steps and decays, the membranes
         let kept = dims.projected() as u64 + 2 * heads + d;
         self.tally.state(rows * (2 * states + membrane_words * d), 2 * rows * kept);

@@ -11,7 +11,7 @@ pub struct BlockParams<X> {
     pub conv: Option<X>,
     /// Delay line `[taps, J]`.
     pub delays: Option<X>,
-    /// Logarithm of each presynaptic neuron's step `[J]`.
+    /// Logarithm of each presynaptic neuron's step, where it is learned, or of its threshold, where it holds a rate `[J]`.
     pub pre_step: Option<X>,
     /// `W_u`, `W_B`, `W_C` stacked: `[D + 2N, J]`.
     pub projection: X,
@@ -25,7 +25,7 @@ pub struct BlockParams<X> {
     pub skip: X,
     /// Input current of the postsynaptic neurons `[D]`.
     pub post_current: Option<X>,
-    /// Logarithm of each postsynaptic neuron's step `[D]`.
+    /// Logarithm of each postsynaptic neuron's step or threshold, likewise `[D]`.
     pub post_step: Option<X>,
     /// Gate `[width, J]`.
     pub gate: Option<X>,

@@ -12,10 +12,11 @@ use learner::{LayerValue, Result, Snapshot, performed, seeded_rng, with_f32, wit
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
-use crate::config::{BimConfig, Bounds, Mixing};
+use crate::config::{BimConfig, Bounds, Mixing, Third};
 use crate::kernels::prune;
 use crate::kernels::stdp::{PairState, Window, accumulate};
 use crate::network::{Group, Network};
+use crate::third_factor::ThirdFactor;
 use crate::time_differences::{self, Quantity, TimeDifferences};
 
 /// Decay of the running mean squares per update: long against one chunk, short against training.
@@ -105,6 +106,8 @@ pub struct Plasticity {
     window: Window<f32>,
     pub(crate) seed: u64,
     pub(crate) pathways: Vec<Pathway>,
+    /// What scales STDP beside spikes, where something does.
+    third: Option<ThirdFactor>,
     pub(crate) differences: TimeDifferences,
 }
 
@@ -144,7 +147,8 @@ impl Plasticity {
             (0..c.layers.0).flat_map(|l| [pathway(l, Site::Input), pathway(l, Site::Output)]).collect();
         let paired = pathways.iter().filter(|p| p.pairs(c)).map(|p| (p.label(), p.parameter, [p.post, p.pre]));
         let differences = TimeDifferences::new(&c.diagnose, paired);
-        Self { config: c.clone(), window: Window::new(&c.stdp), seed, pathways, differences }
+        let third = (c.stdp.third_factor == Third::Error && mixes(c)).then(ThirdFactor::default);
+        Self { config: c.clone(), window: Window::new(&c.stdp), seed, pathways, third, differences }
     }
 
     /// Takes over masks, thresholds, running statistics and what is measured, but no pairs of spikes, of a plasticity of the same shape.
@@ -252,6 +256,23 @@ impl Plasticity {
                 }
             }
         }
+    }
+
+    /// Whether a third factor scales STDP.
+    #[must_use]
+    pub fn modulated(&self) -> bool {
+        self.third.is_some()
+    }
+
+    /// Scales what pairs of spikes did since the last update by the third factor, if there is one: that of this loss. Pairs of
+    /// chunks without a loss have waited for it.
+    pub fn modulate(&mut self, loss: f64) -> Option<LayerValue> {
+        let factor = self.third.as_mut()?.of(loss);
+        let config = &self.config;
+        for path in self.pathways.iter_mut().filter(|p| p.pairs(config)) {
+            path.omega.iter_mut().for_each(|o| *o *= factor as f32);
+        }
+        Some(LayerValue { layer: "synapses".to_owned(), quantity: "third_factor", value: factor })
     }
 
     /// Mixes STDP into the optimiser's directions (eq. 4) and returns diagnostics if asked. `grads` are the raw gradients,
@@ -421,6 +442,9 @@ impl Plasticity {
             snapshot.optimizer.insert(format!("{name}.statistics"), Tensor::new(&scalars, cpu)?);
             snapshot.counters.insert(name, path.updates);
         }
+        if let Some(third) = &self.third {
+            third.save(snapshot)?;
+        }
         self.differences.save(snapshot)
     }
 
@@ -451,6 +475,9 @@ impl Plasticity {
             let scalars = snapshot.moment(&format!("{name}.statistics"), &[3])?.to_vec1::<f64>()?;
             (path.theta, path.mean_square) = (scalars[0], [scalars[1], scalars[2]]);
             path.updates = snapshot.counter(&name)?;
+        }
+        if let Some(third) = &mut self.third {
+            third.load(snapshot)?;
         }
         let streams: Vec<usize> =
             self.pathways.first().into_iter().flat_map(|p| p.pairs.iter().map(|pair| pair.pre.len() / p.pre)).collect();

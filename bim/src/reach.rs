@@ -64,6 +64,11 @@ impl Reach {
         self.kept.push_back(Chunk { state: network.carried_state(), starts: starts.to_vec(), input: input.clone() });
     }
 
+    /// What spikes cost is what they cost in the network that learns.
+    pub fn take_prices(&mut self, network: &Network<f32>) {
+        self.network.take_prices(network);
+    }
+
     /// Adds the gradient of the last chunk's loss through all chunks that are kept. Where a `tally` is given, it gets the passes
     /// over them: forward once more, and back.
     ///

@@ -3,7 +3,7 @@
 use candle_core::Device;
 use learner::{Error, Io, Learner, Result};
 
-use crate::config::{BimConfig, Front, Inference};
+use crate::config::{BimConfig, Front, Inference, Third};
 use crate::online::{Bim, Optimizer};
 
 /// Most blocks in the second and the third dimension of a launch, where streams are. The first, where states, channels and neurons are,
@@ -52,6 +52,21 @@ pub fn check_gpu(config: &BimConfig) -> Result<()> {
                 .to_owned();
         return Err(Error::Config { key: "front", problem });
     }
+    if config.energy_target.0 > 0.0 {
+        let problem =
+            "a GPU has no controller of prices: expected 0 (and penalty, say), or use --device cpu".to_owned();
+        return Err(Error::Config { key: "energy_target", problem });
+    }
+    if config.homeostasis.holds().contains(&true) {
+        let problem =
+            "a GPU has no kernels for thresholds that hold a rate: expected 0 for pre and post, or use --device cpu"
+                .to_owned();
+        return Err(Error::Config { key: "homeostasis", problem });
+    }
+    if config.stdp.third_factor == Third::Error {
+        let problem = "a GPU has no kernels for a third factor: expected none, or use --device cpu".to_owned();
+        return Err(Error::Config { key: "stdp.third_factor", problem });
+    }
     if config.inference == Inference::Events {
         let problem = "a GPU has no kernels for products from events: expected dense, or use --device cpu".to_owned();
         return Err(Error::Config { key: "inference", problem });
@@ -78,7 +93,7 @@ mod tests {
     use learner::InputKind;
 
     use super::*;
-    use crate::config::{Count, Credit, DiagnoseConfig};
+    use crate::config::{Count, Credit, DiagnoseConfig, HomeostasisConfig, NonNegative, StdpConfig};
 
     fn io(streams: usize) -> Io {
         Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams, segment: 8 }
@@ -99,6 +114,32 @@ mod tests {
         let config = BimConfig { front: Front::Traces, ..BimConfig::default() };
         let said = check_gpu(&config).expect_err("no kernels").to_string();
         assert!(said.starts_with("front: ") && said.contains("--device cpu"), "{said}");
+        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+    }
+
+    #[test]
+    fn a_gpu_refuses_a_controller_of_prices_with_its_key() {
+        let config = BimConfig { energy_target: NonNegative(0.25), ..BimConfig::default() };
+        let said = check_gpu(&config).expect_err("no controller").to_string();
+        assert!(said.starts_with("energy_target: ") && said.contains("--device cpu"), "{said}");
+        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has one");
+    }
+
+    #[test]
+    fn a_gpu_refuses_thresholds_that_move_with_their_key() {
+        let homeostasis = HomeostasisConfig { post: NonNegative(0.2), ..HomeostasisConfig::default() };
+        let config = BimConfig { homeostasis, ..BimConfig::default() };
+        let said = check_gpu(&config).expect_err("no kernels").to_string();
+        assert!(said.starts_with("homeostasis: ") && said.contains("--device cpu"), "{said}");
+        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+    }
+
+    #[test]
+    fn a_gpu_refuses_a_third_factor_with_its_key() {
+        let stdp = StdpConfig { third_factor: Third::Error, ..StdpConfig::default() };
+        let config = BimConfig { stdp, ..BimConfig::default() };
+        let said = check_gpu(&config).expect_err("no kernels").to_string();
+        assert!(said.starts_with("stdp.third_factor: ") && said.contains("--device cpu"), "{said}");
         check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
     }
 

@@ -3,7 +3,7 @@
 
 use bim::config::{
     Bounds, Count, DecayForm, Levels, Mixing, NeuronConfig, NonNegative, Positive, PruneConfig, PruneRule, Rates,
-    ReadoutConfig, Share, StdpConfig, Step,
+    ReadoutConfig, Share, StdpConfig, Step, Third,
 };
 use bim::kernels::prune;
 use bim::{Bim, BimConfig, Optimizer};
@@ -56,11 +56,32 @@ fn chunk(index: u64) -> Result<Tensor> {
     Ok(Tensor::from_vec(ids, (STREAMS, SEGMENT), &Device::Cpu)?)
 }
 
-/// Predicts and learns one chunk; the norm of its gradient.
-fn update(bim: &mut Bim, index: u64) -> Result<f64> {
+/// Predicts and learns one chunk; the norm of its gradient, and its loss.
+fn norm_and_loss(bim: &mut Bim, index: u64) -> Result<(f64, f64)> {
     bim.predict(&chunk(index)?)?;
     let weight = Tensor::ones((STREAMS, SEGMENT), DType::F32, &Device::Cpu)?;
-    Ok(bim.learn(&Targets::Classes { class: chunk(index + 1000)?, weight })?.grad_norm)
+    let update = bim.learn(&Targets::Classes { class: chunk(index + 1000)?, weight })?;
+    Ok((update.grad_norm, update.loss.expect("a loss")))
+}
+
+/// The norm alone.
+fn update(bim: &mut Bim, index: u64) -> Result<f64> {
+    Ok(norm_and_loss(bim, index)?.0)
+}
+
+/// The third factor of the last of a few losses: how far it lies below the mean of those before, over the root mean square of what each of
+/// these was off the mean before it.
+fn third_factor(c: &StdpConfig, losses: &[f64]) -> f64 {
+    let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+    match (c.third_factor, losses.len()) {
+        (Third::None, _) => 1.0,
+        (Third::Error, 0..=2) => 0.0,
+        (Third::Error, n) => {
+            let (last, before) = (losses[n - 1], &losses[..n - 1]);
+            let off: Vec<f64> = (1..n - 1).map(|k| (before[k] - mean(&before[..k])).powi(2)).collect();
+            ((mean(before) - last) / mean(&off).sqrt()).clamp(-3.0, 3.0)
+        }
+    }
 }
 
 fn weights(snapshot: &Snapshot) -> Result<Grads> {
@@ -117,10 +138,12 @@ fn follow_clipped(c: &BimConfig, clip: f64) -> Result<()> {
     let mut bim = learner(c, clip)?;
     let mut twin = twin_of(c, STREAMS, &bim.save()?)?;
     let (mut spikes, mut mean_square) = (Vec::new(), std::collections::BTreeMap::new());
-    let (mut cut, mut clipped) = (0, 0);
+    let (mut cut, mut clipped, mut losses) = (0, 0, Vec::new());
     for t in 0..6 {
         let before = bim.save()?;
-        let norm = update(&mut bim, t)?;
+        let (norm, loss) = norm_and_loss(&mut bim, t)?;
+        losses.push(loss);
+        let factor = third_factor(&c.stdp, &losses);
         let after = bim.save()?;
         let lambda = 1.0 - (1.0 - c.lambda.0) * (t as f64 / c.lambda_warmup.max(1) as f64).min(1.0);
         let lambda = if c.lambda_warmup == 0 { c.lambda.0 } else { lambda };
@@ -139,12 +162,13 @@ fn follow_clipped(c: &BimConfig, clip: f64) -> Result<()> {
                 let omega = pair_sum(&c.stdp, pre, post, from, &[])?;
                 let n = omega.len();
                 let w_max = c.stdp.limit.0 * rms(&w[..n]);
-                let omega: Vec<f64> = omega.iter().zip(w).map(|(o, w)| bounded(&c.stdp, *o, *w, w_max)).collect();
+                let omega: Vec<f64> =
+                    omega.iter().zip(w).map(|(o, w)| bounded(&c.stdp, factor * o, *w, w_max)).collect();
                 let means: &mut [f64; 2] = mean_square.entry(name.clone()).or_default();
                 for (mean, now) in means.iter_mut().zip([rms(&direction[..n]), rms(&omega)]) {
                     *mean = 0.99 * *mean + 0.01 * now * now;
                 }
-                let ratio = (means[0] / means[1]).sqrt();
+                let ratio = if means[1] > 0.0 { (means[0] / means[1]).sqrt() } else { 0.0 };
                 for ((d, g), o) in direction.iter_mut().zip(&gradient).zip(&omega) {
                     *d = match c.mixing {
                         Mixing::Normalised => lambda * *d - (1.0 - lambda) * ratio * o,
@@ -172,6 +196,9 @@ fn follow_clipped(c: &BimConfig, clip: f64) -> Result<()> {
         assert!((squares.sqrt() - norm.min(clip)).abs() < 1e-4, "{} of {norm}", squares.sqrt());
     }
     assert!(twin.margin > 1e-6, "a spike hangs on {:.1e}, rounding could turn it; change the data", twin.margin);
+    let factors: Vec<f64> = (3..=losses.len()).map(|n| third_factor(&c.stdp, &losses[..n])).collect();
+    let [better, worse] = [factors.iter().any(|m| *m > 0.1), factors.iter().any(|m| *m < -0.1)];
+    assert!(c.stdp.third_factor == Third::None || better && worse, "{factors:?}: one sign alone");
     assert!(clipped > 0, "no gradient was clipped");
     assert_eq!(cut > 0, c.stdp.bounds == Bounds::Hard, "{cut} weights were cut off");
     Ok(())
@@ -191,6 +218,17 @@ fn every_weight_moves_by_equation_4() -> Result<()> {
     let readout = ReadoutConfig { threshold: Positive(0.3), burst: Count(2), ..readout };
     follow_clipped(&BimConfig { pre, post, readout, delays: Count(1), ..config() }, 0.5)?;
     follow(&BimConfig { decay: DecayForm::ChannelState, ..config() })
+}
+
+/// With a third factor every weight moves by eq. 4 with `M Ω` in place of `Ω`, in front of the bounds.
+#[test]
+fn the_third_factor_scales_stdp() -> Result<()> {
+    for bounds in [Bounds::None, Bounds::Soft, Bounds::Symmetric] {
+        let stdp = StdpConfig { bounds, limit: Positive(1.5), third_factor: Third::Error, ..unequal() };
+        follow(&BimConfig { stdp, ..config() })?;
+        follow(&BimConfig { stdp, mixing: Mixing::AsPrinted, ..config() })?;
+    }
+    Ok(())
 }
 
 /// Clipping scales the gradient and keeps its direction; the norm that is reported is the one before.

@@ -237,7 +237,7 @@ impl<M: Machine> OnDevice<M> {
         let shell = &self.shell;
         let operations = tally.map(|mut tally| {
             let due = shell.plasticity.prune_due(self.updates);
-            operations::count_update(&mut tally, &shell.plasticity, due, shell.params.count());
+            operations::count_update(&mut tally, &shell.plasticity, 0, due, shell.params.count());
             tally.counts.passes += y.alignment(shell.io.outputs);
             tally.counts
         });
