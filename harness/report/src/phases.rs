@@ -19,7 +19,7 @@ const WINDOW_LOSS: &str = "window_loss";
 /// What domains in turn are judged by.
 const TRANSFERS: [&str; 3] = ["forgetting", "backward_transfer", "forward_transfer"];
 /// How a change is recovered from, where a grid says nothing.
-const MARGIN: &str = "0.05";
+const MARGIN: f64 = 0.05;
 
 /// Names of a part's metrics that begin with something, without that.
 fn ends<'a>(part: &'a Part, begin: &str) -> BTreeSet<&'a str> {
@@ -89,21 +89,17 @@ pub(super) fn changes(part: &Part, id: &str) -> Option<Table> {
     numbers.first()?;
     let unit = provenance::unit(part);
     let margins = part.config("train.recovery_margin");
+    let percent = |share: f64| format!("{} %", catalogue::significant(100.0 * share, 3));
     let margin = match margins.into_iter().collect::<Vec<_>>()[..] {
-        [] => MARGIN.to_owned(),
-        [only] => only.to_owned(),
+        [] => percent(MARGIN),
+        [only] => only.parse().map_or_else(|_| only.to_owned(), percent),
         _ => "its margin".to_owned(),
     };
-    let against = if ends(part, MATRIX).is_empty() {
-        "the end of the phase before"
-    } else {
-        "the end of the last phase of the same domain"
-    };
+    let against = if ends(part, MATRIX).is_empty() { "the phase before" } else { "the last phase of the same domain" };
     let caption = format!(
         "Prequential loss: of segments before they are learned from. Before: mean over the last fifth of {against}. Right after: over \
-         the first twentieth of the phase that begins. Recovery: {unit} of that phase seen until the end of the first twentieth whose \
-         mean is at most {margin} (as a share) above the loss before; \"never\" where there is none in the phase. Recovery shows the mean \
-         over seeds and their range."
+         the first tenth of the phase that begins. Recovery: {unit} of that phase seen until the end of the first tenth whose mean is at \
+         most {margin} above the loss before; never where there is none in the phase. Mean over seeds, with their range."
     );
     let mut table = Table::empty(format!("{id}-changes"), "Changes of the stream", caption);
     table.place = Place::Everywhere;
@@ -158,7 +154,7 @@ pub(super) fn plot(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
     if series.is_empty() {
         return None;
     }
-    let caption = "Mean loss of each twentieth of a phase, before it was learned from. Lines are means over completed seeds; bands span \
+    let caption = "Mean loss of each tenth of a phase, before it was learned from. Lines are means over completed seeds; bands span \
                    the smallest and the largest seed.";
     Some(Plot {
         id: format!("{id}-stream"),
@@ -233,7 +229,9 @@ mod tests {
         assert_eq!(text(&table, 1, column), "3,000 to 6,000 in 2 of 3 seeds, never in 1");
         assert_eq!(text(&table, 2, column), "never in 60,000");
         assert!(text(&table, 0, "loss (nats) right after change to phase 4").starts_with("2.5"));
-        assert!(table.caption.contains("the last phase of the same domain") && table.caption.contains("0.05"));
+        assert!(
+            table.caption.contains("the last phase of the same domain") && table.caption.contains("at most 5.00 %")
+        );
     }
 
     #[test]

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::tasks::{Metric, Source};
 
 /// Windows of a phase that have a mean loss of their own.
-pub const WINDOWS: u64 = 20;
+pub const WINDOWS: u64 = 10;
 /// The last windows of a phase that say what its loss was: a fifth of it.
-const LEVEL: usize = 4;
+const LEVEL: usize = 2;
 
 /// Loss on the held-out part of a domain after a phase: `matrix_PHASE_DOMAIN`, phase 0 before training.
 pub const MATRIX: &str = "matrix_";
@@ -239,21 +239,21 @@ mod tests {
         let loss = |segment: u64| match segment {
             0..32 => 5.0,
             32..40 => 1.0,
-            40..50 => 2.0,
-            50..60 => 1.05,
+            40..52 => 2.0,
+            52..60 => 1.05,
             60..80 => 1.2,
             _ => 1.5,
         };
         let means: Vec<(f64, u64)> =
             (0..120).filter_map(|segment| followed.add(&phases, segment, Some(loss(segment)), 10)).collect();
-        assert_eq!((means.len(), means[0], means[59]), (60, (5.0, 2), (1.5, 2)));
+        assert_eq!((means.len(), means[0], means[29]), (30, (5.0, 4), (1.5, 4)));
         let metrics = followed.changes(&[None, Some(0), Some(0)], 0.1);
         assert_eq!((value(&metrics, "change_before_2"), value(&metrics, "change_after_2")), (Some(1.0), Some(2.0)));
-        assert_eq!(value(&metrics, "recovery_2"), Some(120.0), "ten segments of two, and the window that is back");
+        assert_eq!(value(&metrics, "recovery_2"), Some(160.0), "of windows of four segments the fourth is back");
         assert_eq!(value(&metrics, "recovery_3"), None, "it never is");
         assert!(metrics.iter().all(|metric| !metric.name.ends_with("_1") && metric.n == 400));
         // held against the end of the phase before, it is back at once
-        assert_eq!(value(&followed.changes(&[None, None, Some(1)], 0.3), "recovery_3"), Some(20.0));
+        assert_eq!(value(&followed.changes(&[None, None, Some(1)], 0.3), "recovery_3"), Some(40.0));
         assert_eq!(value(&followed.changes(&[None, Some(0)], 0.0), "recovery_2"), None, "1.05 is not 1");
     }
 

@@ -367,9 +367,10 @@ fn watch(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Resul
         return Err(learner::Error::Diverged { quantity, value, update, layer }.into());
     }
     allocator::begin_learning();
-    // without a weight nothing is learned; the state goes on
+    // without a weight nothing is learned; the state goes on, and what is kept for credit has no use and no price
     let update = learner.learn(&unweighted(&segment.targets)?.to_device(device)?)?;
-    Ok(Update { loss, learning_rate: 0.0, ..update })
+    let operations = update.operations.map(learner::OpCounts::without_learning);
+    Ok(Update { loss, learning_rate: 0.0, operations, ..update })
 }
 
 /// Targets of which no step counts.

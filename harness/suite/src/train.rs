@@ -57,8 +57,8 @@ pub struct TrainConfig {
     /// stream has phases: `domains` of a language, `drift` of an ECG.
     #[serde(skip_serializing_if = "Option::is_none")] // cells from before it keep their id
     pub frozen_after: Option<NonZeroU64>,
-    /// A change of the stream is recovered from at the end of the first window, a twentieth of a phase, whose mean loss is at most this
-    /// share above what it was before the change. For tasks whose stream has phases.
+    /// A change of the stream is recovered from at the end of the first tenth of a phase whose mean loss is at most this share above
+    /// what it was before the change. For tasks whose stream has phases.
     #[serde(skip_serializing_if = "is_default_margin")] // cells from before it keep their id
     pub recovery_margin: NonNegative,
     /// Streams of an evaluation.
