@@ -136,7 +136,7 @@ fn extent(part: &Part, loaded: &Loaded, metric: &str, split: &str) -> Option<Str
 
 /// A configuration's curve: at each update after which all its runs were evaluated, against what they had seen by then on the
 /// mean. Seeds whose batches differ in length see different amounts in as many updates.
-fn curve(group: &Group, loaded: &Loaded, metric: &str, split: &str) -> Vec<Point> {
+pub(super) fn curve(group: &Group, loaded: &Loaded, metric: &str, split: &str) -> Vec<Point> {
     let mut at: BTreeMap<u64, BTreeMap<&str, (u64, f64)>> = BTreeMap::new();
     let mut cells = BTreeSet::new();
     for run in group.completed() {

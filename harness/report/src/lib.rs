@@ -18,6 +18,7 @@ mod model;
 mod online;
 mod overview;
 mod paper;
+mod phases;
 mod plot;
 mod provenance;
 mod raster;
@@ -140,6 +141,9 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     all.extend(detail::differences(part, &id));
     all.extend(time_differences::table(part, loaded, &id));
     all.extend(online::table(part, &id));
+    all.extend(phases::transfers(part, &id));
+    all.extend(phases::changes(part, &id));
+    all.extend(phases::matrix(part, &id));
     all.extend(memory::table(part, &id));
     all.extend(memory::crossovers(part, &id));
     all.extend(tables::costs(part, &id));
@@ -152,6 +156,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     }
     all.push(detail::runs(part, &id));
     let mut plots: Vec<_> = curves::learning(part, loaded, &id).into_iter().collect();
+    plots.extend(phases::plot(part, loaded, &id));
     plots.extend(curves::sweeps(part, &id));
     plots.extend(time_differences::plots(part, loaded, &id));
     plots.extend(memory::plot(part, &id));

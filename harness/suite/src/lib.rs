@@ -50,6 +50,7 @@ mod export;
 mod feed;
 pub mod measure;
 mod models;
+mod phases;
 mod plan;
 mod predict;
 mod progress;

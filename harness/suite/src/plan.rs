@@ -349,6 +349,7 @@ fn typed(raw: &RawCell, energy: &CostModel, report: &ReportConfig, sources: &Sou
     if task.settings().selection() == protocol::Selection::None {
         train.curve_points = 0;
     }
+    tasks::check_stream(&task, &train, [&raw.task, &raw.train], sources)?;
     Ok(CellConfig {
         experiment: raw.experiment.clone(),
         scale: raw.scale.clone(),

@@ -70,7 +70,8 @@ pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResu
         return Ok(());
     };
     let [first, second] = keys;
-    let origin = written.get(second).or_else(|| written.get(first)).map_or(written.origin, |node| node.origin);
+    let places = [second, first, "domains"];
+    let origin = places.into_iter().find_map(|key| written.get(key)).map_or(written.origin, |node| node.origin);
     let message = format!("`{first}` and `{second}` overlap: both have {shared}");
     let cut = task.settings().way_apart();
     Err(sources

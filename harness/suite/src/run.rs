@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use learner::{Cost, Io, Learner, Predictor, TwoPass, Update};
+use learner::{Cost, Io, Learner, Predictor, Targets, TwoPass, Update};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::CellConfig;
 use crate::error::Result;
 use crate::feed::Feed;
 use crate::measure::allocator;
+use crate::phases::{Followed, Phases, WINDOW_LOSS};
 use crate::record::Recorder;
 use crate::schedule::PREQUENTIAL;
 use crate::store::{CellDir, Outcome, Position};
@@ -27,6 +28,8 @@ pub const CODE_VERSION: u32 = 7;
 const WINDOWS: u64 = 20;
 /// What the names of metrics begin with that are of a learner that went on learning.
 const DYNAMIC: &str = "dynamic_";
+/// What domains are scored by: every task has it.
+const LOSS: &str = "loss";
 
 /// Wall-clock time between checkpoints: what a kill loses at most, where saving is quick.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
@@ -225,7 +228,8 @@ pub fn run_loop(
 ) -> Result<Finished> {
     let stopped = std::thread::scope(|scope| {
         let mut feed = Feed::new(scope, source, at.segment, total);
-        train(job, &mut feed, (total, source.segments()), learner, sink, at)
+        let phases = Phases::of(source, total);
+        train(job, &mut feed, (total, source.segments()), &phases, learner, sink, at)
     })?;
     let outcome = match stopped {
         Some(Outcome::Interrupted) => {
@@ -241,8 +245,8 @@ pub fn run_loop(
     let scored = job.config.task.settings().selection().scored();
     let calibration = job.task.calibration_part().filter(|part| *part != scored);
     let limit = job.config.train.eval_limit.map(NonZeroU64::get);
-    let calibrated = calibration.map(|part| evaluate(job, learner, part, limit, None)).transpose()?;
-    let mut scores = evaluate(job, learner, scored, limit, calibrated.as_ref())?;
+    let calibrated = calibration.map(|part| evaluate(job, job.task, learner, part, limit, None)).transpose()?;
+    let mut scores = evaluate(job, job.task, learner, scored, limit, calibrated.as_ref())?;
     // a sample to look at is no reason to lose what was scored; learning goes on below
     if let Err(e) = sample::write(job, learner, scored) {
         job.dir.log(&format!("what neurons send on a sample input was not written: {e}"));
@@ -254,7 +258,11 @@ pub fn run_loop(
             Metric { name, ..metric }
         }));
     }
+    let (domains, changes) = phase_metrics(job, &at.phases);
+    scores.metrics.extend(domains);
     push_evals(sink, at, scored.name(), scores.metrics.clone())?;
+    push_evals(sink, at, TRAIN_SPLIT, changes.clone())?;
+    scores.metrics.extend(changes);
     for row in scores.predictions.drain(..) {
         sink.push(Event::Prediction(row))?;
     }
@@ -266,6 +274,7 @@ fn train(
     job: &mut Job<'_>,
     feed: &mut Feed<'_>,
     (total, first_pass): (u64, u64),
+    phases: &Phases,
     learner: &mut dyn Learner,
     sink: &mut PartWriter,
     at: &mut Position,
@@ -273,6 +282,10 @@ fn train(
     let recorder = Recorder::new(job.config, total, first_pass);
     let given = std::env::var(CHECKPOINT_VARIABLE).ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
     let (mut saved, mut saving) = (Instant::now(), Duration::ZERO);
+    let frozen_after = job.config.train.frozen_after.map_or(usize::MAX, |phases| phases.get() as usize);
+    if at.phases.scores.is_empty() {
+        score_domains(job, learner, at)?;
+    }
     while at.segment < total {
         let stop = if job.interrupt.load(Ordering::Relaxed) {
             Some(Outcome::Interrupted)
@@ -292,7 +305,8 @@ fn train(
         let segment = feed.segment()?;
         at.data_wait_s += clock.elapsed().as_secs_f64();
         allocator::begin_step();
-        let update = step(learner, &segment, job.device)?;
+        let learns = phases.over(at.segment) < frozen_after;
+        let update = if learns { step } else { watch }(learner, &segment, job.device)?;
         at.elapsed_s += clock.elapsed().as_secs_f64();
         let loss = update.loss;
         recorder.record(sink, at, segment.seen, &learner.cost(), update)?;
@@ -301,12 +315,19 @@ fn train(
         {
             push_evals(sink, at, TRAIN_SPLIT, vec![Metric::plain(PREQUENTIAL, Some(loss), n)])?;
         }
+        if let Some((loss, n)) = at.phases.add(phases, at.segment - 1, loss, segment.seen) {
+            push_evals(sink, at, TRAIN_SPLIT, vec![Metric::plain(WINDOW_LOSS, Some(loss), n)])?;
+        }
         let rate = at.seen as f64 / at.elapsed_s;
         (job.progress)(Progress { done: at.segment, total, loss, rate, phase: Phase::Training });
+        if phases.is_end(at.segment) {
+            score_domains(job, learner, at)?;
+        }
         // the end of training is no point of its own where the same part is scored whole right after
         let last = at.segment == total && job.config.task.settings().selection().scored() == job.task.curve_part();
         if is_curve_point(at.segment, total, job.config.train.curve_points) && !last {
-            let scores = evaluate(job, learner, job.task.curve_part(), job.config.train.curve_limit, None)?;
+            let (task, limit) = (job.task, job.config.train.curve_limit);
+            let scores = evaluate(job, task, learner, task.curve_part(), limit, None)?;
             push_evals(sink, at, job.task.curve_part().name(), scores.metrics)?;
         }
     }
@@ -330,17 +351,75 @@ fn to(device: &Device, t: &Tensor) -> Result<Tensor> {
     Ok(t.to_device(device).map_err(learner::Error::from)?)
 }
 
-/// Runs a part through the learner's weights and scores it.
+/// One turn of the loop for weights that stay as they are: the segment is predicted, and the loss is what it is.
+///
+/// # Errors
+/// If the loss is no number or shapes disagree.
+fn watch(learner: &mut dyn Learner, segment: &Segment, device: &Device) -> Result<Update> {
+    if segment.starts.contains(&true) {
+        learner.reset(&segment.starts)?;
+    }
+    let output = learner.predict(&to(device, &segment.input)?)?;
+    let loss = learner::loss(&to(&Device::Cpu, &output)?, &segment.targets)?;
+    let loss = loss.map(|loss| loss.to_scalar::<f32>().map_err(learner::Error::from)).transpose()?.map(f64::from);
+    if let Some(value) = loss.filter(|loss| !loss.is_finite()) {
+        let (quantity, update, layer) = ("loss", 0, None);
+        return Err(learner::Error::Diverged { quantity, value, update, layer }.into());
+    }
+    allocator::begin_learning();
+    // without a weight nothing is learned; the state goes on, and what is kept for credit has no use and no price
+    let update = learner.learn(&unweighted(&segment.targets)?.to_device(device)?)?;
+    let operations = update.operations.map(learner::OpCounts::without_learning);
+    Ok(Update { loss, learning_rate: 0.0, operations, ..update })
+}
+
+/// Targets of which no step counts.
+fn unweighted(targets: &Targets) -> Result<Targets> {
+    let mut targets = targets.clone();
+    match &mut targets {
+        Targets::Classes { weight, .. }
+        | Targets::Labels { weight, .. }
+        | Targets::Posteriors { weight, .. }
+        | Targets::Transcripts { weight, .. } => *weight = weight.zeros_like().map_err(learner::Error::from)?,
+    }
+    Ok(targets)
+}
+
+/// Scores every domain of the stream by the weights as they are, and adds a row to what was followed.
+fn score_domains(job: &mut Job<'_>, learner: &dyn Learner, at: &mut Position) -> Result<()> {
+    let (part, limit) = (job.config.task.settings().selection().scored(), job.config.train.eval_limit);
+    let task = job.task;
+    let mut row = Vec::new();
+    for domain in task.domains() {
+        let scores = evaluate(job, domain.task, learner, part, limit.map(NonZeroU64::get), None)?;
+        row.push(scores.metrics.iter().find(|metric| metric.name == LOSS).and_then(|metric| metric.value));
+    }
+    if !row.is_empty() {
+        at.phases.scores.push(row);
+    }
+    Ok(())
+}
+
+/// What a stream in phases gives: metrics of its domains, which are of the scored part, and of its changes, which are of the stream.
+fn phase_metrics(job: &Job<'_>, followed: &Followed) -> (Vec<Metric>, Vec<Metric>) {
+    let domains = job.task.domains();
+    let names: Vec<&str> = domains.iter().map(|domain| domain.name).collect();
+    let changes = followed.changes(&job.task.held_against(), job.config.train.recovery_margin.0);
+    (followed.transfers(&names, &job.task.first_visits()), changes)
+}
+
+/// Runs a part of a task through the learner's weights and scores it.
 fn evaluate(
     job: &mut Job<'_>,
+    task: &dyn Task,
     learner: &dyn Learner,
     part: Part,
     limit: Option<u64>,
     calibrated: Option<&Scores>,
 ) -> Result<Scores> {
     let streams = job.config.train.eval_streams.0;
-    let source = job.task.evaluation(part, streams, learner.segment_len(), limit)?;
-    let mut scorer = job.task.scorer(part, streams, limit)?;
+    let source = task.evaluation(part, streams, learner.segment_len(), limit)?;
+    let mut scorer = task.scorer(part, streams, limit)?;
     let mut predictor: Box<dyn Predictor> = learner.evaluator(streams)?;
     for index in 0..source.segments() {
         let segment = source.segment(index)?;

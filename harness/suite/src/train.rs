@@ -53,6 +53,14 @@ pub struct TrainConfig {
     /// scored before it is learned from. Its metrics begin with `dynamic_`. For tasks that are streams.
     #[serde(skip_serializing_if = "std::ops::Not::not")] // cells from before it keep their id
     pub dynamic_evaluation: bool,
+    /// Phases of the stream after which the weights stay as they are: the rest of it is predicted and not learned from. For tasks whose
+    /// stream has phases: `domains` of a language, `drift` of an ECG.
+    #[serde(skip_serializing_if = "Option::is_none")] // cells from before it keep their id
+    pub frozen_after: Option<NonZeroU64>,
+    /// A change of the stream is recovered from at the end of the first tenth of a phase whose mean loss is at most this share above
+    /// what it was before the change. For tasks whose stream has phases.
+    #[serde(skip_serializing_if = "is_default_margin")] // cells from before it keep their id
+    pub recovery_margin: NonNegative,
     /// Streams of an evaluation.
     pub eval_streams: Count,
     /// Largest share of a dataset's recordings, utterances or texts that may be missing or skipped.
@@ -66,6 +74,14 @@ const LEFT_OUT: Share = Share(0.01);
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_default_share(share: &Share) -> bool {
     *share == LEFT_OUT
+}
+
+/// How far above the loss before a change counts as back, where a grid says nothing.
+const RECOVERY_MARGIN: NonNegative = NonNegative(0.05);
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_default_margin(margin: &NonNegative) -> bool {
+    *margin == RECOVERY_MARGIN
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -94,6 +110,8 @@ impl Default for TrainConfig {
             curve_limit: Some(50_000),
             eval_limit: None,
             dynamic_evaluation: false,
+            frozen_after: None,
+            recovery_margin: RECOVERY_MARGIN,
             eval_streams: Count(32),
             left_out: LEFT_OUT,
         }

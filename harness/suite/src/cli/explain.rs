@@ -109,6 +109,9 @@ fn below(path: &str, schema: &Value, language: &Language, all: &mut Vec<(String,
     if let Some(each) = behind_names(schema) {
         below(&format!("{path}.NAME"), each, language, all);
     }
+    if let Some(each) = schema.get("items").filter(|each| language.resolve(each).get("properties").is_some()) {
+        below(path, each, language, all);
+    }
 }
 
 fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {

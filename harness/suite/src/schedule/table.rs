@@ -10,6 +10,7 @@ use super::skipped;
 use crate::error::{Error, Result};
 use crate::measure::energy::{CostModel, Sizes};
 use crate::measure::operations::Totals;
+use crate::phases;
 use crate::plan::{Plan, PlannedCell};
 use crate::store::seal::Stored;
 use crate::store::{Cause, CellDir, Outcome, Status};
@@ -130,5 +131,5 @@ fn is_of_training(name: &str) -> bool {
         let counts = Totals { tail_seen: 1, ..Totals::default() }.metrics(&CostModel::default(), Sizes::default());
         counts.into_iter().map(|m| m.name).chain([SPIKE_SPARSITY, PREQUENTIAL].map(str::to_owned)).collect()
     });
-    NAMES.contains(name)
+    NAMES.contains(name) || phases::is_of_stream(name)
 }

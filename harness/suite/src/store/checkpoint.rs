@@ -14,6 +14,7 @@ use super::seal::{self, Stored};
 use super::{CellDir, digests};
 use crate::error::{Error, Result};
 use crate::measure::operations::Totals;
+use crate::phases::Followed;
 use rows::parquet::Kept;
 
 /// What makes a checkpoint whole.
@@ -52,6 +53,9 @@ pub struct Position {
     /// Losses of the first pass over the stream, each of a segment that was not yet learned from.
     #[serde(default)]
     pub prequential: Prequential,
+    /// What became of the phases of a stream that has such.
+    #[serde(default, skip_serializing_if = "Followed::is_empty")]
+    pub phases: Followed,
     /// Share of prunable connections that are pruned, where there is pruning.
     #[serde(default)]
     pub pruned_share: Option<f64>,

@@ -3,6 +3,7 @@
 //! A stream is one recording; a step is a frame of `frame` consecutive samples of all twelve leads. The recording's labels
 //! are the target of every step (or of the last), and a recording's score is the mean logit over its supervised steps.
 
+mod drift;
 mod recordings;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Task, made, repaired,
+    Epoch, Metric, Misfit, Part, Scorer, Scores, Segment, Segmentation, Settings, Source, Stream, Task, made, repaired,
 };
 use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection, pairs};
@@ -29,6 +30,8 @@ use data::datasets::ptbxl::{LabelSet, Labelling, Rate};
 use data::error::{At, DataError, DataResult};
 use data::identity::sums::Sums;
 use data::identity::{self, Found, Used};
+use drift::Condition;
+pub use drift::Drift;
 use recordings::{HELD_BYTES, LEADS, Loaded, Recording, Recordings, listed_folds};
 use rows::PredictionRow;
 
@@ -73,6 +76,9 @@ pub struct CardioConfig {
     pub selection: Selection,
     /// Generated data: number of recordings; absent for published data.
     pub generate: Option<NonZeroUsize>,
+    /// Changes of the electrodes within the training stream, in their order, which no label tells; what is scored is under the last one.
+    #[serde(skip_serializing_if = "Vec::is_empty")] // cells from before it keep their id
+    pub drift: Vec<Drift>,
 }
 
 impl Default for CardioConfig {
@@ -89,6 +95,7 @@ impl Default for CardioConfig {
             test_folds: vec![10],
             selection: Selection::default(),
             generate: None,
+            drift: Vec::new(),
         }
     }
 }
@@ -170,7 +177,13 @@ impl Settings for CardioConfig {
             let got = self.min_likelihood.0.to_string();
             return Err(Misfit { key: "min_likelihood", expected: expected.into(), got });
         }
-        Ok(())
+        drift::check(&self.drift)
+    }
+
+    fn stream(&self) -> Stream {
+        self.drift
+            .last()
+            .map_or(Stream::Same, |last| Stream::Drifts { phases: self.drift.len() as u64 + 1, last: last.after.get() })
     }
 
     fn selection(&self) -> Selection {
@@ -242,6 +255,8 @@ struct CardioSource<'a> {
     order: Epoch<Vec<usize>>,
     /// The recordings of the last group, which following segments continue.
     loaded: Loaded,
+    /// How the signal is recorded from which segment on, rising.
+    conditions: Vec<(u64, Condition)>,
 }
 
 impl CardioSource<'_> {
@@ -286,6 +301,10 @@ impl Source for CardioSource<'_> {
         true
     }
 
+    fn changes(&self) -> Vec<u64> {
+        self.conditions.iter().skip(1).map(|(segment, _)| *segment).collect()
+    }
+
     fn segment(&self, index: u64) -> DataResult<Segment> {
         let (epoch, within) = (index / self.segments(), index % self.segments());
         let (group, piece) = ((within / self.per_recording()) as usize, (within % self.per_recording()) as usize);
@@ -297,6 +316,8 @@ impl Source for CardioSource<'_> {
         let members: Vec<Option<usize>> =
             (0..self.streams).map(|b| order.get(group * self.streams + b).copied()).collect();
         let chosen: Vec<&Recording> = members.iter().flatten().filter_map(|&i| self.recordings.get(i)).collect();
+        let condition = self.conditions.iter().rev().find(|(from, _)| *from <= index).map(|(_, condition)| condition);
+        let condition = condition.copied().unwrap_or_default();
         let ecgs = self.loaded.get(&self.task.recordings, &chosen)?;
         let mut ecgs = ecgs.iter();
         let mut input = Vec::with_capacity(self.streams * steps * width);
@@ -307,7 +328,7 @@ impl Source for CardioSource<'_> {
             if let (Some(i), Some(ecg)) = (item, item.and_then(|_| ecgs.next())) {
                 let r = &self.recordings[i];
                 let frame = self.task.config.frame.0;
-                self.task.recordings.normalised(ecg, offset * frame, steps * frame, &mut input);
+                self.task.recordings.normalised(ecg, offset * frame, steps * frame, &condition, &mut input);
                 label.extend(r.labels.iter().map(|&l| f32::from(u8::from(l))));
                 weight.extend((offset..offset + steps).map(|t| match self.task.config.supervise {
                     Supervise::EveryStep => 1.0,
@@ -426,6 +447,9 @@ impl Task for Cardio {
     fn training(&self, streams: usize, segment: usize, seed: u64) -> DataResult<Box<dyn Source + '_>> {
         let recordings = self.part(Part::Train);
         let segment = segment.min(self.steps);
+        // a drift sets in between recordings
+        let first = |frames: u64| frames.div_ceil((streams * self.steps) as u64) * self.steps.div_ceil(segment) as u64;
+        let drifts = self.config.drift.iter().map(|drift| (first(drift.after.get()), drift.condition()));
         Ok(Box::new(CardioSource {
             task: self,
             recordings,
@@ -434,6 +458,7 @@ impl Task for Cardio {
             seed: Some(seed),
             order: Epoch::default(),
             loaded: Loaded::default(),
+            conditions: [(0, Condition::default())].into_iter().chain(drifts).collect(),
         }))
     }
 
@@ -455,12 +480,17 @@ impl Task for Cardio {
             seed: None,
             order: Epoch::default(),
             loaded: Loaded::default(),
+            conditions: vec![(0, self.config.drift.last().map(Drift::condition).unwrap_or_default())],
         }))
     }
 
     fn scorer(&self, part: Part, _: usize, _: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {
         let sums = vec![(vec![0.0; self.classes().len()], 0.0); self.part(part).len()];
         Ok(Box::new(CardioScorer { task: self, part, sums }))
+    }
+
+    fn held_against(&self) -> Vec<Option<usize>> {
+        (0..=self.config.drift.len()).map(|phase| phase.checked_sub(1)).collect()
     }
 
     fn curve_part(&self) -> Part {

@@ -3,6 +3,7 @@
 //! A part's tokens are cut into `B` lanes of equal length; the input of every step is the token before it in the file, so
 //! that each token is scored exactly once and none is skipped, whatever the number of lanes.
 
+mod domains;
 mod part;
 mod score;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Metric, Part, Scorer, Segment, Settings, Source, Task, made, repaired};
+use super::{Domain, Metric, Misfit, Part, Scorer, Segment, Settings, Source, Stream, Task, made, repaired};
 use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection, pairs};
 use data::account::{Account, Kind};
@@ -29,6 +30,8 @@ use data::datasets::wikitext::{self, Split};
 use data::error::{At, DataError, DataResult};
 use data::identity::sums::Sums;
 use data::identity::{self, Found, TextFacts};
+pub use domains::TextDomain;
+use domains::{Domains, InTurn};
 pub use part::TextPart;
 use score::{LanguageScorer, SCORES};
 use tokens::{Again, Ids, Tokens};
@@ -80,6 +83,14 @@ pub struct LanguageConfig {
     pub selection: Selection,
     /// Generated text; absent for published data.
     pub generate: Option<GenerateText>,
+    /// Texts that one stream is made of in turn, as bytes. Each is scored by itself before training and after every phase, on the part
+    /// that is scored at the end; curve and result are of the parts of all.
+    #[serde(skip_serializing_if = "Vec::is_empty")] // cells from before it keep their id
+    pub domains: Vec<TextDomain>,
+    /// Names of `domains` in the order in which they are read: each once before one comes back. A phase has as many bytes as every
+    /// other, and a domain that comes back goes on where it stopped. By default as they are listed, and then the first again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<String>,
 }
 
 impl Default for LanguageConfig {
@@ -93,17 +104,27 @@ impl Default for LanguageConfig {
             test_split: TextPart::whole(Split::Test),
             selection: Selection::default(),
             generate: None,
+            domains: Vec::new(),
+            phases: Vec::new(),
         }
     }
 }
+
+/// Seed of generated text where there is one.
+const SEED: u64 = 1;
 
 impl LanguageConfig {
     /// What the generator is asked for; `None` for published data.
     #[must_use]
     pub fn spec(&self) -> Option<TextSpec> {
+        self.spec_of(SEED)
+    }
+
+    /// The same for the language of another seed.
+    fn spec_of(&self, seed: u64) -> Option<TextSpec> {
         let g = self.generate.as_ref()?;
         let [train_bytes, valid_bytes, test_bytes] = [g.train_bytes, g.valid_bytes, g.test_bytes].map(NonZeroU64::get);
-        Some(TextSpec { train_bytes, valid_bytes, test_bytes, seed: 1 })
+        Some(TextSpec { train_bytes, valid_bytes, test_bytes, seed })
     }
 
     /// Refuses files of two names and one text, unless nothing is chosen: their parts overlap whatever they are called.
@@ -123,11 +144,26 @@ impl LanguageConfig {
 }
 
 impl Settings for LanguageConfig {
+    fn check(&self) -> Result<(), Misfit> {
+        domains::check(self)
+    }
+
+    fn stream(&self) -> Stream {
+        if self.domains.is_empty() {
+            Stream::Same
+        } else {
+            Stream::OnePass { phases: domains::order(self).len() as u64 }
+        }
+    }
+
     fn selection(&self) -> Selection {
         self.selection
     }
 
     fn overlap(&self) -> Option<Overlap> {
+        if !self.domains.is_empty() {
+            return domains::overlap(self);
+        }
         let parts =
             [("train_split", self.train_split), ("valid_split", self.valid_split), ("test_split", self.test_split)];
         pairs(&parts, |a, b| {
@@ -141,7 +177,9 @@ impl Settings for LanguageConfig {
 
     fn generated(&self) -> Option<String> {
         let TextSpec { train_bytes, valid_bytes, test_bytes, .. } = self.spec()?;
-        Some(format!("text-v{}-{train_bytes}-{valid_bytes}-{test_bytes}", text::GENERATOR_VERSION))
+        // languages of several seeds lie side by side in a folder of their own
+        let several = if self.domains.is_empty() { "" } else { "-domains" };
+        Some(format!("text-v{}-{train_bytes}-{valid_bytes}-{test_bytes}{several}", text::GENERATOR_VERSION))
     }
 
     fn root(&self) -> &str {
@@ -149,6 +187,9 @@ impl Settings for LanguageConfig {
     }
 
     fn open(&self, root: &Path, _: &Path) -> DataResult<Arc<dyn Task>> {
+        if !self.domains.is_empty() {
+            return Ok(Arc::new(domains::open(self, root)?));
+        }
         if let Some(spec) = self.spec() {
             text::generate(root, &spec)?;
         }
@@ -164,6 +205,8 @@ pub struct Language {
     floor: Option<f64>,
     identity: Found,
     account: Account,
+    /// What its stream is made of in turn, if of several texts.
+    domains: Option<Domains>,
 }
 
 impl Language {
@@ -172,6 +215,16 @@ impl Language {
     /// # Errors
     /// If files are missing or corrupt.
     pub fn open(config: &LanguageConfig, root: &Path) -> DataResult<Self> {
+        Self::open_as(config, root, config.spec(), |_| ())
+    }
+
+    /// [`Language::open`] of text that may be generated as `spec` says, every part of it rewritten.
+    fn open_as(
+        config: &LanguageConfig,
+        root: &Path,
+        spec: Option<TextSpec>,
+        rewrite: impl Fn(&mut wikitext::Text),
+    ) -> DataResult<Self> {
         let (mut account, mut facts) = (Account::new(), Vec::<TextFacts>::new());
         let mut is_mended = false;
         let mut read = |part: TextPart| {
@@ -183,7 +236,9 @@ impl Language {
                 is_mended |= of_this.count(Kind::Repaired) > 0;
                 account.extend(of_this); // two parts of one file have it once
             }
-            part.of(whole, &path)
+            let mut text = part.of(whole, &path)?;
+            rewrite(&mut text);
+            Ok::<_, DataError>(text)
         };
         let mut texts = [read(config.train_split)?, read(config.valid_split)?, read(config.test_split)?];
         config.refuse_copies(root, &facts)?;
@@ -215,12 +270,20 @@ impl Language {
         }
         let whole = [Split::Train, Split::Valid, Split::Test].map(TextPart::whole) == wanted;
         let identity = config.generate.as_ref().map_or_else(|| identity::language(root, &facts, whole), |_| made());
-        let floor = config.spec().map(|spec| text::entropy_bits_per_byte(&spec));
-        Ok(Self { vocabulary, parts, fingerprint, floor, identity, account })
+        let floor = spec.map(|spec| text::entropy_bits_per_byte(&spec));
+        Ok(Self { vocabulary, parts, fingerprint, floor, identity, account, domains: None })
     }
 
     fn part(&self, part: Part) -> &Tokens {
         &self.parts[part as usize]
+    }
+
+    /// The bytes of a part whose tokens are bytes.
+    fn bytes(&self, part: Part) -> &[u8] {
+        match &self.part(part).ids {
+            Ids::Bytes(bytes) => bytes,
+            Ids::Wide(_) => &[],
+        }
     }
 
     /// Tokens of a part that an evaluation with this limit scores.
@@ -233,7 +296,8 @@ impl Language {
 struct Lanes<'a> {
     task: &'a Language,
     ids: &'a Ids,
-    /// How many of them are used, from the first on.
+    /// The first of them that is used, and the one behind the last.
+    from: usize,
     used: usize,
     streams: usize,
     segment: usize,
@@ -247,7 +311,7 @@ impl Source for Lanes<'_> {
     }
 
     fn seen_per_epoch(&self) -> u64 {
-        self.used.min(self.lane * self.streams) as u64
+        (self.used - self.from).min(self.lane * self.streams) as u64
     }
 
     fn segment(&self, index: u64) -> DataResult<Segment> {
@@ -258,7 +322,8 @@ impl Source for Lanes<'_> {
         let (mut input, mut class, mut weight) =
             (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
         for b in 0..self.streams {
-            for t in b * self.lane + offset..b * self.lane + offset + steps {
+            let first = self.from + b * self.lane + offset;
+            for t in first..first + steps {
                 let at = |t: usize| self.ids.get(t).filter(|_| t < self.used);
                 input.push(t.checked_sub(1).and_then(at).unwrap_or_else(|| self.task.vocabulary.start_id()));
                 class.push(at(t).unwrap_or(0));
@@ -293,17 +358,34 @@ impl Task for Language {
 
     fn training(&self, streams: usize, segment: usize, _: u64) -> DataResult<Box<dyn Source + '_>> {
         let ids = &self.part(Part::Train).ids;
-        let lane = ids.len() / streams;
+        let phases = self.domains.as_ref().map_or(1, Domains::phases);
+        let lane = ids.len() / phases / streams;
         if lane == 0 {
             let got = format!("{} tokens", ids.len());
             return Err(DataError::corrupt(
                 Path::new("wikitext-103"),
                 At::File,
-                format!("at least {streams} tokens"),
+                format!("at least {} tokens", streams * phases),
                 got,
             ));
         }
-        Ok(Box::new(Lanes { task: self, ids, used: lane * streams, streams, segment, lane }))
+        let lanes = |from: usize| Lanes { task: self, ids, from, used: from + lane * streams, streams, segment, lane };
+        if self.domains.is_none() {
+            return Ok(Box::new(lanes(0)));
+        }
+        Ok(Box::new(InTurn((0..phases).map(|phase| lanes(phase * (ids.len() / phases))).collect())))
+    }
+
+    fn domains(&self) -> Vec<Domain<'_>> {
+        self.domains.iter().flat_map(Domains::all).collect()
+    }
+
+    fn held_against(&self) -> Vec<Option<usize>> {
+        self.domains.as_ref().map(Domains::held_against).unwrap_or_default()
+    }
+
+    fn first_visits(&self) -> Vec<usize> {
+        self.domains.as_ref().map(Domains::first_visits).unwrap_or_default()
     }
 
     fn evaluation(
@@ -315,7 +397,7 @@ impl Task for Language {
     ) -> DataResult<Box<dyn Source + '_>> {
         let kept = self.kept(part, limit);
         let (ids, lane) = (&self.part(part).ids, kept.div_ceil(streams).max(1));
-        Ok(Box::new(Lanes { task: self, ids, used: kept, streams, segment, lane }))
+        Ok(Box::new(Lanes { task: self, ids, from: 0, used: kept, streams, segment, lane }))
     }
 
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>> {

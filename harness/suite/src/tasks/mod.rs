@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::export::Meaning;
 use crate::protocol::{Overlap, Selection};
 use crate::registry::registry;
+use crate::train::TrainConfig;
 use data::account::{Account, Kind};
 use data::error::{At, DataError, DataResult};
 use data::identity::sums::Sums;
@@ -52,6 +53,25 @@ pub struct Misfit {
     pub got: String,
 }
 
+/// How a training stream changes on its way, as the settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// It does not.
+    Same,
+    /// It is one pass over so many phases.
+    OnePass {
+        /// Phases of the pass.
+        phases: u64,
+    },
+    /// It changes after so many tokens or frames.
+    Drifts {
+        /// Phases: one more than changes.
+        phases: u64,
+        /// Tokens or frames before the last change.
+        last: u64,
+    },
+}
+
 /// What a task's settings say about themselves, before any data is touched, and how they become the task.
 pub trait Settings {
     /// Checks what no key can tell alone.
@@ -72,6 +92,10 @@ pub trait Settings {
     /// How parts that overlap can be told apart, for a person.
     fn way_apart(&self) -> &'static str {
         "give each of them to one part"
+    }
+    /// How the training stream changes on its way.
+    fn stream(&self) -> Stream {
+        Stream::Same
     }
     /// Folder of generated data under the data directory's `generated`; `None` for published data.
     fn generated(&self) -> Option<String>;
@@ -163,6 +187,56 @@ pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResu
     })
 }
 
+/// Refuses settings of training that do not fit how the task's stream changes; `written` are both as the grid has them.
+///
+/// # Errors
+/// At the line of the key, or of the other one if it is left out.
+pub fn check_stream(
+    task: &TaskConfig,
+    train: &TrainConfig,
+    [written, trained]: [&Node; 2],
+    sources: &Sources,
+) -> ConfigResult<()> {
+    let place = |key: &str| trained.get(key).map_or(written.origin, |node| node.origin);
+    let refuse = |key: &str, got: String, expected: String| {
+        Err(sources.error(place(key), format!("`{key}`: {got}")).note(format!("expected {expected}")))
+    };
+    let stream = task.settings().stream();
+    let phases = match stream {
+        Stream::Same => 1,
+        Stream::OnePass { phases } | Stream::Drifts { phases, .. } => phases,
+    };
+    match (stream, train.seen, train.epochs) {
+        (Stream::OnePass { .. }, Some(seen), _) => {
+            let expected = "it left out: texts in turn are one stream, which is read once and whole";
+            return refuse("seen", seen.to_string(), expected.into());
+        }
+        (Stream::OnePass { .. }, None, Some(epochs)) if epochs.0.total_cmp(&1.0).is_ne() => {
+            let expected = "1: texts in turn are one stream, which is read once and whole";
+            return refuse("epochs", epochs.0.to_string(), expected.into());
+        }
+        (Stream::Drifts { last, .. }, seen, _) if seen.is_none_or(|seen| seen.get() <= last) => {
+            let got = seen.map_or_else(|| "not given".to_owned(), |seen| seen.to_string());
+            return refuse("seen", got, format!("more than the {last} frames after which the signal drifts last"));
+        }
+        _ => {}
+    }
+    let Some(frozen) = train.frozen_after else { return Ok(()) };
+    if phases < 2 {
+        let expected = "it left out: the stream of this task has no phases, such as `domains` of a language";
+        return refuse("frozen_after", frozen.to_string(), expected.into());
+    }
+    if frozen.get() >= phases {
+        let expected = format!("a number of phases from 1 to {}: the stream has {phases}", phases - 1);
+        return refuse("frozen_after", frozen.to_string(), expected);
+    }
+    if train.dynamic_evaluation {
+        let expected = "it left out with `frozen_after`: weights that stay as they are learn from nothing";
+        return refuse("dynamic_evaluation", "true".into(), expected.into());
+    }
+    Ok(())
+}
+
 /// The identity of data that the configuration has generated.
 fn made() -> Found {
     Found::new(Identity::Generated, "the configuration generates them")
@@ -239,6 +313,10 @@ pub trait Source: Send + Sync {
     fn is_work(&self) -> bool {
         false
     }
+    /// Segments before the end of each phase but the last, rising; none where the stream does not change.
+    fn changes(&self) -> Vec<u64> {
+        Vec::new()
+    }
 }
 
 /// The epoch whose order was asked for last: segments of an epoch follow each other.
@@ -301,6 +379,14 @@ pub enum Segmentation {
     OneAnswer,
 }
 
+/// A part of a stream that comes in phases, and has held-out parts of its own.
+pub struct Domain<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The task that it is by itself.
+    pub task: &'a dyn Task,
+}
+
 /// A dataset with its question.
 pub trait Task: Send + Sync {
     /// Shapes a learner must have for this task.
@@ -340,6 +426,18 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// If the part is empty.
     fn scorer(&self, part: Part, streams: usize, limit: Option<u64>) -> DataResult<Box<dyn Scorer + '_>>;
+    /// What the phases of the stream are of: each is scored by itself before training and after every phase.
+    fn domains(&self) -> Vec<Domain<'_>> {
+        Vec::new()
+    }
+    /// For each phase of the stream the one whose end it is held against: the last one of the same domain, or the one before a drift.
+    fn held_against(&self) -> Vec<Option<usize>> {
+        Vec::new()
+    }
+    /// Domains in the order in which they come for the first time.
+    fn first_visits(&self) -> Vec<usize> {
+        Vec::new()
+    }
     /// Part whose metric is plotted during training.
     fn curve_part(&self) -> Part;
     /// Part that the final evaluation is calibrated on, such as the threshold of an alarm: evaluated first and given to

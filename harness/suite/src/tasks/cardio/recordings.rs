@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::drift::Condition;
 use crate::measure::allocator;
 use crate::tasks::Part;
 use data::account::{Account, Kind};
@@ -144,9 +145,10 @@ impl Recordings {
     }
 
     /// Adds at most `times` samples of all leads from `start` on, with zero mean and unit variance per lead by the training
-    /// part's statistics: [time, lead], flat.
-    pub(super) fn normalised(&self, ecg: &Ecg, start: usize, times: usize, into: &mut Vec<f32>) {
+    /// part's statistics, recorded under `condition`: [time, lead], flat.
+    pub(super) fn normalised(&self, ecg: &Ecg, start: usize, times: usize, condition: &Condition, into: &mut Vec<f32>) {
         for mut row in ecg.rows_from(start, times) {
+            condition.apply(&mut row);
             for ((x, mean), scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
                 *x = ((f64::from(*x) - mean) * scale) as f32;
             }
