@@ -143,13 +143,16 @@ fn rates_converge_to_the_target() -> Result<()> {
     Ok(())
 }
 
+/// Numbers of each parameter.
+type ByName = std::collections::BTreeMap<String, Vec<f64>>;
+
 /// Runs chunks at weights that stand still: logits and the sum of their gradients, by name.
 fn gradients(
     c: &BimConfig,
     membrane: Membrane,
     chunk: usize,
     set: &dyn Fn(&str, &Tensor) -> Result<Option<Tensor>>,
-) -> Result<(Vec<f64>, std::collections::BTreeMap<String, Vec<f64>>)> {
+) -> Result<(Vec<f64>, ByName)> {
     const STEPS: usize = 24;
     let mut params = Params::new(5, DType::F64, &Device::Cpu);
     let mut network = Network::<f64>::new(c, &io(chunk), membrane, &mut params)?;
@@ -331,7 +334,7 @@ fn rates_that_make_no_sense_are_refused_with_their_key() {
     config(0.5, 0.25).check().expect("it fits together");
     refused("homeostasis", |c| {
         (c.homeostasis.pre, c.homeostasis.post, c.homeostasis.rate) =
-            (NonNegative(0.0), NonNegative(0.0), Positive(0.3))
+            (NonNegative(0.0), NonNegative(0.0), Positive(0.3));
     });
     refused("homeostasis.pre", |c| c.pre = NeuronConfig::none());
     refused("homeostasis.post", |c| c.post.levels = Levels::Quantised);
