@@ -613,7 +613,7 @@ impl Default for DiagnoseConfig {
 }
 
 /// Homeostasis: each neuron's firing rate is held to a target by its threshold, which moves at updates alone: `ln ϑ` by
-/// `rate · (running rate − target)`. It begins as `threshold` and stays within 64 times of it. [`crate::homeostasis`] derives the credit.
+/// `rate · (running rate − target)`. It begins as `threshold` and stays within 1024 times of it. [`crate::homeostasis`] derives the credit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HomeostasisConfig {
@@ -621,7 +621,8 @@ pub struct HomeostasisConfig {
     pub pre: NonNegative,
     /// Target of each postsynaptic neuron; 0 is none.
     pub post: NonNegative,
-    /// How far a logarithm of a threshold moves at an update, for each spike per step that the neuron is off its target.
+    /// How far a logarithm of a threshold moves at an update, for each spike per step that the neuron is off its target. While gains grow by some
+    /// share at each update, rates stay off the target by that share over this number.
     pub rate: Positive,
     /// What a running rate keeps of itself at an update.
     pub decay: BelowOne,
@@ -630,7 +631,7 @@ pub struct HomeostasisConfig {
 impl Default for HomeostasisConfig {
     fn default() -> Self {
         let none = NonNegative(0.0);
-        Self { pre: none, post: none, rate: Positive(0.02), decay: BelowOne(0.9) }
+        Self { pre: none, post: none, rate: Positive(0.1), decay: BelowOne(0.9) }
     }
 }
 

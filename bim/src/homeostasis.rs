@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! r̄ ← r + decay · (r̄ − r)                      r: mean level of the neuron in the chunk, over steps and streams; r̄ begins as the first r
-//! ln ϑ ← ln ϑ + rate · (r̄ − target)            once per update, never further than 64 times from where it began
+//! ln ϑ ← ln ϑ + rate · (r̄ − target)            once per update, never further than 1024 times from where it began
 //! ```
 //!
 //! A threshold is a number of the model, like a weight: it is stored with them (`layers.l.pre.threshold`, as its logarithm) and evaluation uses
@@ -21,7 +21,7 @@ use crate::config::{BimConfig, HomeostasisConfig};
 use crate::network::Network;
 
 /// Most by which a threshold grows or shrinks: a neuron that nothing drives would lower its own for ever.
-const RANGE: f64 = 64.0;
+const RANGE: f64 = 1024.0;
 /// Names in a snapshot.
 const RATES: &str = "homeostasis.rates";
 

@@ -33,8 +33,7 @@ impl ThirdFactor {
     pub fn of(&mut self, loss: f64) -> f64 {
         let better = self.mean - loss;
         let spread = self.square.sqrt();
-        let known = self.losses > 1 && spread > 0.0;
-        let factor = if known { (better / spread).clamp(-MOST, MOST) } else { 0.0 };
+        let factor = if spread > 0.0 { (better / spread).clamp(-MOST, MOST) } else { 0.0 };
         if self.losses == 0 {
             self.mean = loss;
         } else {

@@ -38,7 +38,7 @@ fn text(len: usize) -> Vec<u32> {
     while tokens.len() < len {
         let i = tokens.len();
         let noise = (i * i / 3 + i / 7) as u32;
-        let next = if i % 5 == 0 { noise } else { 2 * tokens[i - 1] + 3 * tokens[i - 2] + 1 };
+        let next = if i.is_multiple_of(5) { noise } else { 2 * tokens[i - 1] + 3 * tokens[i - 2] + 1 };
         tokens.push(next % VOCABULARY as u32);
     }
     tokens
