@@ -415,24 +415,25 @@ fn priced(part: &Part, against: &Against) -> Option<(Said, usize)> {
         (0, _) => Outcome::Undecided,
         _ => Outcome::InPart,
     };
+    // the rival is named at each price where it is not the same at all of them
+    let several = ratios.windows(2).any(|pair| !std::ptr::eq(pair[0].2, pair[1].2));
+    let only = ratios.first().filter(|_| !several).map(|(_, _, other)| part.label(other));
     let words = match outcome {
         Outcome::InPart => {
             let rest = outcomes.len() - held - not;
             let rest = if rest == 0 { String::new() } else { format!(", not told apart by {rest}") };
-            format!("less by {held} of {} prices, more by {not}{rest}, than {}", outcomes.len(), against.whom)
+            let whom = only.as_ref().unwrap_or(&against.whom);
+            format!("less by {held} of {} prices, more by {not}{rest}, than {whom}", outcomes.len())
         }
         Outcome::Undecided => too_few(seeds).unwrap_or_else(|| outcome.words().into()),
         Outcome::Held | Outcome::DidNotHold | Outcome::NotComparable | Outcome::NotMeasured => outcome.words().into(),
     };
-    // the rival is named where it is not the same at every price
-    let several = ratios.windows(2).any(|pair| !std::ptr::eq(pair[0].2, pair[1].2));
     let text = |(label, e, other): &(&'static str, Estimate, &Group)| {
         let whose = if several { format!(" ({})", part.label(other)) } else { String::new() };
         format!("{label} {}×{whose}", significant(e.mean, 3))
     };
     let texts: Vec<String> = ratios.iter().map(text).collect();
-    let only = ratios.first().filter(|_| !several).map(|(_, _, other)| part.label(other));
-    let only = only.filter(|name| *name != "reference" && !against.whom.starts_with(name.as_str()));
+    let only = only.filter(|name| name != "reference" && !against.whom.starts_with(name.as_str()));
     let whom = only.map_or_else(|| against.whom.clone(), |name| format!("{name}, {}", against.whom));
     Some(((outcome, words, format!("{whom}: {}", texts.join(", "))), held))
 }

@@ -39,11 +39,12 @@ pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
         add(&data_name(part, parts), format!("{}{}", provenance::data_in_short(part), digest(part)));
     }
     let programs: Vec<String> = parts.iter().map(provenance::programs).collect();
-    match programs.windows(2).all(|pair| pair[0] == pair[1]) {
-        true => add("program", programs.first().cloned().unwrap_or_default()),
+    if programs.windows(2).all(|pair| pair[0] == pair[1]) {
+        add("program", programs.first().cloned().unwrap_or_default());
+    } else {
         // which experiment a commit ran must be told
-        false => {
-            parts.iter().zip(programs).for_each(|(part, text)| add(&format!("program, {}", short(part, parts)), text))
+        for (part, text) in parts.iter().zip(programs) {
+            add(&format!("program, {}", short(part, parts)), text);
         }
     }
     let machine = |part: &Part| Some(provenance::machine(part)).filter(|_| part.runs().any(Run::completed));

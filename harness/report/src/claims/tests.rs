@@ -58,7 +58,9 @@ fn three_seeds_decide_and_two_do_not() {
     assert_eq!(verdicts(&three), [NotMeasured, Held, NotMeasured, Held, InPart, NotMeasured], "{three:#?}");
     assert_eq!(three[4].evidence[0].words, "less by 1 of 2 prices, more by 1, than mamba");
     assert!(
-        three[4].evidence[0].number.contains("bim against mamba (cheapest without spikes that is not worse): "),
+        three[4].evidence[0]
+            .number
+            .contains("bim against mamba, the cheapest without spikes that is not told to be worse: "),
         "{:?}",
         three[4]
     );
@@ -188,13 +190,59 @@ fn savings_are_held_against_the_cheapest_that_is_not_worse() {
     assert_eq!((verdict, words.as_str()), (InPart, "less by 1 of 2 prices, more by 1, than rnn"));
     assert_eq!(
         number,
-        "bim against transformer (reference): products 0.10×, forward 0.11×; rnn (cheapest without spikes that is not worse): \
-         products 0.50×, forward 1.11×"
+        "bim against transformer, the reference: products 0.10×, forward 0.11×; rnn, the cheapest without spikes that is not told to \
+         be worse: products 0.50×, forward 1.11×"
     );
     // worse than BIM: no rival
     let (verdict, _, number) = all(2.5);
     assert_eq!(verdict, Held, "{number}");
-    assert!(number.contains("transformer (reference, and the cheapest without spikes that is not worse)"), "{number}");
+    assert!(
+        number.contains("transformer, the reference, and the cheapest without spikes that is not told to be worse"),
+        "{number}"
+    );
+}
+
+/// A rival may be cheap at one price and dear at another: each price has its own, named.
+#[test]
+fn savings_are_held_against_the_cheapest_at_each_price() {
+    let of = |seed| {
+        [
+            priced("bim", seed, 2.0, 10.0, 100.0, 20.0),
+            priced("transformer", seed, 1.9, 100.0, 90.0, 99.0),
+            priced("rnn", seed, 1.9, 8.0, 900.0, 99.0),
+        ]
+    };
+    let claim = claims_of((1..=3).flat_map(of).flatten().collect()).remove(4);
+    assert_eq!(claim.verdict, DidNotHold, "{claim:?}");
+    let number = &claim.evidence[0].number;
+    assert!(number.ends_with("not told to be worse: products 1.25× (rnn), forward 1.11× (transformer)"), "{number}");
+}
+
+/// A network that seems worse and cannot be told to be, as where models are ranked, is a rival too.
+#[test]
+fn a_rival_is_told_to_be_worse_by_the_test_that_ranks() {
+    let all = |kinds: &[&str]| {
+        let of = |seed: u64| {
+            // about 0.5 worse, by seeds that make p about 0.03 for each: together they are not told apart
+            let worse = 2.5 + [0.0, 0.15, -0.15][(seed - 1) as usize];
+            let others = kinds.iter().map(move |kind| priced(kind, seed, worse, 8.0, 90.0, 99.0));
+            [priced("bim", seed, 2.0, 10.0, 100.0, 20.0)].into_iter().chain(others).collect::<Vec<_>>()
+        };
+        claims_of((1..=3).flat_map(of).flatten().collect()).remove(4)
+    };
+    assert!(all(&["lstm"]).evidence.is_empty(), "told to be worse: nobody to hold BIM against");
+    assert_eq!(all(&["lstm", "rnn"]).verdict, DidNotHold);
+}
+
+/// What leaves out nothing by construction is no rival of what leaves out a little.
+#[test]
+fn networks_without_zeros_are_not_compared_with() {
+    let of = |seed| [priced("bim", seed, 2.0, 10.0, 100.0, 20.0), priced("lstm", seed, 2.5, 100.0, 90.0, 100.0)];
+    let claim = claims_of((1..=3).flat_map(of).flatten().collect()).remove(3);
+    assert_eq!(
+        (claim.verdict, claim.words.as_str()),
+        (Outcome::NotComparable, "not comparable: no other network here has zeros to leave out")
+    );
 }
 
 /// What stands for a kind is the first in the grid, whatever came out of it.
