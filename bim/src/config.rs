@@ -648,8 +648,9 @@ impl HomeostasisConfig {
     }
 }
 
-/// How fast prices move unless a configuration says so: from 0 to the prices that operating points have (0.04) in some forty updates.
-const ENERGY_RATE: Positive = Positive(0.001);
+/// How fast prices move unless a configuration says so: slow beside the neurons, and a target of half the activity is met within 300
+/// updates.
+const ENERGY_RATE: Positive = Positive(0.004);
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_energy_rate(rate: &Positive) -> bool {
@@ -738,7 +739,7 @@ pub struct BimConfig {
     /// Most that such a price moves at an update: it moves by `energy_rate · (share / energy_target − 1)`, and by no more where the share is
     /// twice the target and higher.
     #[serde(skip_serializing_if = "is_energy_rate")] // as above
-    #[schemars(extend("default" = 0.001))] // as above
+    #[schemars(extend("default" = 0.004))] // as above
     pub energy_rate: Positive,
     /// Firing rates that thresholds hold: of each presynaptic neuron and of each postsynaptic one.
     #[serde(skip_serializing_if = "HomeostasisConfig::is_default")] // as above

@@ -162,12 +162,12 @@ fn a_price_is_the_penalty_of_the_same_number() -> Result<()> {
         let given = [0.1, 0.2, 0.1, 0.2, 0.3];
         saved.optimizer.insert(PRICES.to_owned(), Tensor::new(&given[..], &Device::Cpu)?);
         controlled.load(&saved)?;
-        let mut fixed = BimConfig { energy_target: NonNegative(0.0), energy_rate: Positive(0.001), ..c.clone() };
+        let mut fixed = BimConfig { energy_target: NonNegative(0.0), energy_rate: Positive(0.004), ..c.clone() };
         fixed.pre.penalty = NonNegative(0.1);
         fixed.post.penalty = NonNegative(0.2);
         fixed.readout.penalty = NonNegative(0.3);
         let mut fixed = bim(&fixed, 0.01)?;
-        let mut free = bim(&BimConfig { energy_target: NonNegative(0.0), energy_rate: Positive(0.001), ..c }, 0.01)?;
+        let mut free = bim(&BimConfig { energy_target: NonNegative(0.0), energy_rate: Positive(0.004), ..c }, 0.01)?;
         for chunk in 0..5 {
             let [a, b, without] = [&mut controlled, &mut fixed, &mut free].map(|bim| learn(bim, chunk));
             let (a, b, without) = (a?, b?, without?);

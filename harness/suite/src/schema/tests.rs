@@ -161,8 +161,8 @@ fn later_keys_are_stored_where_they_are_asked_for() {
         let stored = serde_json::to_value(c).expect("JSON");
         ["energy_target", "energy_rate"].map(|key| stored.get(key).and_then(Value::as_f64))
     };
-    assert_eq!(controlled(0.0, 0.001), [None, None]);
-    assert_eq!(controlled(0.25, 0.001), [Some(0.25), None]);
+    assert_eq!(controlled(0.0, 0.004), [None, None]);
+    assert_eq!(controlled(0.25, 0.004), [Some(0.25), None]);
     assert_eq!(controlled(0.25, 0.01), [Some(0.25), Some(0.01)]);
     let default = serde_json::to_value(bim::BimConfig::default()).expect("JSON");
     assert_eq!((default.get("homeostasis"), default["stdp"].get("third_factor")), (None, None));
@@ -175,7 +175,7 @@ fn later_keys_are_stored_where_they_are_asked_for() {
     let stored = serde_json::to_value(c).expect("JSON");
     assert_eq!((&stored["homeostasis"]["pre"], &stored["stdp"]["third_factor"]), (&0.3.into(), &"error".into()));
     assert_eq!(bim["properties"]["energy_target"]["default"], 0.0);
-    assert_eq!(bim["properties"]["energy_rate"]["default"], 0.001);
+    assert_eq!(bim["properties"]["energy_rate"]["default"], 0.004);
     let schema = &bim["properties"]["front"];
     assert_eq!(schema["default"], "chunk", "{schema}");
     assert!(schema["description"].as_str().is_some_and(|text| text.contains("convolution")), "{schema}");
