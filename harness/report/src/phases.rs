@@ -14,6 +14,8 @@ use metrics::TRAIN_SPLIT;
 const MATRIX: &str = "matrix_";
 /// What was seen of a phase until the loss was back: the phase follows.
 const RECOVERY: &str = "recovery_";
+/// Mean loss of the whole stream, of segments before they are learned from.
+const PREQUENTIAL: &str = "prequential_loss";
 /// Mean loss of a window of the stream.
 const WINDOW_LOSS: &str = "window_loss";
 /// What domains in turn are judged by.
@@ -39,7 +41,8 @@ pub(super) fn transfers(part: &Part, id: &str) -> Option<Table> {
                    comes back. Forgetting: loss after all of them above the lowest before, mean over all but the last (Chaudhry et al., \
                    2018). Backward transfer: loss after its own phase minus loss after all of them. Forward transfer: loss of the \
                    untrained weights minus loss right before its own phase, mean over all but the first (Lopez-Paz and Ranzato, 2017, with \
-                   the sign of a loss: above zero is good).";
+                   the sign of a loss: above zero is good). Prequential loss: over the whole stream, of segments before they are learned from; \
+                   who learns nothing forgets nothing, and it shows here.";
     let mut table = Table::empty(format!("{id}-transfers"), "Domains in turn", caption);
     table.place = Place::Everywhere;
     label_columns(&mut table, part, None);
@@ -50,6 +53,10 @@ pub(super) fn transfers(part: &Part, id: &str) -> Option<Table> {
         table.marks_best |= mark_best(&mut cells, &part.seeds(name), info.better);
         table.push_column(Column::metric(&info.label, name), cells);
     }
+    // who learns nothing forgets nothing
+    let info = metric_info(part, PREQUENTIAL);
+    let cell = |group: &Group| metric_cell(group, &group.metric(PREQUENTIAL, Some(TRAIN_SPLIT)), &info);
+    table.push_column(Column::metric(&info.label, PREQUENTIAL), part.groups.iter().map(cell).collect());
     Some(table)
 }
 
@@ -161,7 +168,7 @@ pub(super) fn plot(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
         title: "Loss along the stream".into(),
         caption: caption.into(),
         x_label: format!("{} seen", provenance::unit(part)),
-        y_label: metric_info(part, "prequential_loss").label,
+        y_label: metric_info(part, PREQUENTIAL).label,
         log_x: false,
         log_y: false,
         form: if series.len() > MOST_LINES { Form::Panels } else { Form::Lines },
@@ -201,6 +208,7 @@ mod tests {
                 row(seed, "test", "forgetting", Some(0.5 + own)),
                 row(seed, "test", "backward_transfer", Some(-0.5 - own)),
                 row(seed, "test", "forward_transfer", Some(own)),
+                row(seed, "train", "prequential_loss", Some(1.75)),
                 row(seed, "train", "change_before_4", Some(1.5)),
                 row(seed, "train", "change_after_4", Some(2.5)),
                 row(seed, "train", "recovery_4", back),
@@ -245,6 +253,7 @@ mod tests {
         let table = transfers(&parts(&all)[0], "x").unwrap();
         assert!(text(&table, 0, "forgetting (nats)").starts_with("0.7"), "{:?}", table.rows);
         assert!(text(&table, 0, "backward transfer (nats)").starts_with("-0.7"), "{:?}", table.rows);
+        assert!(text(&table, 0, "prequential loss (nats)").starts_with("1.75"), "{:?}", table.rows);
     }
 
     #[test]
