@@ -219,11 +219,12 @@ mod tests {
     use crate::train::TrainConfig;
 
     /// Small models that have every tensor between them, whatever the input.
-    const MODELS: [&str; 14] = [
+    const MODELS: [&str; 15] = [
         "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 2}",
         "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 1, gate: false, conv: 1, delays: 3, currents: true}",
         "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 1, pre: {threshold: 0.5, step: learned}, \
          post: {threshold: 0.5, step: learned}, readout: {levels: integer, burst: 8, threshold: 0.5, step: learned}}",
+        "{kind: bim, width: 8, channels: 8, heads: 2, state: 2, layers: 1, homeostasis: {pre: 0.3, post: 0.3}}",
         "{kind: transformer, width: 8, heads: 2, layers: 2}",
         "{kind: mamba, width: 8, layers: 2}",
         "{kind: lstm, width: 8, layers: 2}",
