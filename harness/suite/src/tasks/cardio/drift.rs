@@ -79,6 +79,11 @@ impl Default for Condition {
 }
 
 impl Condition {
+    /// Whether this changes anything.
+    pub(super) fn changes(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// Changes one sample of all leads.
     pub(super) fn apply(&self, row: &mut [f32; LEADS]) {
         *row = self.order.map(|lead| row[lead] * self.gain);

@@ -147,8 +147,11 @@ impl Recordings {
     /// Adds at most `times` samples of all leads from `start` on, with zero mean and unit variance per lead by the training
     /// part's statistics, recorded under `condition`: [time, lead], flat.
     pub(super) fn normalised(&self, ecg: &Ecg, start: usize, times: usize, condition: &Condition, into: &mut Vec<f32>) {
+        let changes = condition.changes();
         for mut row in ecg.rows_from(start, times) {
-            condition.apply(&mut row);
+            if changes {
+                condition.apply(&mut row);
+            }
             for ((x, mean), scale) in row.iter_mut().zip(&self.mean).zip(&self.scale) {
                 *x = ((f64::from(*x) - mean) * scale) as f32;
             }
