@@ -25,6 +25,8 @@ mod cost;
 mod device;
 pub mod diagnose;
 mod energy;
+#[cfg(test)]
+mod fixture;
 pub mod fold;
 pub mod frozen;
 mod homeostasis;

@@ -169,47 +169,14 @@ pub(crate) fn chunks(config: &BimConfig, segment: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Tensor};
-    use learner::{InputKind, Io, Learner, Predictor, Result, Targets};
+    use learner::{Learner, Predictor, Result, Targets};
 
-    use crate::config::{Count, Credit, Share};
-    use crate::{Bim, BimConfig, Optimizer};
-
-    const VOCABULARY: usize = 7;
+    use crate::BimConfig;
+    use crate::config::{Credit, Share};
+    use crate::fixture::{bim, learn_tokens, small, tokens};
 
     fn config(credit: Credit, reach: u64) -> BimConfig {
-        BimConfig {
-            width: Count(8),
-            channels: Count(16),
-            state: Count(4),
-            heads: Count(2),
-            layers: Count(2),
-            lambda: Share(1.0),
-            credit,
-            reach,
-            ..BimConfig::default()
-        }
-    }
-
-    fn bim(config: &BimConfig, segment: usize, rate: f64) -> Result<Bim> {
-        let io = Io { input: InputKind::Tokens { vocabulary: VOCABULARY }, outputs: VOCABULARY, streams: 2, segment };
-        Bim::new(config, io, Optimizer::constant(rate), 5, &Device::Cpu)
-    }
-
-    /// Tokens `from..to` of two streams.
-    fn tokens(from: usize, to: usize) -> Result<Tensor> {
-        let row = |b: usize| (from..to).map(move |t| ((t * t * (b + 3) + t / 3 + b) % VOCABULARY) as u32);
-        Ok(Tensor::from_iter(row(0).chain(row(1)), &Device::Cpu)?.reshape((2, to - from))?)
-    }
-
-    /// Learns from one chunk and returns the gradient's norm.
-    fn learn(bim: &mut Bim, from: usize, to: usize, weighted: bool) -> Result<f64> {
-        bim.predict(&tokens(from, to)?)?;
-        let weight = if weighted {
-            Tensor::ones((2, to - from), DType::F32, &Device::Cpu)?
-        } else {
-            Tensor::zeros((2, to - from), DType::F32, &Device::Cpu)?
-        };
-        Ok(bim.learn(&Targets::Classes { class: tokens(from + 1, to + 1)?, weight })?.grad_norm)
+        BimConfig { lambda: Share(1.0), credit, reach, ..small() }
     }
 
     /// At weights that stand still, chunks of 4 with a reach of 16 give the gradient that one window of 16 gives, if only its last four
@@ -220,9 +187,9 @@ mod tests {
             let mut bim = bim(&config(credit, reach), segment, 0.0)?;
             if segment == 4 {
                 for chunk in 0..3 {
-                    learn(&mut bim, 4 * chunk, 4 * chunk + 4, true)?;
+                    learn_tokens(&mut bim, 4 * chunk, 4 * chunk + 4)?;
                 }
-                return learn(&mut bim, 12, 16, true);
+                return Ok(learn_tokens(&mut bim, 12, 16)?.grad_norm);
             }
             bim.predict(&tokens(0, 16)?)?;
             let weight: Vec<f32> = (0..32).map(|i| if i % 16 >= 12 { 1.0 } else { 0.0 }).collect();
@@ -242,12 +209,12 @@ mod tests {
     fn a_stream_that_begins_anew_is_cut_there() -> Result<()> {
         let mut a = bim(&config(Credit::Tbptt, 16), 4, 0.0)?;
         let mut b = bim(&config(Credit::Tbptt, 16), 4, 0.0)?;
-        learn(&mut a, 0, 4, true)?;
-        learn(&mut b, 20, 24, true)?; // another past
+        learn_tokens(&mut a, 0, 4)?;
+        learn_tokens(&mut b, 20, 24)?; // another past
         for bim in [&mut a, &mut b] {
             bim.reset(&[true, true])?;
         }
-        let (x, y) = (learn(&mut a, 4, 8, true)?, learn(&mut b, 4, 8, true)?);
+        let (x, y) = (learn_tokens(&mut a, 4, 8)?.grad_norm, learn_tokens(&mut b, 4, 8)?.grad_norm);
         assert!((x / y - 1.0).abs() < 1e-9, "{x} {y}");
         Ok(())
     }
@@ -259,17 +226,17 @@ mod tests {
         let (mut whole, mut first) = (bim(&config, 4, 0.01)?, bim(&config, 4, 0.01)?);
         for chunk in 0..4 {
             for bim in [&mut whole, &mut first] {
-                learn(bim, 4 * chunk, 4 * chunk + 4, true)?;
+                learn_tokens(bim, 4 * chunk, 4 * chunk + 4)?;
             }
         }
         let mut second = bim(&config, 4, 0.01)?;
         second.load(&first.save()?)?;
         for chunk in 4..7 {
             let (a, b) = (
-                learn(&mut whole, 4 * chunk, 4 * chunk + 4, true)?,
-                learn(&mut second, 4 * chunk, 4 * chunk + 4, true)?,
+                learn_tokens(&mut whole, 4 * chunk, 4 * chunk + 4)?,
+                learn_tokens(&mut second, 4 * chunk, 4 * chunk + 4)?,
             );
-            assert_eq!(a.to_bits(), b.to_bits(), "chunk {chunk}");
+            assert_eq!(a.grad_norm.to_bits(), b.grad_norm.to_bits(), "chunk {chunk}");
         }
         Ok(())
     }
@@ -278,13 +245,13 @@ mod tests {
     #[test]
     fn a_kept_state_of_another_length_is_refused() -> Result<()> {
         let mut bim = bim(&config(Credit::Tbptt, 12), 4, 0.01)?;
-        learn(&mut bim, 0, 4, true)?;
+        learn_tokens(&mut bim, 0, 4)?;
         let mut saved = bim.save()?;
         let name = "reach.state.0.layers.0.h.group.0".to_owned();
         assert!(saved.state.contains_key(&name), "{:?}", saved.state.keys());
         saved.state.insert(name, Tensor::zeros(3, DType::F32, &Device::Cpu)?);
         bim.load(&saved)?;
-        let message = learn(&mut bim, 4, 8, true).expect_err("another length").to_string();
+        let message = learn_tokens(&mut bim, 4, 8).expect_err("another length").to_string();
         assert!(message.contains("layers.0.h.group.0"), "{message}");
         Ok(())
     }
@@ -296,10 +263,7 @@ mod tests {
             let mut bim = bim(&config(Credit::Tbptt, reach), 4, 0.0)?;
             let mut last = None;
             for chunk in 0..4 {
-                bim.predict(&tokens(4 * chunk, 4 * chunk + 4)?)?;
-                let weight = Tensor::ones((2, 4), DType::F32, &Device::Cpu)?;
-                let class = tokens(4 * chunk + 1, 4 * chunk + 5)?;
-                last = bim.learn(&Targets::Classes { class, weight })?.operations;
+                last = learn_tokens(&mut bim, 4 * chunk, 4 * chunk + 4)?.operations;
             }
             Ok(last.unwrap_or_default())
         };

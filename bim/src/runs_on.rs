@@ -42,36 +42,27 @@ pub(crate) fn check_device(config: &BimConfig, io: &Io, device: &Device) -> Resu
 /// # Errors
 /// Names the key and what would be right.
 pub fn check_gpu(config: &BimConfig) -> Result<()> {
-    if config.diagnose.every > 0 {
-        let problem = "a GPU has no kernels for gradient diagnostics: leave it out, or use --device cpu".to_owned();
-        return Err(Error::Config { key: "diagnose.every", problem });
+    // key, whether it is asked for, what a GPU has not, and what to ask for instead
+    let lacking = [
+        ("diagnose.every", config.diagnose.every > 0, "kernels for gradient diagnostics", "0"),
+        ("front", config.front == Front::Traces, "kernels for traces of what stands in front of ψ", "chunk"),
+        ("energy_target", config.energy_target.0 > 0.0, "controller of prices", "0 (and penalty, say)"),
+        (
+            "homeostasis",
+            config.homeostasis.holds().contains(&true),
+            "kernels for thresholds that hold a rate",
+            "0 for pre and post",
+        ),
+        ("stdp.third_factor", config.stdp.third_factor == Third::Error, "kernels for a third factor", "none"),
+        ("inference", config.inference == Inference::Events, "kernels for products from events", "dense"),
+    ];
+    match lacking.into_iter().find(|(_, asked, ..)| *asked) {
+        Some((key, _, what, instead)) => {
+            let problem = format!("a GPU has no {what}: expected {instead}, or use --device cpu");
+            Err(Error::Config { key, problem })
+        }
+        None => Ok(()),
     }
-    if config.front == Front::Traces {
-        let problem =
-            "a GPU has no kernels for traces of what stands in front of ψ: expected chunk, or use --device cpu"
-                .to_owned();
-        return Err(Error::Config { key: "front", problem });
-    }
-    if config.energy_target.0 > 0.0 {
-        let problem =
-            "a GPU has no controller of prices: expected 0 (and penalty, say), or use --device cpu".to_owned();
-        return Err(Error::Config { key: "energy_target", problem });
-    }
-    if config.homeostasis.holds().contains(&true) {
-        let problem =
-            "a GPU has no kernels for thresholds that hold a rate: expected 0 for pre and post, or use --device cpu"
-                .to_owned();
-        return Err(Error::Config { key: "homeostasis", problem });
-    }
-    if config.stdp.third_factor == Third::Error {
-        let problem = "a GPU has no kernels for a third factor: expected none, or use --device cpu".to_owned();
-        return Err(Error::Config { key: "stdp.third_factor", problem });
-    }
-    if config.inference == Inference::Events {
-        let problem = "a GPU has no kernels for products from events: expected dense, or use --device cpu".to_owned();
-        return Err(Error::Config { key: "inference", problem });
-    }
-    Ok(())
 }
 
 /// Whether a launch on a GPU has room for so many streams.
@@ -93,62 +84,31 @@ mod tests {
     use learner::InputKind;
 
     use super::*;
-    use crate::config::{Count, Credit, DiagnoseConfig, HomeostasisConfig, NonNegative, StdpConfig};
+    use crate::config::{Count, Credit, NonNegative};
 
     fn io(streams: usize) -> Io {
         Io { input: InputKind::Tokens { vocabulary: 5 }, outputs: 5, streams, segment: 8 }
     }
 
     #[test]
-    fn a_gpu_refuses_gradient_diagnostics_with_their_key() {
-        let diagnose = DiagnoseConfig { every: 10, ..DiagnoseConfig::default() };
-        let config = BimConfig { diagnose, ..BimConfig::default() };
-        let said = check_gpu(&config).expect_err("no kernels").to_string();
-        assert!(said.starts_with("diagnose.every: ") && said.contains("--device cpu"), "{said}");
-        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+    fn a_gpu_refuses_what_it_has_no_kernels_for_with_its_key() {
+        type Change = fn(&mut BimConfig);
+        let cases: [(&str, Change); 6] = [
+            ("diagnose.every", |c| c.diagnose.every = 10),
+            ("front", |c| c.front = Front::Traces),
+            ("energy_target", |c| c.energy_target = NonNegative(0.25)),
+            ("homeostasis", |c| c.homeostasis.post = NonNegative(0.2)),
+            ("stdp.third_factor", |c| c.stdp.third_factor = Third::Error),
+            ("inference", |c| c.inference = Inference::Events),
+        ];
         check_gpu(&BimConfig::default()).expect("nothing to refuse");
-    }
-
-    #[test]
-    fn a_gpu_refuses_traces_of_the_front_with_their_key() {
-        let config = BimConfig { front: Front::Traces, ..BimConfig::default() };
-        let said = check_gpu(&config).expect_err("no kernels").to_string();
-        assert!(said.starts_with("front: ") && said.contains("--device cpu"), "{said}");
-        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
-    }
-
-    #[test]
-    fn a_gpu_refuses_a_controller_of_prices_with_its_key() {
-        let config = BimConfig { energy_target: NonNegative(0.25), ..BimConfig::default() };
-        let said = check_gpu(&config).expect_err("no controller").to_string();
-        assert!(said.starts_with("energy_target: ") && said.contains("--device cpu"), "{said}");
-        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has one");
-    }
-
-    #[test]
-    fn a_gpu_refuses_thresholds_that_move_with_their_key() {
-        let homeostasis = HomeostasisConfig { post: NonNegative(0.2), ..HomeostasisConfig::default() };
-        let config = BimConfig { homeostasis, ..BimConfig::default() };
-        let said = check_gpu(&config).expect_err("no kernels").to_string();
-        assert!(said.starts_with("homeostasis: ") && said.contains("--device cpu"), "{said}");
-        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
-    }
-
-    #[test]
-    fn a_gpu_refuses_a_third_factor_with_its_key() {
-        let stdp = StdpConfig { third_factor: Third::Error, ..StdpConfig::default() };
-        let config = BimConfig { stdp, ..BimConfig::default() };
-        let said = check_gpu(&config).expect_err("no kernels").to_string();
-        assert!(said.starts_with("stdp.third_factor: ") && said.contains("--device cpu"), "{said}");
-        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
-    }
-
-    #[test]
-    fn a_gpu_refuses_products_from_events_with_their_key() {
-        let config = BimConfig { inference: Inference::Events, ..BimConfig::default() };
-        let said = check_gpu(&config).expect_err("no kernels").to_string();
-        assert!(said.starts_with("inference: ") && said.contains("--device cpu"), "{said}");
-        check_device(&config, &io(2), &Device::Cpu).expect("the CPU has them");
+        for (key, change) in cases {
+            let mut config = BimConfig::default();
+            change(&mut config);
+            let said = check_gpu(&config).expect_err(key).to_string();
+            assert!(said.starts_with(&format!("{key}: ")) && said.contains("--device cpu"), "{said}");
+            check_device(&config, &io(2), &Device::Cpu).unwrap_or_else(|e| panic!("the CPU has it: {e}"));
+        }
     }
 
     /// States and channels stand in the dimension of a launch that has room for them.

@@ -1,35 +1,19 @@
-use candle_core::{DType, Tensor};
-use learner::{Io, Learner, OpCounts, Predictor, Targets, Update};
+use candle_core::Tensor;
+use learner::{Learner, OpCounts, Update};
 
 use super::*;
+use crate::Bim;
 use crate::config::{Count, Credit, Front, Levels, NonNegative, Positive, PruneConfig, ReadoutConfig, Share, Step};
-use crate::{Bim, Optimizer};
-
-const STREAMS: usize = 2;
-const SEGMENT: usize = 8;
-const VOCABULARY: usize = 7;
+use crate::fixture::{SEGMENT, STREAMS, VOCABULARY, assert_same_weights, interrupted, learn_from, small};
 
 fn config(target: f64) -> BimConfig {
     let neuron = NeuronConfig { threshold: Positive(0.3), ..NeuronConfig::default() };
     let readout = ReadoutConfig { levels: Levels::Integer, threshold: Positive(0.3), ..ReadoutConfig::default() };
-    BimConfig {
-        width: Count(8),
-        channels: Count(16),
-        state: Count(4),
-        heads: Count(2),
-        layers: Count(2),
-        pre: neuron,
-        post: neuron,
-        readout,
-        energy_target: NonNegative(target),
-        ..BimConfig::default()
-    }
+    BimConfig { pre: neuron, post: neuron, readout, energy_target: NonNegative(target), ..small() }
 }
 
 fn bim(config: &BimConfig, rate: f64) -> Result<Bim> {
-    let input = learner::InputKind::Tokens { vocabulary: VOCABULARY };
-    let io = Io { input, outputs: VOCABULARY, streams: STREAMS, segment: SEGMENT };
-    Bim::new(config, io, Optimizer::constant(rate), 5, &Device::Cpu)
+    crate::fixture::bim(config, SEGMENT, rate)
 }
 
 /// A text of which a part can be predicted: every token depends on the last two, but for one in five.
@@ -50,9 +34,7 @@ fn learn(bim: &mut Bim, chunk: usize) -> Result<Update> {
         let tokens = [0, 50].into_iter().flat_map(|stream| text[at + stream + shift..][..SEGMENT].to_vec());
         Tensor::from_iter(tokens, &Device::Cpu)?.reshape((STREAMS, SEGMENT))
     };
-    bim.predict(&of(0)?)?;
-    let weight = Tensor::ones((STREAMS, SEGMENT), DType::F32, &Device::Cpu)?;
-    bim.learn(&Targets::Classes { class: of(1)?, weight })
+    learn_from(bim, &of(0)?, of(1)?)
 }
 
 fn prices(bim: &Bim) -> Vec<f64> {
@@ -191,25 +173,12 @@ fn a_price_is_the_penalty_of_the_same_number() -> Result<()> {
 fn prices_survive_a_snapshot() -> Result<()> {
     let prune = PruneConfig { target: Share(0.5), start: 1, interval: Count(3), ..PruneConfig::default() };
     let c = BimConfig { prune, energy_rate: Positive(0.01), ..config(0.3) };
-    let (mut whole, mut first, mut second) = (bim(&c, 0.02)?, bim(&c, 0.02)?, bim(&c, 0.02)?);
-    for chunk in 0..12 {
-        learn(&mut whole, chunk)?;
-        if chunk < 6 {
-            learn(&mut first, chunk)?;
-        }
-    }
-    second.load(&first.save()?)?;
-    for chunk in 6..12 {
-        learn(&mut second, chunk)?;
-    }
+    let (whole, mut second, saved) = interrupted(&c, learn, 6, 12)?;
     let bits = |bim: &Bim| prices(bim).into_iter().map(f64::to_bits).collect::<Vec<_>>();
     assert_eq!(bits(&whole), bits(&second));
     assert!(prices(&whole).iter().filter(|p| **p > 0.0).count() > 2, "{:?}", prices(&whole));
-    let (want, got) = (whole.save()?, second.save()?);
-    for (name, want) in &want.weights {
-        assert_eq!(learner::read_f32(want)?, learner::read_f32(&got.weights[name])?, "{name}");
-    }
-    let mut short = first.save()?;
+    assert_same_weights(&whole, &second)?;
+    let mut short = saved;
     short.optimizer.insert(PRICES.to_owned(), Tensor::new(&[0.0f64; 2], &Device::Cpu)?);
     assert!(second.load(&short).expect_err("another shape").to_string().contains(PRICES));
     Ok(())

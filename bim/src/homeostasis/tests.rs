@@ -1,54 +1,23 @@
 use candle_core::{DType, Tensor};
-use learner::{Io, Learner, Params, Predictor, Targets, Update};
+use learner::{Learner, Params, Predictor};
 
 use super::*;
 use crate::config::{
     BelowOne, Count, Credit, DecayForm, Front, Levels, NeuronConfig, NonNegative, Positive, Share, Step,
 };
+use crate::fixture::{SEGMENT, STREAMS, VOCABULARY, assert_same_weights, interrupted, io, learn, small, tokens};
 use crate::params::NetworkParams;
 use crate::rule::Membrane;
 use crate::{Bim, Optimizer};
 
-const STREAMS: usize = 2;
-const SEGMENT: usize = 8;
-const VOCABULARY: usize = 7;
-
 fn config(pre: f64, post: f64) -> BimConfig {
     let neuron = NeuronConfig { threshold: Positive(0.4), ..NeuronConfig::default() };
     let targets = HomeostasisConfig { pre: NonNegative(pre), post: NonNegative(post), ..HomeostasisConfig::default() };
-    BimConfig {
-        width: Count(8),
-        channels: Count(16),
-        state: Count(4),
-        heads: Count(2),
-        layers: Count(2),
-        pre: neuron,
-        post: neuron,
-        homeostasis: targets,
-        ..BimConfig::default()
-    }
-}
-
-fn io(segment: usize) -> Io {
-    let input = learner::InputKind::Tokens { vocabulary: VOCABULARY };
-    Io { input, outputs: VOCABULARY, streams: STREAMS, segment }
+    BimConfig { pre: neuron, post: neuron, homeostasis: targets, ..small() }
 }
 
 fn bim(config: &BimConfig, rate: f64) -> Result<Bim> {
-    Bim::new(config, io(SEGMENT), Optimizer::constant(rate), 5, &Device::Cpu)
-}
-
-/// Steps `from..to` of two streams.
-fn tokens(from: usize, to: usize) -> Result<Tensor> {
-    let row = |b: usize| (from..to).map(move |t| ((t * t * (b + 3) + t / 3 + b) % VOCABULARY) as u32);
-    Ok(Tensor::from_iter(row(0).chain(row(1)), &Device::Cpu)?.reshape((STREAMS, to - from))?)
-}
-
-fn learn(bim: &mut Bim, chunk: usize) -> Result<Update> {
-    let at = chunk * SEGMENT;
-    bim.predict(&tokens(at, at + SEGMENT)?)?;
-    let weight = Tensor::ones((STREAMS, SEGMENT), DType::F32, &Device::Cpu)?;
-    bim.learn(&Targets::Classes { class: tokens(at + 1, at + SEGMENT + 1)?, weight })
+    crate::fixture::bim(config, SEGMENT, rate)
 }
 
 /// Logarithms of all thresholds, in the order of [`Homeostasis`].
@@ -278,28 +247,16 @@ fn evaluation_follows_the_thresholds() -> Result<()> {
 #[test]
 fn rates_and_thresholds_survive_a_snapshot() -> Result<()> {
     let c = config(0.5, 0.2);
-    let (mut whole, mut first, mut second) = (bim(&c, 0.02)?, bim(&c, 0.02)?, bim(&c, 0.02)?);
-    for chunk in 0..8 {
-        learn(&mut whole, chunk)?;
-        if chunk < 4 {
-            learn(&mut first, chunk)?;
-        }
-    }
-    second.load(&first.save()?)?;
-    for chunk in 4..8 {
-        learn(&mut second, chunk)?;
-    }
+    let (whole, mut second, saved) = interrupted(&c, learn, 4, 8)?;
+    assert_same_weights(&whole, &second)?;
     let (want, got) = (whole.save()?, second.save()?);
-    for (name, want) in &want.weights {
-        assert_eq!(learner::read_f32(want)?, learner::read_f32(&got.weights[name])?, "{name}");
-    }
     let rates = |s: &Snapshot| -> Result<Vec<u64>> {
         Ok(s.optimizer[RATES].to_vec1::<f64>()?.into_iter().map(f64::to_bits).collect())
     };
     assert_eq!(rates(&want)?, rates(&got)?);
     let threshold = learner::read_f32(&want.weights["layers.1.post.threshold"])?;
     assert!(threshold.iter().any(|t| (f64::from(*t) - 0.4f64.ln()).abs() > 1e-3), "{threshold:?}");
-    let mut short = first.save()?;
+    let mut short = saved;
     short.optimizer.insert(RATES.to_owned(), Tensor::new(&[0.0f64; 2], &Device::Cpu)?);
     assert!(second.load(&short).expect_err("another shape").to_string().contains(RATES));
     Ok(())

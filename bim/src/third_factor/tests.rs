@@ -1,9 +1,9 @@
-use candle_core::{DType, Tensor};
-use learner::{InputKind, Io, Learner, OpCounts, Predictor, Targets, Update};
+use learner::{Learner, OpCounts};
 
 use super::*;
-use crate::config::{Count, NeuronConfig, Positive, Share, StdpConfig, Third};
-use crate::{Bim, BimConfig, Optimizer};
+use crate::BimConfig;
+use crate::config::{NeuronConfig, Positive, Share, StdpConfig, Third};
+use crate::fixture::{SEGMENT, assert_same_weights, bim, interrupted, learn, small};
 
 /// The same from all losses at once: the mean of those before, and the root mean square of what each of them was off the mean
 /// before it.
@@ -54,64 +54,28 @@ fn no_spread_no_factor() {
 
 fn config(third_factor: Third) -> BimConfig {
     let neuron = NeuronConfig { threshold: Positive(0.4), ..NeuronConfig::default() };
-    BimConfig {
-        width: Count(8),
-        channels: Count(16),
-        state: Count(4),
-        heads: Count(2),
-        layers: Count(2),
-        pre: neuron,
-        post: neuron,
-        lambda: Share(0.7),
-        stdp: StdpConfig { third_factor, ..StdpConfig::default() },
-        ..BimConfig::default()
-    }
-}
-
-fn bim(config: &BimConfig) -> Result<Bim> {
-    let io = Io { input: InputKind::Tokens { vocabulary: 7 }, outputs: 7, streams: 2, segment: 8 };
-    Bim::new(config, io, Optimizer::constant(0.02), 5, &Device::Cpu)
-}
-
-fn learn(bim: &mut Bim, chunk: usize) -> Result<Update> {
-    let row = |shift: usize| (0..16).map(move |i| ((i * i + i * chunk / 2 + shift * 3) % 7) as u32);
-    bim.predict(&Tensor::from_iter(row(0), &Device::Cpu)?.reshape((2, 8))?)?;
-    let weight = Tensor::ones((2, 8), DType::F32, &Device::Cpu)?;
-    bim.learn(&Targets::Classes { class: Tensor::from_iter(row(1), &Device::Cpu)?.reshape((2, 8))?, weight })
+    let stdp = StdpConfig { third_factor, ..StdpConfig::default() };
+    BimConfig { pre: neuron, post: neuron, lambda: Share(0.7), stdp, ..small() }
 }
 
 /// A run that is interrupted goes on to the same bits, and would not without what is remembered.
 #[test]
 fn losses_survive_a_snapshot() -> Result<()> {
-    let c = config(Third::Error);
-    let (mut whole, mut first, mut second) = (bim(&c)?, bim(&c)?, bim(&c)?);
-    for chunk in 0..8 {
-        learn(&mut whole, chunk)?;
-        if chunk < 5 {
-            learn(&mut first, chunk)?;
-        }
-    }
-    let saved = first.save()?;
-    second.load(&saved)?;
-    for chunk in 5..8 {
-        learn(&mut second, chunk)?;
-    }
-    let bits = |bim: &Bim| -> Result<Vec<f32>> {
-        let saved = bim.save()?;
-        Ok(saved.weights.values().map(learner::read_f32).collect::<Result<Vec<_>>>()?.concat())
-    };
-    assert_eq!(bits(&whole)?, bits(&second)?);
-    let mut other = bim(&config(Third::None))?;
+    let (whole, second, _) = interrupted(&config(Third::Error), learn, 5, 8)?;
+    assert_same_weights(&whole, &second)?;
+    let (other, ..) = interrupted(&config(Third::None), learn, 5, 8)?;
     assert!(!other.save()?.optimizer.contains_key(NAME));
-    (0..8).try_for_each(|chunk| learn(&mut other, chunk).map(|_| ()))?;
-    assert_ne!(bits(&whole)?, bits(&other)?, "the factor does nothing");
+    let projection = |bim: &crate::Bim| learner::read_f32(&bim.save()?.weights["layers.0.projection"]);
+    assert_ne!(projection(&whole)?, projection(&other)?, "the factor does nothing");
     Ok(())
 }
 
 /// One product for every paired synapse, by learning.
 #[test]
 fn the_factor_is_paid() -> Result<()> {
-    let counts = |third| -> Result<OpCounts> { Ok(learn(&mut bim(&config(third))?, 0)?.operations.expect("counted")) };
+    let counts = |third| -> Result<OpCounts> {
+        Ok(learn(&mut bim(&config(third), SEGMENT, 0.02)?, 0)?.operations.expect("counted"))
+    };
     let (without, mut with) = (counts(Third::None)?, counts(Third::Error)?);
     assert_eq!(with.stdp.elementwise - without.stdp.elementwise, 3 * 8 * 16);
     with.stdp.elementwise = without.stdp.elementwise;

@@ -7,6 +7,7 @@ pub mod edit;
 pub mod interval;
 pub mod language;
 pub mod ranking;
+pub mod stream;
 
 pub use self::edit::error_rates;
 pub use self::interval::macro_intervals;

@@ -4,12 +4,11 @@ use super::group::{Group, Part};
 use super::model::{Cell, Column, Place, Table};
 use super::tables::{label_columns, metric_info};
 use metrics::TRAIN_SPLIT;
+use metrics::stream::PREQUENTIAL;
 use statistics::estimate::paired_difference;
 
 /// What the names of metrics begin with that are of a learner that went on learning.
 const DYNAMIC: &str = "dynamic_";
-/// Mean loss of the stream's segments before they were learned from.
-const PREQUENTIAL: &str = "prequential_loss";
 
 /// Prequential loss, and the main metric of frozen weights beside that of a learner that goes on; `None` if no model went on.
 pub(super) fn table(part: &Part, id: &str) -> Option<Table> {

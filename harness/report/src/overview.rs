@@ -170,6 +170,18 @@ mod tests {
         let of = |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
         assert_eq!(of("program"), Some("0.1.0, commit 0123456789ab"));
         assert_eq!(of("processor"), Some("Some CPU"));
+        let mut several = loaded.clone();
+        for row in several.rows.iter_mut().filter(|row| row.task == "cardio") {
+            (row.git_commit, row.version) = (None, None);
+        }
+        let several = super::facts(&super::super::group::parts(&several.rows));
+        let programs: Vec<(&str, &str)> = several
+            .iter()
+            .filter(|fact| fact.name.starts_with("program"))
+            .map(|fact| (fact.name.as_str(), fact.value.as_str()))
+            .collect();
+        let unknown = "commit not recorded by this version of the program";
+        assert_eq!(programs, [("program, language", "0.1.0, commit 0123456789ab"), ("program, cardio", unknown)]);
         assert_eq!(of("seeds"), Some("1, 2"));
         assert!(of("data, cardio").is_some_and(|text| text.ends_with("; digest feedfacecafe…")), "{facts:?}");
         assert_eq!(of("prices"), None, "nothing recorded");

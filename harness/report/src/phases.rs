@@ -9,19 +9,7 @@ use super::model::{Cell, Column, Form, Loaded, NOT_MEASURED, Place, Plot, Series
 use super::provenance;
 use super::tables::{label_columns, mark_best, metric_cell, metric_info};
 use metrics::TRAIN_SPLIT;
-
-/// Loss on the held-out part of a domain after a phase: phase and domain follow.
-const MATRIX: &str = "matrix_";
-/// What was seen of a phase until the loss was back: the phase follows.
-const RECOVERY: &str = "recovery_";
-/// Mean loss of the whole stream, of segments before they are learned from.
-const PREQUENTIAL: &str = "prequential_loss";
-/// Mean loss of a window of the stream.
-const WINDOW_LOSS: &str = "window_loss";
-/// What domains in turn are judged by.
-const TRANSFERS: [&str; 3] = ["forgetting", "backward_transfer", "forward_transfer"];
-/// How a change is recovered from, where a grid says nothing.
-const MARGIN: f64 = 0.05;
+use metrics::stream::{AFTER, BEFORE, MATRIX, PREQUENTIAL, RECOVERY, RECOVERY_MARGIN, TRANSFERS, WINDOW_LOSS};
 
 /// Names of a part's metrics that begin with something, without that.
 fn ends<'a>(part: &'a Part, begin: &str) -> BTreeSet<&'a str> {
@@ -98,7 +86,7 @@ pub(super) fn changes(part: &Part, id: &str) -> Option<Table> {
     let margins = part.config("train.recovery_margin");
     let percent = |share: f64| format!("{} %", catalogue::significant(100.0 * share, 3));
     let margin = match margins.into_iter().collect::<Vec<_>>()[..] {
-        [] => percent(MARGIN),
+        [] => percent(RECOVERY_MARGIN),
         [only] => only.parse().map_or_else(|_| only.to_owned(), percent),
         _ => "its margin".to_owned(),
     };
@@ -112,7 +100,7 @@ pub(super) fn changes(part: &Part, id: &str) -> Option<Table> {
     table.place = Place::Everywhere;
     label_columns(&mut table, part, None);
     for number in numbers {
-        for begin in ["change_before_", "change_after_"] {
+        for begin in [BEFORE, AFTER] {
             let name = format!("{begin}{number}");
             let info = metric_info(part, &name);
             let cell = |group: &Group| metric_cell(group, &group.metric(&name, Some(TRAIN_SPLIT)), &info);

@@ -77,7 +77,7 @@ pub(super) fn data(part: &Part) -> String {
     let elsewhere = other_folder(part).filter(|_| !identity.has_name());
     let own = !matches!(identity, Identity::Published | Identity::Subset) || elsewhere.is_some();
     let owner = if own { "its".to_owned() } else { format!("{dataset}'s") };
-    let origin = if part.generated() && part.info.is_none_or(|info| info.dataset.is_none()) {
+    let origin = if part.generated() && is_made(part) {
         "Generated data, for which there is no published dataset. ".to_owned()
     } else if part.generated() {
         format!(
@@ -117,12 +117,18 @@ pub(super) fn data(part: &Part) -> String {
     text
 }
 
+/// Whether there is no published dataset for what a section is about: its data are always made.
+fn is_made(part: &Part) -> bool {
+    part.info.is_none_or(|info| info.dataset.is_none())
+}
+
 /// Which data a section is of, in a few words: what they are, what trains and what is scored. (What is known of their identity belongs
 /// here and in [`data`].)
 pub(super) fn data_in_short(part: &Part) -> String {
     let dataset = part.info.map_or(part.family, |info| info.data());
     let elsewhere = other_folder(part).filter(|_| !part.identity().has_name());
     let what = match (part.identity(), elsewhere) {
+        (Identity::Generated, _) if is_made(part) => "generated".to_owned(),
         (Identity::Generated, _) => format!("generated in the format of {dataset}"),
         (_, Some(folder)) => format!("folder `{folder}`, not {dataset} as published"),
         (Identity::Unverified, None) => "unverified data".to_owned(),
@@ -357,6 +363,16 @@ mod tests {
         let root = [("task.root", "my-text")];
         assert_eq!(of("unverified: another size", &root), "folder `my-text`, not WikiText-103 as published");
         assert_eq!(of("published: every file", &root), "WikiText-103", "a published copy under another name");
+    }
+
+    /// What is generated because nobody published it is no stand-in for a dataset.
+    #[test]
+    fn generated_data_without_a_dataset_are_not_in_its_format() {
+        let row = ResultRow { task: "recall".into(), data_identity: Some("generated: here".into()), ..cell("bim", 1) };
+        let rows = [row];
+        let all = parts(&rows);
+        assert!(data(&all[0]).starts_with("Generated data, for which there is no published dataset. Trains on its "));
+        assert!(data_in_short(&all[0]).starts_with("generated; "), "{}", data_in_short(&all[0]));
     }
 
     #[test]

@@ -16,24 +16,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::tasks::{Metric, Source};
+use metrics::stream::{AFTER, BEFORE, MATRIX, RECOVERY, TRANSFERS};
 
 /// Windows of a phase that have a mean loss of their own.
 pub const WINDOWS: u64 = 10;
 /// The last windows of a phase that say what its loss was: a fifth of it.
 const LEVEL: usize = 2;
-
-/// Loss on the held-out part of a domain after a phase: `matrix_PHASE_DOMAIN`, phase 0 before training.
-pub const MATRIX: &str = "matrix_";
-/// Mean loss of a window of the stream, in `evals.parquet`.
-pub const WINDOW_LOSS: &str = "window_loss";
-/// What the names of metrics begin with that are of a change of the stream; the number of the phase that it begins follows.
-const OF_CHANGES: [&str; 3] = ["change_before_", "change_after_", "recovery_"];
-
-/// Whether a metric is of the stream, not of an evaluation.
-#[must_use]
-pub fn is_of_stream(name: &str) -> bool {
-    OF_CHANGES.iter().any(|begin| name.starts_with(begin))
-}
 
 /// Where the phases of a run end, in segments: the last at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,9 +127,10 @@ impl Followed {
                 windows.iter().position(|window| window.mean().is_some_and(|mean| mean <= before * (1.0 + margin)));
             let seen = back.map(|window| windows.iter().take(window + 1).map(|window| window.seen).sum::<u64>() as f64);
             let after = windows.iter().find_map(Window::mean);
-            let values = [Some(before), after, seen];
-            let named = OF_CHANGES.into_iter().zip(values);
-            metrics.extend(named.map(|(name, value)| Metric::plain(format!("{name}{}", phase + 1), value, all)));
+            let named = [(BEFORE, Some(before)), (AFTER, after), (RECOVERY, seen)];
+            metrics.extend(
+                named.into_iter().map(|(name, value)| Metric::plain(format!("{name}{}", phase + 1), value, all)),
+            );
         }
         metrics
     }
@@ -171,7 +160,7 @@ impl Followed {
         };
         let forgetting = mean((1..last).map(|i| Some(loss(last, i)? - best(i)?)).collect());
         let n = last as u64 - 1;
-        let all = [("forgetting", forgetting), ("backward_transfer", backward), ("forward_transfer", forward)];
+        let all = TRANSFERS.into_iter().zip([forgetting, backward, forward]);
         metrics.extend(all.map(|(name, value)| Metric::plain(name, value, n)));
         metrics
     }

@@ -47,6 +47,8 @@ impl Selection {
 pub struct Overlap {
     /// Keys of the two parts.
     pub keys: [&'static str; 2],
+    /// The key under which these parts may stand too, such as that of a list of texts.
+    pub within: Option<&'static str>,
     /// What they share, in words.
     pub shared: String,
 }
@@ -56,7 +58,7 @@ pub fn pairs<T>(parts: &[(&'static str, T); 3], shared: impl Fn(&T, &T) -> Optio
     let [train, valid, test] = parts;
     [(train, valid), (train, test), (valid, test)]
         .into_iter()
-        .find_map(|(a, b)| Some(Overlap { keys: [a.0, b.0], shared: shared(&a.1, &b.1)? }))
+        .find_map(|(a, b)| Some(Overlap { keys: [a.0, b.0], within: None, shared: shared(&a.1, &b.1)? }))
 }
 
 /// Refuses a task whose parts share data, unless it says that nothing is chosen; `written` is the task as the grid has it.
@@ -64,14 +66,15 @@ pub fn pairs<T>(parts: &[(&'static str, T); 3], shared: impl Fn(&T, &T) -> Optio
 /// # Errors
 /// At the line of one of the two parts, or of the task if both are defaults.
 pub fn check(task: &TaskConfig, written: &Node, sources: &Sources) -> ConfigResult<()> {
-    let Some(Overlap { keys, shared }) =
+    let Some(Overlap { keys, within, shared }) =
         task.settings().overlap().filter(|_| task.settings().selection() != Selection::None)
     else {
         return Ok(());
     };
     let [first, second] = keys;
-    let places = [second, first, "domains"];
-    let origin = places.into_iter().find_map(|key| written.get(key)).map_or(written.origin, |node| node.origin);
+    let places = [Some(second), Some(first), within];
+    let origin =
+        places.into_iter().flatten().find_map(|key| written.get(key)).map_or(written.origin, |node| node.origin);
     let message = format!("`{first}` and `{second}` overlap: both have {shared}");
     let cut = task.settings().way_apart();
     Err(sources

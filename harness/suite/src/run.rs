@@ -12,12 +12,12 @@ use crate::cell::CellConfig;
 use crate::error::Result;
 use crate::feed::Feed;
 use crate::measure::allocator;
-use crate::phases::{Followed, Phases, WINDOW_LOSS};
+use crate::phases::{Followed, Phases};
 use crate::record::Recorder;
-use crate::schedule::PREQUENTIAL;
 use crate::store::{CellDir, Outcome, Position};
 use crate::tasks::{Metric, Part, Scores, Segment, Segmentation, Source, Task};
 use metrics::TRAIN_SPLIT;
+use metrics::stream::{PREQUENTIAL, WINDOW_LOSS};
 use rows::parquet::PartWriter;
 use rows::{EvalRow, Event};
 

@@ -77,7 +77,7 @@ fn is_default_share(share: &Share) -> bool {
 }
 
 /// How far above the loss before a change counts as back, where a grid says nothing.
-const RECOVERY_MARGIN: NonNegative = NonNegative(0.05);
+const RECOVERY_MARGIN: NonNegative = NonNegative(metrics::stream::RECOVERY_MARGIN);
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_default_margin(margin: &NonNegative) -> bool {

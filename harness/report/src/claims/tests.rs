@@ -120,7 +120,11 @@ fn generated_data_stand_beside_no_published_value() {
         rows.iter_mut().for_each(change);
         claims_of(rows)[0].evidence[0].number.clone()
     };
-    assert!(number(&|_| ()).contains(", published perplexity 20.1"), "{}", number(&|_| ()));
+    assert!(
+        number(&|_| ()).contains(", published perplexity 20.1 (2.0 % of its bits is allowed)"),
+        "{}",
+        number(&|_| ())
+    );
     let generated = number(&|row| row.data_identity = Some("generated: by this program".into()));
     assert!(!generated.contains("published") && generated.contains("20.0"), "{generated}");
     let unverified = number(&|row| row.data_identity = Some("unverified: as given".into()));
@@ -243,6 +247,26 @@ fn networks_without_zeros_are_not_compared_with() {
         (claim.verdict, claim.words.as_str()),
         (Outcome::NotComparable, "not comparable: no other network here has zeros to leave out")
     );
+}
+
+/// Cells that two grids share are told to be the same, so that nobody counts them twice; those of other settings are not.
+#[test]
+fn the_same_cells_in_two_grids_are_told() {
+    let number = |other: &str| {
+        let of = |seed| [priced("bim", seed, 2.0, 10.0, 100.0, 20.0), priced("lstm", seed, 2.5, 100.0, 90.0, 99.0)];
+        let first: Vec<ResultRow> = (1..=3).flat_map(of).flatten().collect();
+        let second = first.iter().cloned().map(|row| ResultRow {
+            experiment: "second".into(),
+            cell: format!("{}{other}", row.cell),
+            ..row
+        });
+        let claim = claims_of(first.iter().cloned().chain(second).collect()).remove(3);
+        claim.evidence.into_iter().map(|evidence| evidence.number).collect::<Vec<_>>()
+    };
+    let same = " (the cells of BIM are those of quickstart)";
+    let shared = number("");
+    assert!(!shared[0].ends_with(same) && shared[1].ends_with(same), "{shared:?}");
+    assert!(!number("b")[1].ends_with(same));
 }
 
 /// What stands for a kind is the first in the grid, whatever came out of it.

@@ -121,6 +121,24 @@ fn a_score_out_of_time_is_shown_and_does_not_count() {
     assert!(parts[0].seeds("bits_per_byte")[1].is_empty());
 }
 
+/// Failures are pointed to where there are some: cells that nobody asked for are none.
+#[test]
+fn failures_are_pointed_to_where_there_are_some() {
+    let notes = |outcome: &str| {
+        let mut other = fixture::cell("lstm", 1);
+        other.outcome = outcome.into();
+        let rows = [fixture::cell("bim", 1), other];
+        results(&parts(&rows)[0], &Paper::embedded().unwrap(), "x").notes
+    };
+    let has = |outcome: &str, note: &str| notes(outcome).iter().any(|other| other == note);
+    assert!(has("skipped", "Only completed cells count."));
+    assert!(has(
+        "diverged",
+        "Only completed cells count; those that were begun and did not complete are listed under Failures."
+    ));
+    assert!(!notes("completed").iter().any(|note| note.starts_with("Only completed")));
+}
+
 #[test]
 fn the_grid_that_chose_the_rates_is_named() {
     let pairs = [("report.rates_from", "baseline_learning_rates.sample"), ("report.rates_tried", "6")];

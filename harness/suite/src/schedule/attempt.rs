@@ -16,6 +16,7 @@ use crate::store::seal::Stored;
 use crate::store::{Cause, CellDir, Outcome, Position, Provenance, Status, load_checkpoint};
 use crate::tasks::Metric;
 use data::account::Kind;
+use metrics::stream::PREQUENTIAL;
 use rows::parquet::{Kept, Metadata, PartWriter, discard_parts};
 use rows::tensorboard::Board;
 
@@ -275,8 +276,6 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], e
     status.state_bytes = Some(done.cost.state_bytes);
 }
 
-/// Mean loss of segments of the stream before they were learned from.
-pub const PREQUENTIAL: &str = "prequential_loss";
 /// Mean over training, not over the evaluated split.
 pub const SPIKE_SPARSITY: &str = "spike_sparsity";
 /// At the end of training.

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-pub use self::attempt::{Attempt, PREQUENTIAL, attempt};
+pub use self::attempt::{Attempt, attempt};
 pub use self::child::own_program;
 pub use self::pool::{Pool, Worked, work};
 use crate::device::Devices;

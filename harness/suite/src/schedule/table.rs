@@ -10,16 +10,16 @@ use super::skipped;
 use crate::error::{Error, Result};
 use crate::measure::energy::{CostModel, Sizes};
 use crate::measure::operations::Totals;
-use crate::phases;
 use crate::plan::{Plan, PlannedCell};
 use crate::store::seal::Stored;
 use crate::store::{Cause, CellDir, Outcome, Status};
 use crate::tasks::Metric;
 use data::files::Held;
 use metrics::TRAIN_SPLIT;
+use metrics::stream::{PREQUENTIAL, is_of_change};
 use rows::results::{ResultRow, write_results};
 
-use super::attempt::{PREQUENTIAL, SPIKE_SPARSITY};
+use super::attempt::SPIKE_SPARSITY;
 
 /// Takes a run directory's lock, under which its plan, its table and its report are written: whoever takes it last has read what all the
 /// others left.
@@ -131,5 +131,5 @@ fn is_of_training(name: &str) -> bool {
         let counts = Totals { tail_seen: 1, ..Totals::default() }.metrics(&CostModel::default(), Sizes::default());
         counts.into_iter().map(|m| m.name).chain([SPIKE_SPARSITY, PREQUENTIAL].map(str::to_owned)).collect()
     });
-    NAMES.contains(name) || phases::is_of_stream(name)
+    NAMES.contains(name) || is_of_change(name)
 }

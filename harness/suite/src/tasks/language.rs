@@ -49,6 +49,17 @@ pub enum Unit {
     Bpe,
 }
 
+impl Unit {
+    /// As a grid writes it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Byte => "byte",
+            Self::Word => "word",
+            Self::Bpe => "bpe",
+        }
+    }
+}
+
 /// Sizes of a generated text.
 #[allow(clippy::struct_field_names, reason = "the keys of a grid name their unit")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -136,7 +136,7 @@ pub(super) fn check(config: &LanguageConfig) -> Result<(), Misfit> {
         return misfit(
             "vocabulary",
             "`byte` with `domains`: texts in turn share no other vocabulary",
-            "another".into(),
+            config.vocabulary.name().into(),
         );
     }
     for (index, domain) in domains.iter().enumerate() {
@@ -190,13 +190,14 @@ pub(super) fn overlap(config: &LanguageConfig) -> Option<Overlap> {
         ("valid_split", of(|alone| alone.valid_split)),
         ("test_split", of(|alone| alone.test_split)),
     ];
-    pairs(&parts, |a, b| {
+    let found = pairs(&parts, |a, b| {
         let shared = |(one, x): &(&TextDomain, TextPart)| {
             let other = b.iter().find(|(other, y)| one.source() == other.source() && x.overlaps(y));
             other.map(|(other, y)| format!("`{x}` of `{}` and `{y}` of `{}`", one.name, other.name))
         };
         a.iter().find_map(shared)
-    })
+    });
+    found.map(|found| Overlap { within: Some("domains"), ..found })
 }
 
 /// The domains of a stream.
@@ -436,7 +437,8 @@ mod tests {
             assert!(said.contains(expected), "{expected}: {said}");
         }
         let word = LanguageConfig { vocabulary: Unit::Word, ..config(&three(), &[]) };
-        assert_eq!(check(&word).unwrap_err().key, "vocabulary");
+        let misfit = check(&word).unwrap_err();
+        assert_eq!((misfit.key, misfit.got.as_str()), ("vocabulary", "word"));
         let folder = TextDomain { seed: None, folder: Some("x".into()), ..domain("b", 2) };
         assert!(said(&[domain("a", 1), folder.clone()], &[]).unwrap().contains("no `folder`"));
         let published = LanguageConfig { generate: None, ..config(&[], &[]) };

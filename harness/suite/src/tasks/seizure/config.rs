@@ -158,7 +158,11 @@ impl Settings for SeizureConfig {
     }
 
     fn overlap(&self) -> Option<Overlap> {
-        self.shared_patient().map(|(keys, case)| Overlap { keys, shared: format!("the patient of {case}") })
+        self.shared_patient().map(|(keys, case)| Overlap {
+            keys,
+            within: None,
+            shared: format!("the patient of {case}"),
+        })
     }
 
     fn generated(&self) -> Option<String> {
