@@ -13,7 +13,7 @@ pub enum Digits {
 }
 
 /// A metric for readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MetricInfo {
     /// Name in result files; `*` at its end stands for a class.
     pub name: &'static str,
@@ -23,6 +23,32 @@ pub struct MetricInfo {
     pub better: Option<Better>,
     /// How its values are written.
     pub digits: Digits,
+    /// Least and largest value that it can have.
+    pub range: (f64, f64),
+    /// What it is without a model, where that says something.
+    pub unlearned: Option<Unlearned>,
+}
+
+/// What a score is before anything is learned: what a model must be better than.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unlearned {
+    /// Where the number is from.
+    pub from: Level,
+    /// What reaches it, in a few words.
+    pub by: &'static str,
+}
+
+/// Where a number is from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Level {
+    /// The same on all data.
+    Fixed(f64),
+    /// Another metric of the same evaluation.
+    Metric(&'static str),
+    /// The mean of a metric over its classes, each behind this name.
+    Classes(&'static str),
+    /// A fact about the data.
+    Fact(&'static str),
 }
 
 /// Which of a result's columns says how much an evaluation was over.
@@ -63,42 +89,80 @@ use Better::{Higher, Lower};
 use Digits::{After, Significant};
 
 const fn metric(name: &'static str, label: &'static str, better: Option<Better>, digits: Digits) -> MetricInfo {
-    MetricInfo { name, label, better, digits }
+    MetricInfo { name, label, better, digits, range: (f64::NEG_INFINITY, f64::INFINITY), unlearned: None }
 }
+
+impl MetricInfo {
+    const fn within(self, low: f64, high: f64) -> Self {
+        Self { range: (low, high), ..self }
+    }
+
+    /// A share of something.
+    const fn share(self) -> Self {
+        self.within(0.0, 1.0)
+    }
+
+    /// Nothing negative.
+    const fn positive(self) -> Self {
+        self.within(0.0, f64::INFINITY)
+    }
+
+    const fn unlearned(self, from: Level, by: &'static str) -> Self {
+        Self { unlearned: Some(Unlearned { from, by }), ..self }
+    }
+}
+
+/// What ranks by chance.
+const CHANCE: &str = "a ranking by chance";
+/// What knows how often each token comes in the scored text, and nothing of what stands before it.
+const UNIGRAM: &str = "the frequencies of the scored text's own tokens";
 
 /// Every metric that has a label of its own.
 pub const METRICS: &[MetricInfo] = &[
-    metric("bits_per_byte", "bits per byte", Some(Lower), After(3)),
-    metric("perplexity", "perplexity per token", Some(Lower), Significant(4)),
-    metric("perplexity_per_word", "perplexity per word", Some(Lower), Significant(4)),
-    metric("loss", "loss (nats)", Some(Lower), After(4)),
-    metric("prequential_loss", "prequential loss (nats)", Some(Lower), After(4)),
-    metric("dynamic_bits_per_byte", "bits per byte, dynamic", Some(Lower), After(3)),
-    metric("dynamic_perplexity_per_word", "perplexity per word, dynamic", Some(Lower), Significant(4)),
-    metric("dynamic_loss", "loss (nats), dynamic", Some(Lower), After(4)),
-    metric("dynamic_auc_roc", "AUC-ROC, dynamic", Some(Higher), After(3)),
-    metric("window_loss", "prequential loss (nats), window", Some(Lower), After(4)),
-    metric("matrix_*", "loss (nats) after phase, on domain: *", Some(Lower), After(3)),
+    metric("bits_per_byte", "bits per byte", Some(Lower), After(3))
+        .positive()
+        .unlearned(Level::Metric("unigram_bits_per_byte"), UNIGRAM),
+    metric("perplexity", "perplexity per token", Some(Lower), Significant(4))
+        .within(1.0, f64::INFINITY)
+        .unlearned(Level::Metric("unigram_perplexity"), UNIGRAM),
+    metric("perplexity_per_word", "perplexity per word", Some(Lower), Significant(4))
+        .within(1.0, f64::INFINITY)
+        .unlearned(Level::Metric("unigram_perplexity_per_word"), UNIGRAM),
+    metric("loss", "loss (nats)", Some(Lower), After(4)).positive(),
+    metric("prequential_loss", "prequential loss (nats)", Some(Lower), After(4)).positive(),
+    metric("dynamic_bits_per_byte", "bits per byte, dynamic", Some(Lower), After(3)).positive(),
+    metric("dynamic_perplexity_per_word", "perplexity per word, dynamic", Some(Lower), Significant(4))
+        .within(1.0, f64::INFINITY),
+    metric("dynamic_loss", "loss (nats), dynamic", Some(Lower), After(4)).positive(),
+    metric("dynamic_auc_roc", "AUC-ROC, dynamic", Some(Higher), After(3)).share().unlearned(Level::Fixed(0.5), CHANCE),
+    metric("window_loss", "prequential loss (nats), window", Some(Lower), After(4)).positive(),
+    metric("matrix_*", "loss (nats) after phase, on domain: *", Some(Lower), After(3)).positive(),
     metric("forgetting", "forgetting (nats)", Some(Lower), After(3)),
     metric("backward_transfer", "backward transfer (nats)", Some(Higher), After(3)),
     metric("forward_transfer", "forward transfer (nats)", Some(Higher), After(3)),
-    metric("change_before_*", "loss (nats) before change to phase *", Some(Lower), After(3)),
-    metric("change_after_*", "loss (nats) right after change to phase *", Some(Lower), After(3)),
-    metric("recovery_*", "recovery, seen in phase *", Some(Lower), Significant(3)),
-    metric("accuracy", "accuracy", Some(Higher), After(3)),
-    metric("oov_rate", "unknown words", None, After(4)),
-    metric("auc_roc_macro", "AUC-ROC (macro)", Some(Higher), After(3)),
-    metric("auc_pr_macro", "AUC-PR (macro)", Some(Higher), After(3)),
-    metric("auc_roc", "AUC-ROC", Some(Higher), After(3)),
-    metric("auc_pr", "AUC-PR", Some(Higher), After(3)),
-    metric("auc_roc_*", "AUC-ROC *", Some(Higher), After(3)),
-    metric("auc_pr_*", "AUC-PR *", Some(Higher), After(3)),
-    metric("event_sensitivity", "event sensitivity", Some(Higher), After(3)),
-    metric("false_alarms_per_hour", "false alarms per hour", Some(Lower), Significant(3)),
-    metric("prevalence", "prevalence", None, After(3)),
-    metric("scored_hours", "hours scored", None, Significant(3)),
-    metric("word_error_rate_percent", "WER (%)", Some(Lower), After(2)),
-    metric("character_error_rate_percent", "CER (%)", Some(Lower), After(2)),
+    metric("change_before_*", "loss (nats) before change to phase *", Some(Lower), After(3)).positive(),
+    metric("change_after_*", "loss (nats) right after change to phase *", Some(Lower), After(3)).positive(),
+    metric("recovery_*", "recovery, seen in phase *", Some(Lower), Significant(3)).positive(),
+    metric("accuracy", "accuracy", Some(Higher), After(3)).share().unlearned(Level::Fact("chance_accuracy"), "a guess"),
+    metric("oov_rate", "unknown words", None, After(4)).share(),
+    metric("auc_roc_macro", "AUC-ROC (macro)", Some(Higher), After(3)).share().unlearned(Level::Fixed(0.5), CHANCE),
+    metric("auc_pr_macro", "AUC-PR (macro)", Some(Higher), After(3))
+        .share()
+        .unlearned(Level::Classes("prevalence_"), CHANCE),
+    metric("auc_roc", "AUC-ROC", Some(Higher), After(3)).share().unlearned(Level::Fixed(0.5), CHANCE),
+    metric("auc_pr", "AUC-PR", Some(Higher), After(3)).share().unlearned(Level::Metric("prevalence"), CHANCE),
+    metric("auc_roc_*", "AUC-ROC *", Some(Higher), After(3)).share().unlearned(Level::Fixed(0.5), CHANCE),
+    metric("auc_pr_*", "AUC-PR *", Some(Higher), After(3)).share(),
+    metric("event_sensitivity", "event sensitivity", Some(Higher), After(3)).share(),
+    metric("false_alarms_per_hour", "false alarms per hour", Some(Lower), Significant(3)).positive(),
+    metric("prevalence", "prevalence", None, After(3)).share(),
+    metric("scored_hours", "hours scored", None, Significant(3)).positive(),
+    metric("word_error_rate_percent", "WER (%)", Some(Lower), After(2))
+        .positive()
+        .unlearned(Level::Fixed(100.0), "an empty transcript"),
+    metric("character_error_rate_percent", "CER (%)", Some(Lower), After(2))
+        .positive()
+        .unlearned(Level::Fixed(100.0), "an empty transcript"),
 ];
 
 /// WikiText-103.

@@ -9,7 +9,7 @@ use statistics::paired::by_seed;
 use super::catalogue::{MetricInfo, significant};
 use super::group::{Group, Part};
 use super::tables::metric_info;
-use super::{energy, provenance};
+use super::{energy, provenance, unlearned};
 
 /// Names of a list that are told one by one.
 const MOST_NAMES: usize = 4;
@@ -20,6 +20,7 @@ pub(super) fn argument(part: &Part) -> Vec<String> {
     if sentences.is_empty() {
         sentences.push("No cell of this task has a score yet.".into());
     }
+    sentences.extend(unlearned::no_better(part));
     sentences.extend(cheapest(part));
     sentences
 }
@@ -126,15 +127,17 @@ fn cheapest(part: &Part) -> Option<String> {
 }
 
 /// A list in words; of a long one how many more.
-fn names(all: &[String]) -> String {
+pub(super) fn names(all: &[String]) -> String {
     let shown = all.get(..MOST_NAMES.min(all.len())).unwrap_or(all);
     let more = all.len() - shown.len();
     let mut parts: Vec<String> = shown.to_vec();
     if more > 0 {
         parts.push(format!("{more} more"));
     }
+    // names with settings have commas of their own
+    let between = if parts.iter().any(|part| part.contains(',')) { "; " } else { ", " };
     match parts.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(between)),
         Some((only, _)) => only.clone(),
         None => String::new(),
     }
@@ -179,6 +182,24 @@ mod tests {
         assert!(said[0].ends_with(end), "{said:?}");
     }
 
+    /// Where nothing can be told apart, that is what is said, and the names of some are not.
+    #[test]
+    fn where_nothing_can_be_told_apart_that_is_said() {
+        let said = |third: f64| {
+            let mut loaded = fixture::sweep();
+            loaded.rows.retain(|row| row.config.get("model.lambda").is_none_or(|lambda| lambda == "0.0"));
+            for row in loaded.rows.iter_mut().filter(|row| row.metric.as_deref() == Some("bits_per_byte")) {
+                let noise = [0.0, 0.3, -0.3][(row.seed - 1) as usize];
+                row.value = Some(if row.model == "lstm" { third - noise } else { 2.0 + noise });
+            }
+            argument(&parts(&loaded.rows)[0]).swap_remove(0)
+        };
+        let all = said(2.0);
+        assert!(all.ends_with("; none of the others can be told from it at 5 %, over all pairs at once."), "{all}");
+        let one = said(900.0);
+        assert!(one.ends_with(" cannot be told from it at 5 %, over all pairs at once."), "{one}");
+    }
+
     #[test]
     fn nothing_is_said_of_what_was_not_measured() {
         let loaded = fixture::all_failed();
@@ -189,6 +210,8 @@ mod tests {
     fn long_lists_are_cut() {
         let all: Vec<String> = ["a", "b", "c", "d", "e", "f"].map(String::from).into();
         assert_eq!(names(&all), "a, b, c, d and 2 more");
+        let swept = ["a, rate 1", "a, rate 2", "b"].map(String::from);
+        assert_eq!(names(&swept), "a, rate 1; a, rate 2 and b");
         assert_eq!((names(&all[..2]), names(&all[..1])), ("a and b".into(), "a".into()));
     }
 }

@@ -1,14 +1,15 @@
 //! How numbers and names are written.
 
-use metrics::catalogue::{self, Digits};
+use metrics::catalogue::{self, Digits, Unlearned};
 use statistics::Better;
 use statistics::estimate::Estimate;
 
 /// A metric for readers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct MetricInfo {
     pub label: String,
     pub better: Option<Better>,
+    pub unlearned: Option<Unlearned>,
     digits: Digits,
 }
 
@@ -17,10 +18,24 @@ pub(super) fn metric(name: &str) -> MetricInfo {
     match catalogue::find(name) {
         Some((info, class)) => {
             let label = info.label.replacen('*', class.unwrap_or_default(), 1);
-            MetricInfo { label, better: info.better, digits: info.digits }
+            MetricInfo { label, better: info.better, unlearned: info.unlearned, digits: info.digits }
         }
-        None => MetricInfo { label: name.to_owned(), better: None, digits: Digits::Significant(4) },
+        None => MetricInfo { label: name.to_owned(), better: None, unlearned: None, digits: Digits::Significant(4) },
     }
+}
+
+/// An estimate of a metric, its interval cut where the metric's range ends: what lies beyond is no value it can have, so the interval
+/// covers as often as before.
+pub(super) fn possible(name: &str, e: Estimate) -> Estimate {
+    let Some((low, high)) = catalogue::find(name).map(|(info, _)| info.range) else { return e };
+    Estimate { interval: e.interval.map(|(from, to)| (from.clamp(low, high), to.clamp(low, high))), ..e }
+}
+
+/// Whether an interval ends where the range of its metric does, and its mean does not.
+pub(super) fn is_cut(name: &str, e: &Estimate) -> bool {
+    let Some((low, high)) = catalogue::find(name).map(|(info, _)| info.range) else { return false };
+    let ends = |at: f64, bound: f64| at.total_cmp(&bound).is_eq() && e.mean.total_cmp(&bound).is_ne();
+    e.interval.is_some_and(|(from, to)| ends(from, low) || ends(to, high))
 }
 
 impl MetricInfo {
@@ -189,6 +204,26 @@ mod tests {
         assert_eq!(info.estimate(&Estimate { interval: None, n: 1, ..e }), "2.310 (1 seed)");
         let d = Estimate { mean: -0.02, interval: Some((-0.05, 0.000_01)), n: 3 };
         assert_eq!(info.difference(&d), "-0.020 [-0.050, 0.000]");
+    }
+
+    /// A t interval over seeds may leave what a metric can be; tables do not.
+    #[test]
+    fn intervals_end_where_the_metric_does() {
+        let e = Estimate { mean: 0.9, interval: Some((0.7, 1.1)), n: 3 };
+        let cut = possible("accuracy", e);
+        assert_eq!(cut.interval, Some((0.7, 1.0)));
+        assert!(is_cut("accuracy", &cut) && !is_cut("accuracy", &Estimate { interval: Some((0.7, 0.95)), ..e }));
+        let best = Estimate { mean: 1.0, interval: Some((1.0, 1.0)), n: 3 };
+        assert!(!is_cut("accuracy", &possible("accuracy", best)), "nothing was cut");
+        let loss = Estimate { mean: 0.1, interval: Some((-0.2, 0.4)), n: 3 };
+        assert_eq!(possible("loss", loss).interval, Some((0.0, 0.4)));
+        assert_eq!(
+            possible("word_error_rate_percent", Estimate { interval: Some((80.0, 120.0)), ..e }).interval,
+            Some((80.0, 120.0))
+        );
+        assert_eq!(possible("auc_pr_MI", e).interval, Some((0.7, 1.0)));
+        assert_eq!(possible("forgetting", loss).interval, loss.interval, "forgetting may be negative");
+        assert_eq!(possible("somebody's own", e), e);
     }
 
     /// A wide interval hides what stands behind its second digit.

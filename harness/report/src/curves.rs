@@ -8,6 +8,8 @@ use super::look::Look;
 use super::model::{Form, Level, Loaded, Plot, Point, Series};
 use super::provenance;
 use super::tables::metric_info;
+use metrics::TRAIN_SPLIT;
+use metrics::stream::PREQUENTIAL;
 use statistics::Better;
 
 /// Split that is evaluated during training.
@@ -64,6 +66,37 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
         series,
         frontier: Vec::new(),
         level: level.map(|y| Level { label: "entropy floor".into(), y }),
+    })
+}
+
+/// The loss of each window of the training stream, before the learner learned from it; `None` where nobody has two windows.
+pub(super) fn along_the_stream(part: &Part, loaded: &Loaded, id: &str, metric: &str, window: &str) -> Option<Plot> {
+    let line = |group: &Group| {
+        let points = curve(group, loaded, metric, TRAIN_SPLIT);
+        (points.len() > 1).then(|| Series { label: part.label(group), look: part.look(group), points })
+    };
+    let mut series: Vec<Series> = part.groups.iter().filter_map(line).collect();
+    if series.is_empty() {
+        return None;
+    }
+    let form = if series.len() > MOST_LINES { Form::Panels } else { Form::Lines };
+    let left_out = keep_best(&mut series, Some(Better::Lower));
+    let mut caption = format!("Mean loss of {window}, before it was learned from. {}", band_caption(part));
+    if left_out > 0 {
+        caption = format!("{caption} The {MOST_PANELS} that end best are drawn, {left_out} are not.");
+    }
+    Some(Plot {
+        id: format!("{id}-stream"),
+        title: "Loss along the stream".into(),
+        caption,
+        x_label: format!("{} seen", provenance::unit(part)),
+        y_label: metric_info(part, PREQUENTIAL).label,
+        log_x: false,
+        log_y: false,
+        form,
+        series,
+        frontier: Vec::new(),
+        level: None,
     })
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::catalogue::MetricInfo;
 use statistics::adjust::adjust;
+use statistics::best::FEWEST_SEEDS;
 use statistics::estimate::Estimate;
 use statistics::paired::by_seed;
+use statistics::power::seeds_needed;
 
 use super::catalogue;
 use super::group::{Found, Group, Part};
@@ -88,7 +90,32 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
     }
     let shared = others.iter().map(|group| Cell::new(shared(group).to_string()));
     table.push_column(Column::number("seeds in common"), shared.collect());
+    if let Some((name, info)) = metrics.first() {
+        let base = reference.metric(name, Some(part.split)).estimate();
+        let cell = |group: &&Group| {
+            let paired = against(group, name).filter(|paired| paired.difference.n >= FEWEST_SEEDS);
+            let seeds = base.zip(paired).and_then(|(base, paired)| needed(&base, &paired.difference));
+            seeds.map_or_else(|| Cell::measured(None), |n| Cell::valued(catalogue::count(n as u64), n as f64))
+        };
+        let before = table.columns.len();
+        table.push_column(Column::number(format!("seeds to tell {STATED} %")), others.iter().map(cell).collect());
+        if table.columns.len() > before {
+            table.notes.push(format!(
+                "Seeds to tell {STATED} %: with so many a true difference of {STATED} % of {}'s {} is found with a chance of 80 % by the \
+                 paired t test at 5 %, if differences by seed spread as they do here.",
+                reference.model, info.label
+            ));
+        }
+    }
     Some(table)
+}
+
+/// A difference that is worth finding, in per cent of the reference's value.
+const STATED: f64 = 2.0;
+
+/// Seeds with which a true difference of [`STATED`] is found.
+fn needed(base: &Estimate, difference: &Estimate) -> Option<usize> {
+    seeds_needed(STATED / 100.0 * base.mean, difference.deviation()?, 0.8, 0.05)
 }
 
 /// Areas class by class, with the prevalence that the area under the precision–recall curve must be read against.
@@ -204,5 +231,26 @@ mod tests {
         );
         let unnamed = [row("rich", None, 2.5), row("base", None, 2.0)];
         assert!(differences(&parts(&unnamed)[0], "x").is_none(), "two BIMs and no word which is meant");
+    }
+
+    #[test]
+    fn seeds_for_a_stated_difference_are_told() {
+        let row = |model: &str, seed: u64, value: f64| {
+            let mut row = config(cell(model, seed), &[("report.reference", "base")]);
+            (row.split, row.metric, row.value) = (Some("test".into()), Some("bits_per_byte".into()), Some(value));
+            row
+        };
+        let values = [("base", [2.0, 2.1, 2.2]), ("rich", [2.5, 2.7, 2.6])];
+        let all: Vec<_> =
+            values.iter().flat_map(|(model, of)| (1..).zip(of).map(|(seed, v)| row(model, seed, *v))).collect();
+        let table = differences(&parts(&all)[0], "x").unwrap();
+        let last = (table.columns.last().unwrap().label.as_str(), table.rows[0].last().unwrap());
+        // differences 0.5, 0.6 and 0.4; 2 % of 2.1 is 0.42 of their deviation
+        let expected = seeds_needed(0.42, 1.0, 0.8, 0.05).unwrap();
+        assert_eq!((last.0, last.1.text.as_str()), ("seeds to tell 2 %", expected.to_string().as_str()));
+        assert!(table.notes[0].contains("2 % of base's bits per byte"), "{:?}", table.notes);
+        let two: Vec<_> = all.into_iter().filter(|row| row.seed < 3).collect();
+        let table = differences(&parts(&two)[0], "x").unwrap();
+        assert_eq!(table.columns.last().unwrap().label, "seeds in common", "two seeds say too little of a spread");
     }
 }

@@ -329,7 +329,7 @@ impl Group<'_> {
         let rows: Vec<&ResultRow> = self.completed().filter_map(|run| run.row(name, split)).collect();
         let values: Vec<f64> = rows.iter().filter_map(|row| row.value).collect();
         match estimate_over_seeds(&values) {
-            Some(e) => Found::Value(e),
+            Some(e) => Found::Value(super::catalogue::possible(name, e)),
             None if rows.is_empty() => self.unfinished(name, split),
             None => Found::Undefined,
         }

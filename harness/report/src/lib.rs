@@ -28,6 +28,7 @@ mod silence;
 mod spikes;
 mod tables;
 mod time_differences;
+mod unlearned;
 
 use std::path::{Path, PathBuf};
 
@@ -107,7 +108,7 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
         outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
         questions: overview::questions(&parts, loaded),
         claims: claims::claims(&parts, &sections, paper),
-        run: overview::facts(&parts),
+        run: overview::facts(&parts, paper),
         commands: overview::commands(&parts),
         sections,
         failures: tables::failures(&parts),
@@ -161,6 +162,11 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
     plots.extend(time_differences::plots(part, loaded, &id));
     plots.extend(memory::plot(part, &id));
     let (argument, front) = (argument::argument(part), energy::pareto(part, &id));
+    let mut folded: Vec<_> = silence::plot(part, loaded, &id).into_iter().collect();
+    folded.extend(raster::plots(part, loaded, &id));
+    if plots.iter().all(|plot| plot.id != format!("{id}-stream")) {
+        folded.extend(online::plot(part, loaded, &id));
+    }
     Section {
         heading,
         short: part.task.into(),
@@ -168,7 +174,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
         tables: all,
         front,
         plots,
-        folded: silence::plot(part, loaded, &id).into_iter().chain(raster::plots(part, loaded, &id)).collect(),
+        folded,
         provenance: provenance::facts(part),
         id,
     }

@@ -1,26 +1,42 @@
 //! Learning that goes on: what each model lost on its stream before it learned from it, and what it gains by learning from the scored part.
 
+use super::curves::along_the_stream;
 use super::group::{Group, Part};
-use super::model::{Cell, Column, Place, Table};
+use super::model::{Cell, Column, Loaded, Place, Plot, Table};
 use super::tables::{label_columns, metric_info};
 use metrics::TRAIN_SPLIT;
-use metrics::stream::PREQUENTIAL;
+use metrics::stream::{PREQUENTIAL, TRANSFERS};
 use statistics::estimate::paired_difference;
 
 /// What the names of metrics begin with that are of a learner that went on learning.
 const DYNAMIC: &str = "dynamic_";
 
-/// Prequential loss, and the main metric of frozen weights beside that of a learner that goes on; `None` if no model went on.
+/// The loss of each window of a stream without phases; these have a plot of their own.
+pub(super) fn plot(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
+    along_the_stream(part, loaded, id, PREQUENTIAL, "each of twenty windows")
+}
+
+/// Prequential loss, and the main metric of frozen weights beside that of a learner that goes on, where one did.
 pub(super) fn table(part: &Part, id: &str) -> Option<Table> {
     let frozen = *part.main_metrics().first()?;
     let dynamic = format!("{DYNAMIC}{frozen}");
-    let goes_on = |group: &Group| group.metric(&dynamic, Some(part.split)).estimate().is_some();
-    part.groups.iter().find(|group| goes_on(group))?;
-    let caption = "Prequential loss: mean loss of the segments of the training stream, each before it is learned from, over its first \
-                   pass. Dynamic: the scored part, read once by a learner that goes on learning from it, each segment scored \
-                   first; frozen: the same part by the weights as they were. Change: paired by seed.";
-    let mut table = Table::empty(format!("{id}-online"), "Learning that goes on", caption);
-    table.place = Place::Everywhere;
+    let has = |name: &str, split: &str| part.groups.iter().any(|g| g.metric(name, Some(split)).estimate().is_some());
+    let goes_on = has(&dynamic, part.split);
+    // in turn the domains have a table that says it
+    if !goes_on && (!has(PREQUENTIAL, TRAIN_SPLIT) || has(TRANSFERS[0], part.split)) {
+        return None;
+    }
+    let mut caption =
+        "Prequential loss: mean loss of the segments of the training stream, each before it is learned from, over its \
+                       first pass."
+            .to_owned();
+    if goes_on {
+        caption += " Dynamic: the scored part, read once by a learner that goes on learning from it, each segment scored first; \
+                    frozen: the same part by the weights as they were. Change: paired by seed.";
+    }
+    let title = if goes_on { "Learning that goes on" } else { "Loss on the stream" };
+    let mut table = Table::empty(format!("{id}-online"), title, caption);
+    table.place = if goes_on { Place::Everywhere } else { Place::Detail };
     label_columns(&mut table, part, None);
     let mut add = |label: String, name: &str, split: &str| {
         let info = metric_info(part, name);
@@ -32,6 +48,9 @@ pub(super) fn table(part: &Part, id: &str) -> Option<Table> {
     };
     let info = metric_info(part, frozen);
     add(metric_info(part, PREQUENTIAL).label, PREQUENTIAL, TRAIN_SPLIT);
+    if !goes_on {
+        return Some(table);
+    }
     add(format!("{}, frozen", info.label), frozen, part.split);
     add(format!("{}, dynamic", info.label), &dynamic, part.split);
     let change = |group: &Group| {
@@ -83,7 +102,29 @@ mod tests {
     }
 
     #[test]
-    fn where_no_model_went_on_there_is_no_table() {
-        assert!(table(&parts(&fixture::quickstart().rows)[0], "x").is_none());
+    fn where_no_model_went_on_the_loss_on_the_stream_is_there() {
+        assert!(table(&parts(&fixture::quickstart().rows)[0], "x").is_none(), "nothing recorded it");
+        let all = rows("bim", &[("test", "bits_per_byte", [2.0; 3]), ("train", PREQUENTIAL, [1.5, 1.6, 1.7])]);
+        let table = table(&parts(&all)[0], "x").unwrap();
+        assert_eq!((table.columns.len(), table.place), (2, Place::Detail));
+        assert!(table.rows[0][1].text.starts_with("1.6") && !table.caption.contains("Dynamic"), "{table:?}");
+    }
+
+    #[test]
+    fn windows_of_a_stream_are_drawn() {
+        let mut loaded = fixture::quickstart();
+        assert!(plot(&parts(&loaded.rows)[0], &loaded, "x").is_none());
+        for evals in loaded.evals.values_mut() {
+            let windows = evals.iter().map(|row| rows::EvalRow {
+                split: "train".into(),
+                metric: PREQUENTIAL.into(),
+                ..row.clone()
+            });
+            let windows: Vec<_> = windows.collect();
+            evals.extend(windows);
+        }
+        let drawn = plot(&parts(&loaded.rows)[0], &loaded, "x").unwrap();
+        assert!(drawn.series.len() == 3 && drawn.series[0].points.len() == 5, "{drawn:?}");
+        assert!(drawn.caption.starts_with("Mean loss of each of twenty windows, before it was learned from."));
     }
 }

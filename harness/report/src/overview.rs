@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::claims::short;
 use super::group::{Part, Run};
 use super::model::{Fact, Loaded};
-use super::provenance;
+use super::paper::Paper;
+use super::{catalogue, provenance};
 
 /// Characters of a digest that are shown.
 const DIGEST: usize = 12;
@@ -24,7 +25,7 @@ pub(super) fn questions(parts: &[Part], loaded: &Loaded) -> Vec<Fact> {
 }
 
 /// What was run; facts that nothing recorded are left out.
-pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
+pub(super) fn facts(parts: &[Part], paper: &Paper) -> Vec<Fact> {
     let mut facts = Vec::new();
     let mut add = |name: &str, value: String| {
         if !value.is_empty() {
@@ -50,8 +51,25 @@ pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
     let machine = |part: &Part| Some(provenance::machine(part)).filter(|_| part.runs().any(Run::completed));
     add("machine", distinct(parts.iter().filter_map(machine)));
     add("processor", of(&|run| run.head.processor.clone()));
-    add("prices", of(&|run| run.head.cost_model.clone()));
+    add("training time", training_time(parts));
+    let price = |name: &str| paper.prices.get(name).map_or_else(|| name.to_owned(), |words| format!("{name}, {words}"));
+    add("prices", of(&|run| run.head.cost_model.as_deref().map(price)));
     facts
+}
+
+/// How long the completed cells trained.
+fn training_time(parts: &[Part]) -> String {
+    let all: Vec<f64> =
+        parts.iter().flat_map(Part::runs).filter(|run| run.completed()).map(|run| run.head.train_s).collect();
+    let longest = all.iter().copied().fold(0.0, f64::max);
+    match all.len() {
+        0 => String::new(),
+        1 => catalogue::duration(longest),
+        n => {
+            let sum = catalogue::duration(all.iter().sum());
+            format!("{sum} over {n} cells, the longest {}; scoring comes on top", catalogue::duration(longest))
+        }
+    }
 }
 
 fn data_name(part: &Part, parts: &[Part]) -> String {
@@ -166,7 +184,9 @@ mod tests {
             ["git checkout 0123456789abcdef", "cargo run --release -- run experiments/quickstart.yaml --scale mini"]
         );
         assert!(["a;rm -rf $HOME", "--out", "a\nb", "`x`"].iter().all(|name| !is_plain(name)));
-        let facts = facts(&parts);
+        let mut paper = Paper::embedded().expect("built in");
+        paper.prices.insert("list".into(), "published here: accumulate 1 pJ".into());
+        let facts = facts(&parts, &paper);
         let of = |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
         assert_eq!(of("program"), Some("0.1.0, commit 0123456789ab"));
         assert_eq!(of("processor"), Some("Some CPU"));
@@ -174,7 +194,7 @@ mod tests {
         for row in several.rows.iter_mut().filter(|row| row.task == "cardio") {
             (row.git_commit, row.version) = (None, None);
         }
-        let several = super::facts(&super::super::group::parts(&several.rows));
+        let several = super::facts(&super::super::group::parts(&several.rows), &paper);
         let programs: Vec<(&str, &str)> = several
             .iter()
             .filter(|fact| fact.name.starts_with("program"))
@@ -185,6 +205,15 @@ mod tests {
         assert_eq!(of("seeds"), Some("1, 2"));
         assert!(of("data, cardio").is_some_and(|text| text.ends_with("; digest feedfacecafe…")), "{facts:?}");
         assert_eq!(of("prices"), None, "nothing recorded");
+        let mut priced = loaded.clone();
+        priced.rows.iter_mut().for_each(|row| row.cost_model = Some("list".into()));
+        let priced = super::facts(&super::super::group::parts(&priced.rows), &paper);
+        let of_priced = |name: &str| priced.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
+        assert_eq!(of_priced("prices"), Some("list, published here: accumulate 1 pJ"));
+        assert_eq!(
+            of_priced("training time"),
+            Some("1 min 29 s over 7 cells, the longest 12.8 s; scoring comes on top")
+        );
         let questions = questions(&parts, &loaded);
         assert_eq!((questions.len(), questions[0].value.as_str()), (1, "Does it work?"));
         loaded

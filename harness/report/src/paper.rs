@@ -29,6 +29,9 @@ pub struct Paper {
     /// How many spikes others say that a network may send; they have a file of their own.
     #[serde(skip)]
     pub spikes: SpikeBounds,
+    /// Where the prices of operations are published and what they are, by the name of their list; whoever has the lists fills it.
+    #[serde(skip)]
+    pub prices: BTreeMap<String, String>,
 }
 
 /// A metric as the paper calls it.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::catalogue;
-use super::curves::curve;
+use super::curves::along_the_stream;
 use super::group::{Group, Part};
-use super::model::{Cell, Column, Form, Loaded, NOT_MEASURED, Place, Plot, Series, Table};
+use super::model::{Cell, Column, Loaded, NOT_MEASURED, Place, Plot, Table};
 use super::provenance;
 use super::tables::{label_columns, mark_best, metric_cell, metric_info};
 use metrics::TRAIN_SPLIT;
@@ -141,33 +141,8 @@ fn recovery(group: &Group, name: &str) -> Cell {
 
 /// The loss of every window of the stream; `None` where it has no phases.
 pub(super) fn plot(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
-    let line = |group: &Group| {
-        let points = curve(group, loaded, WINDOW_LOSS, TRAIN_SPLIT);
-        (!points.is_empty()).then(|| Series { label: part.label(group), look: part.look(group), points })
-    };
-    let series: Vec<Series> = part.groups.iter().filter_map(line).collect();
-    if series.is_empty() {
-        return None;
-    }
-    let caption = "Mean loss of each tenth of a phase, before it was learned from. Lines are means over completed seeds; bands span \
-                   the smallest and the largest seed.";
-    Some(Plot {
-        id: format!("{id}-stream"),
-        title: "Loss along the stream".into(),
-        caption: caption.into(),
-        x_label: format!("{} seen", provenance::unit(part)),
-        y_label: metric_info(part, PREQUENTIAL).label,
-        log_x: false,
-        log_y: false,
-        form: if series.len() > MOST_LINES { Form::Panels } else { Form::Lines },
-        series,
-        frontier: Vec::new(),
-        level: None,
-    })
+    along_the_stream(part, loaded, id, WINDOW_LOSS, "each tenth of a phase")
 }
-
-/// Lines up to which one drawing holds them all.
-const MOST_LINES: usize = 8;
 
 #[cfg(test)]
 mod tests {

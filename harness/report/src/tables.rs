@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use statistics::bca::FEWEST;
 use statistics::best::{Mark, marks};
-use statistics::estimate::Estimate;
+use statistics::estimate::{Estimate, estimate};
 
 use super::catalogue::{self, MetricInfo};
 use super::group::{Found, Group, Part};
 use super::model::{Cell, Column, NOT_MEASURED, Outcome, Place, Table};
 use super::paper::{Paper, Published};
-use super::provenance;
+use super::{provenance, unlearned};
 use data::identity::Identity;
 use rows::results::ResultRow;
 use statistics::Better;
+use statistics::power::seeds_needed;
 use statistics::verdict::{Verdict, judge};
 
 /// Marks the score of a cell that did not get to its end.
@@ -41,11 +42,13 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     }
     let mut table = Table::empty(format!("{id}-results"), "Results", caption);
     label_columns(&mut table, part, None);
-    let mut estimates: Vec<Estimate> = Vec::new();
+    let (mut estimates, mut cut): (Vec<Estimate>, bool) = (Vec::new(), false);
     for &name in &part.main_metrics() {
         let info = metric_info(part, name);
         let found: Vec<Found> = part.groups.iter().map(|group| group.metric(name, Some(part.split))).collect();
-        estimates.extend(found.iter().filter_map(Found::estimate));
+        let of_metric: Vec<Estimate> = found.iter().filter_map(Found::estimate).collect();
+        cut |= of_metric.iter().any(|e| catalogue::is_cut(name, e));
+        estimates.extend(of_metric);
         let mut cells: Vec<Cell> =
             part.groups.iter().zip(&found).map(|(group, found)| metric_cell(group, found, &info)).collect();
         table.marks_best |= mark_best(&mut cells, &part.seeds(name), info.better);
@@ -78,7 +81,7 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
     add(Column::text("published (paper)"), &|group| published_cell(part, &paper.published(part.family, group.kind)));
     add(Column::text("verdict"), &|group| verdict_cell(part, group, &paper.published(part.family, group.kind)));
     (table.place, table.open) = (Place::Everywhere, true);
-    table.notes = notes(part, paper, &estimates);
+    table.notes = notes(part, paper, &estimates, cut);
     table
 }
 
@@ -288,13 +291,26 @@ pub(super) fn verdict(part: &Part, group: &Group, published: &[Published]) -> (O
     if e.n < VERDICT_SEEDS {
         return (Outcome::Undecided, "underpowered".into());
     }
-    let (outcome, words) = match judge(Some(&e), p.value, p.metric.margin(), p.metric.better) {
-        Verdict::Reproduced => (Outcome::Held, "reproduced"),
-        Verdict::NotReproduced => (Outcome::DidNotHold, "not reproduced"),
-        Verdict::Underpowered => (Outcome::Undecided, "underpowered"),
-        Verdict::NotComparable => (Outcome::NotComparable, "not comparable"),
-    };
-    (outcome, words.into())
+    match judge(Some(&e), p.value, p.metric.margin(), p.metric.better) {
+        Verdict::Reproduced => (Outcome::Held, "reproduced".into()),
+        Verdict::NotReproduced => (Outcome::DidNotHold, "not reproduced".into()),
+        Verdict::Underpowered => {
+            let values: Vec<f64> = group.by_seed(p.name, Some(part.split)).into_values().collect();
+            (Outcome::Undecided, underpowered(&values, p))
+        }
+        Verdict::NotComparable => (Outcome::NotComparable, "not comparable".into()),
+    }
+}
+
+/// How many seeds would tell on which side of the margin the mean lies, if it is where it seems to be.
+fn underpowered(values: &[f64], p: &Published) -> String {
+    let bound = p.metric.margin().worst_equal(p.value, p.metric.better);
+    // the interval in the table may be cut, this one is not
+    let seeds = estimate(values).and_then(|e| seeds_needed(bound - e.mean, e.deviation()?, 0.8, 0.05));
+    seeds.map_or_else(
+        || "underpowered".into(),
+        |n| format!("underpowered: about {} seeds would tell", catalogue::count(n as u64)),
+    )
 }
 
 /// Why no number of a section compares with a published one, as the end of "not comparable"; `None` if they do.
@@ -334,7 +350,7 @@ fn interval_name(fewest: usize, most: usize) -> &'static str {
     }
 }
 
-fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
+fn notes(part: &Part, paper: &Paper, estimates: &[Estimate], cut: bool) -> Vec<String> {
     let mut notes = Vec::new();
     for (better, word) in [(Better::Lower, "Lower"), (Better::Higher, "Higher")] {
         let infos = part.main_metrics().into_iter().map(|name| metric_info(part, name));
@@ -346,11 +362,13 @@ fn notes(part: &Part, paper: &Paper, estimates: &[Estimate]) -> Vec<String> {
     let with_interval = || estimates.iter().filter(|e| e.interval.is_some()).map(|e| e.n);
     if let (Some(fewest), Some(most)) = (with_interval().min(), with_interval().max()) {
         let seeds = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
-        notes.push(format!("Mean with its 95 % {} over {seeds} seeds.", interval_name(fewest, most)));
+        let cut = if cut { ", cut where the range of a metric ends" } else { "" };
+        notes.push(format!("Mean with its 95 % {} over {seeds} seeds{cut}.", interval_name(fewest, most)));
     }
     if estimates.iter().any(|e| e.interval.is_none()) {
         notes.push("1 seed, no interval.".into());
     }
+    notes.extend(unlearned::note(part));
     notes.push(provenance::rates(part));
     if part.runs().any(|run| !run.completed()) {
         let begun = part.runs().any(|run| !run.completed() && run.head.outcome != SKIPPED);

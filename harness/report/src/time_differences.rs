@@ -8,7 +8,8 @@ use super::catalogue::{self, significant};
 use super::group::{Group, Part};
 use super::look::{Kind, Look};
 use super::model::{Cell, Column, Form, Loaded, Outcome, Place, Plot, Point, Series, Table};
-use measured::{Measured, Side, SideFit};
+use measured::{Fitted, Measured, Side, SideFit};
+use statistics::fit::Exponential;
 
 /// Kinds of pathway, by the end of their name, with what they connect.
 const KINDS: [(&str, &str); 2] = [("input", "input synapses (W_u)"), ("output", "output synapses (W_out)")];
@@ -70,6 +71,9 @@ fn name(quantity: Quantity) -> &'static str {
         Quantity::Pairs => "pairs",
     }
 }
+
+/// Place of fits among the ordered hues.
+const FITTED: usize = 6;
 
 /// Updates are no models: they have the ordered hues, far apart.
 fn look(quantity: Quantity) -> Look {
@@ -249,12 +253,13 @@ pub(super) fn plots(part: &Part, loaded: &Loaded, id: &str) -> Vec<Plot> {
         let label = part.label(group);
         let mut series: Vec<Series> = measured.quantities().filter_map(|q| line(measured, q)).collect();
         series.extend(Window::of(group).and_then(|w| window_line(&w, measured.furthest())));
+        series.extend(fit_lines(measured, Quantity::Mixed));
         Some(Plot {
             id: format!("{id}-time-differences-{}-{short}", catalogue::slug(&label)),
             title: format!("Update by spike time difference: {label}, {long}"),
             caption: format!(
                 "Update per pair of spikes, other pairs being equal, each line divided by its largest absolute value so that shapes can be compared; \
-                 the table has sizes. {} The spikes of a pair at Δ > 0 come pre before post.",
+                 the table has sizes. Fits are exponentials through the mixed update. {} The spikes of a pair at Δ > 0 come pre before post.",
                 if measured.seeds() > 1 { "Bands span the seeds." } else { "1 seed, no interval." }
             ),
             x_label: "Δ = t_post − t_pre (steps)".into(),
@@ -284,6 +289,23 @@ fn line(measured: &Measured, quantity: Quantity) -> Option<Series> {
         look: look(quantity),
         points: curve.iter().map(point).collect(),
     })
+}
+
+/// The exponential through each side of a quantity that has one which explains it, scaled as its line is.
+fn fit_lines(measured: &Measured, quantity: Quantity) -> Vec<Series> {
+    let largest = measured.curve(quantity).iter().map(|p| p.1.abs()).fold(0.0, f64::max);
+    let point = |fit: &Exponential, lag: i64| {
+        let y = fit.amplitude * (-(lag.abs() as f64) / fit.tau).exp() / largest;
+        Point { x: lag as f64, y, low: y, high: y }
+    };
+    let explains = |fitted: &Fitted| fitted.fit.inside && fitted.fit.r_squared >= LEAST_R_SQUARED;
+    let line = |Fitted { side, fit, mut lags }: Fitted| {
+        lags.sort_unstable();
+        let label = format!("fit, {}: τ {}", side_name(side), significant(fit.tau, 3));
+        let points = lags.into_iter().map(|lag| point(&fit, lag)).collect();
+        Series { label, look: Look { kind: Kind::Other, hue: Some(FITTED) }, points }
+    };
+    measured.fitted(quantity).into_iter().filter(explains).map(line).collect()
 }
 
 fn window_line(window: &Window, most: i64) -> Option<Series> {
@@ -369,8 +391,18 @@ mod tests {
         let plots = plots(&parts[0], &loaded, "x");
         assert_eq!(plots.len(), 1);
         let labels: Vec<&str> = plots[0].series.iter().map(|s| s.label.as_str()).collect();
-        assert_eq!(labels, ["gradient", "STDP term", "mixed update", "STDP window (set)"]);
-        for series in &plots[0].series {
+        let measured = ["gradient", "STDP term", "mixed update", "STDP window (set)"];
+        assert_eq!(labels[..4], measured);
+        assert!(
+            labels[4].starts_with("fit, pre before post: τ 2.0") && labels[5].starts_with("fit, post before pre: τ 3."),
+            "{labels:?}"
+        );
+        let (mixed, fit) = (&plots[0].series[2], &plots[0].series[4]);
+        for point in &fit.points {
+            let beside = mixed.points.iter().find(|p| p.x.total_cmp(&point.x).is_eq()).unwrap();
+            assert!(point.x > 0.0 && (beside.y - point.y).abs() < 0.05, "{point:?} {beside:?}");
+        }
+        for series in &plots[0].series[..4] {
             let largest = series.points.iter().map(|p| p.y.abs()).fold(0.0, f64::max);
             assert!((largest - 1.0).abs() < 1e-12 && series.points.len() == 17, "{}", series.label);
         }

@@ -26,6 +26,14 @@ pub struct Estimate {
     pub n: usize,
 }
 
+impl Estimate {
+    /// Standard deviation of the values, from their t interval; `None` without one.
+    pub fn deviation(&self) -> Option<f64> {
+        let (low, high) = self.interval?;
+        Some((high - low) / 2.0 * (self.n as f64).sqrt() / student::quantile(COVERAGE, self.n - 1))
+    }
+}
+
 /// Mean and t interval of one value per seed, in any order. `None` without values or if one is not finite.
 pub fn estimate(values: &[f64]) -> Option<Estimate> {
     let sorted = sorted(values)?;
@@ -103,6 +111,16 @@ pub fn paired_difference(values: &BTreeMap<u64, f64>, reference: &BTreeMap<u64, 
 #[allow(clippy::unreadable_literal, reason = "golden values, digit by digit as the references print them")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_deviation_is_that_of_the_values() {
+        for values in [&[1.0, 2.0][..], &[0.3, 0.7, 0.4], &[5.0, 5.0, 5.0]] {
+            let e = estimate(values).unwrap();
+            let expected = variance(values, e.mean).sqrt();
+            assert!((e.deviation().unwrap() - expected).abs() < 1e-12, "{values:?}");
+        }
+        assert_eq!(estimate(&[1.0]).unwrap().deviation(), None);
+    }
 
     fn near(a: f64, b: f64) -> bool {
         (a - b).abs() <= 1e-9 * b.abs()

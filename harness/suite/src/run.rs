@@ -28,6 +28,8 @@ pub const CODE_VERSION: u32 = 7;
 const WINDOWS: u64 = 20;
 /// What the names of metrics begin with that are of a learner that went on learning.
 const DYNAMIC: &str = "dynamic_";
+/// What the names of scores begin with that are of the data and of no learner.
+const OF_DATA: [&str; 2] = ["scored_", "unigram_"];
 /// What domains are scored by: every task has it.
 const LOSS: &str = "loss";
 
@@ -253,7 +255,8 @@ pub fn run_loop(
     }
     if job.config.train.dynamic_evaluation {
         let dynamic = dynamic_evaluation(job, learner, scored, limit)?;
-        scores.metrics.extend(dynamic.metrics.into_iter().filter(|m| !m.name.starts_with("scored_")).map(|metric| {
+        let of_learner = |metric: &Metric| OF_DATA.iter().all(|start| !metric.name.starts_with(start));
+        scores.metrics.extend(dynamic.metrics.into_iter().filter(of_learner).map(|metric| {
             let name = format!("{DYNAMIC}{}", metric.name);
             Metric { name, ..metric }
         }));

@@ -76,6 +76,15 @@ pub(super) struct SideFit {
     pub longest: f64,
 }
 
+/// An exponential and where it was fitted.
+#[derive(Clone, Debug)]
+pub(super) struct Fitted {
+    pub side: Side,
+    pub fit: Exponential,
+    /// Differences that it was fitted to, by rising distance.
+    pub lags: Vec<i64>,
+}
+
 /// Everything measured of one configuration at one kind of pathway.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
@@ -132,6 +141,17 @@ impl Measured {
         let mut total = Sums::new(self.most);
         self.seeds.get(seed).into_iter().flatten().for_each(|update| total.add(update));
         total.curve(quantity as usize, self.most)
+    }
+
+    /// The exponential through a quantity's curve on each side that has one.
+    pub(super) fn fitted(&self, quantity: Quantity) -> Vec<Fitted> {
+        let of_side = |side: Side| {
+            let sided = Sided::new(self, side);
+            let fit = sided.fit(&self.total, quantity)?;
+            let lags = sided.places.iter().map(|place| *place as i64 - self.most).collect();
+            Some(Fitted { side, fit, lags })
+        };
+        [Side::After, Side::Before].into_iter().filter_map(of_side).collect()
     }
 
     /// The fit of everything measured on both sides.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unwritable;
 use crate::error::{Error, Result, exit};
+use crate::measure::energy::CostModel;
 use crate::schedule::table;
 use crate::store::seal;
 use rows::results::ResultRow;
@@ -176,7 +177,8 @@ pub(super) fn as_stored(path: &Path) -> Result<::report::Stored> {
 }
 
 fn compute_report(stored: &[::report::Stored]) -> Result<::report::Report> {
-    Ok(::report::compute(&::report::load(stored)?, &::report::Paper::embedded()?))
+    let paper = ::report::Paper { prices: CostModel::known_in_words(), ..::report::Paper::embedded()? };
+    Ok(::report::compute(&::report::load(stored)?, &paper))
 }
 
 /// What was printed of a run directory the last time, if its report and its table were written from the same rows by the same

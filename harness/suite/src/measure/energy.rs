@@ -194,7 +194,48 @@ impl CostModel {
                 "{path}: expected a price list of {LONGEST} bytes or less, got {length}"
             )));
         }
-        Self::parse(&std::fs::read_to_string(&path).map_err(Error::io(&path))?, &path)
+        let model = Self::parse(&std::fs::read_to_string(&path).map_err(Error::io(&path))?, &path)?;
+        model.check_name(&path)?;
+        Ok(model)
+    }
+
+    /// Refuses a file whose list has the name of a known one and other prices: a name stands for one list in every report.
+    fn check_name(&self, path: &Path) -> Result<()> {
+        let Some((_, text)) = KNOWN.iter().find(|(name, _)| *name == self.name) else { return Ok(()) };
+        if Self::parse(text, path)?.key() == self.key() {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "{}: `name`: `{}` comes with the program and has other prices: expected a name of its own",
+            path.display(),
+            self.name
+        )))
+    }
+
+    /// The known lists, each with its source and prices in words.
+    #[must_use]
+    pub fn known_in_words() -> BTreeMap<String, String> {
+        let read =
+            |(name, text): (&str, &str)| Some((name.to_owned(), serde_yaml::from_str::<Self>(text).ok()?.in_words()));
+        KNOWN.into_iter().filter_map(read).collect()
+    }
+
+    /// Its source and its prices.
+    fn in_words(&self) -> String {
+        let priced = [
+            ("multiply–accumulate", self.mac_pj),
+            ("accumulate", self.ac_pj),
+            ("event", self.event_pj),
+            ("element-wise operation", self.elementwise_pj),
+            ("neuron update", self.neuron_update_pj),
+        ];
+        let mut prices: Vec<String> =
+            priced.into_iter().filter_map(|(what, price)| Some(format!("{what} {} pJ", price?.0))).collect();
+        prices.extend(self.memory.as_ref().map(|memory| {
+            let least = memory.levels.first().map_or(memory.beyond_pj, |level| level.access_pj);
+            format!("{} bits of memory {} to {} pJ by its size", memory.access_bits, least.0, memory.beyond_pj.0)
+        }));
+        format!("{} ({}): {}", self.source, self.technology, prices.join(", "))
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
@@ -299,6 +340,8 @@ impl CostModel {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use learner::operations::CodeMacs;
 
     use super::*;
@@ -323,6 +366,28 @@ mod tests {
         assert_eq!(prices("loihi-2018"), [None, Some(23.6), Some(81.0)]);
         assert_eq!(prices("loihi-2-graded"), [None, None, Some(81.0)]);
         assert_eq!(CostModel::default().name, "horowitz-2014-fp32");
+    }
+
+    #[test]
+    fn a_known_name_stands_for_one_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let (name, text) = KNOWN[0];
+        std::fs::write(dir.path().join("same.yaml"), text.replace("45 nm", "another process, the same prices"))
+            .unwrap();
+        assert_eq!(CostModel::find("same.yaml", dir.path()).unwrap().name, name);
+        std::fs::write(dir.path().join("other.yaml"), text.replace("ac_pj: 0.9", "ac_pj: 0.1")).unwrap();
+        let said = CostModel::find("other.yaml", dir.path()).unwrap_err().to_string();
+        assert!(said.ends_with("has other prices: expected a name of its own") && said.contains(name), "{said}");
+    }
+
+    #[test]
+    fn known_lists_are_told_in_words() {
+        let words = CostModel::known_in_words();
+        assert_eq!(words.keys().map(String::as_str).collect::<BTreeSet<_>>(), CostModel::names().into());
+        let horowitz = &words["horowitz-2014-fp32"];
+        let prices = "figure 1.1.9 (45 nm, 0.9 V): multiply–accumulate 4.6 pJ, accumulate 0.9 pJ, element-wise operation 3.7 pJ, 64 bits \
+                      of memory 10 to 1300 pJ by its size";
+        assert!(horowitz.starts_with("M. Horowitz, ") && horowitz.ends_with(prices), "{horowitz}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From outputs to negative log-likelihoods of articles, and from those to metrics with intervals over articles.
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 use learner::Targets;
 use rayon::prelude::*;
@@ -90,7 +92,8 @@ impl Scorer for LanguageScorer<'_> {
                 Seen { article, nll, tokens: scored as u64, bytes, words: whole.then_some(article.words) }
             })
             .collect();
-        let metrics = metrics(tokens, &seen, self.scored);
+        let mut metrics = metrics(tokens, &seen, self.scored);
+        metrics.extend(unigram(tokens, &seen, self.scored));
         let predictions = seen.iter().map(|seen| seen.row(self.part)).collect();
         Scores { metrics, predictions }
     }
@@ -151,6 +154,25 @@ fn metrics(part: &Tokens, seen: &[Seen], scored: u64) -> Vec<Metric> {
         result.push(Metric::plain("oov_rate", Some(part.unknown as f64 / part.words as f64), part.words));
     }
     result
+}
+
+/// What a model reaches that knows how often each token comes in the scored text and looks at nothing before it: the metrics of the
+/// entropy of these frequencies. No fixed distribution is better on this text.
+fn unigram(part: &Tokens, seen: &[Seen], scored: u64) -> Vec<Metric> {
+    let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+    let tokens = seen.iter().flat_map(|seen| seen.article.tokens.clone().take(seen.tokens as usize));
+    tokens.filter_map(|at| part.ids.get(at)).for_each(|id| *counts.entry(id).or_default() += 1);
+    let total = counts.values().sum::<u64>() as f64;
+    let nats: f64 = counts.values().map(|&n| -(n as f64) * (n as f64 / total).ln()).sum();
+    let sum = |units: fn(&Seen) -> Option<u64>| seen.iter().map(units).sum::<Option<u64>>();
+    let bits = sum(|seen| seen.bytes).filter(|_| part.unknown == 0);
+    let mut all: Vec<Metric> = Vec::new();
+    all.extend(bits.map(|n| Metric::plain("unigram_bits_per_byte", Some(bits_per_byte(nats, n)), n)));
+    all.extend(
+        sum(|seen| seen.words).map(|n| Metric::plain("unigram_perplexity_per_word", Some(perplexity(nats, n)), n)),
+    );
+    all.push(Metric::plain("unigram_perplexity", Some(perplexity(nats, scored)), scored));
+    all
 }
 
 /// `−ln softmax(row)[class]` in f64.

@@ -177,6 +177,27 @@ fn items_are_articles_whatever_the_lanes_and_their_sum_is_the_metric() {
     assert!(metric(&scores(&task, 4, Some(first - 10)), "bits_per_byte").low.is_none());
 }
 
+/// The entropy of the scored tokens' own frequencies: no distribution that looks at nothing before is better.
+#[test]
+fn frequencies_of_the_scored_text_are_a_level_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let task = open(&dir.path().join("w"), LanguageConfig::default());
+    let found = |limit: Option<u64>, name: &str| {
+        scores(&task, 4, limit).metrics.iter().find(|m| m.name == name).and_then(|m| m.value).unwrap()
+    };
+    for limit in [None, Some(1000)] {
+        let text = bytes_of(&task, Part::Test);
+        let text = &text[..limit.map_or(text.len(), |n| n as usize)];
+        let share = |byte: u8| text.iter().filter(|&&other| other == byte).count() as f64 / text.len() as f64;
+        let entropy = (0..=u8::MAX).map(share).filter(|p| *p > 0.0).map(|p| -p * p.log2()).sum::<f64>();
+        assert!((found(limit, "unigram_bits_per_byte") - entropy).abs() < 1e-12, "{limit:?}");
+        assert!((found(limit, "unigram_perplexity") - entropy.exp2()).abs() < 1e-9);
+    }
+    let words = task.part(Part::Test).articles.iter().map(|a| a.words).sum::<u64>() as f64;
+    let bits = found(None, "unigram_bits_per_byte") * task.part(Part::Test).ids.len() as f64;
+    assert!((found(None, "unigram_perplexity_per_word").log2() - bits / words).abs() < 1e-9);
+}
+
 /// A split that is another one by another name is refused, unless nothing is chosen; the marker goes with the folder.
 #[test]
 fn copies_of_a_split_under_another_name_are_refused() {
