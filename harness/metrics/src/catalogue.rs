@@ -254,6 +254,14 @@ pub fn find(name: &str) -> Option<(&'static MetricInfo, Option<&str>)> {
     })
 }
 
+/// An interval of a metric, cut where the metric's range ends: what lies beyond is no value it can have, so the interval covers as often as
+/// before. That of an unknown metric stays.
+#[must_use]
+pub fn possible(name: &str, (low, high): (f64, f64)) -> (f64, f64) {
+    let (least, most) = find(name).map_or((f64::NEG_INFINITY, f64::INFINITY), |(info, _)| info.range);
+    (low.clamp(least, most), high.clamp(least, most))
+}
+
 impl TaskInfo {
     /// Its title with the dataset, as a heading.
     pub fn heading(&self) -> String {

@@ -8,6 +8,7 @@ use statistics::paired::by_seed;
 
 use super::catalogue::{MetricInfo, significant};
 use super::group::{Group, Part};
+use super::look::OURS;
 use super::tables::metric_info;
 use super::{energy, provenance, unlearned};
 
@@ -79,7 +80,7 @@ fn quality(part: &Part) -> Option<Vec<String>> {
 
 /// Where BIM stands against the best.
 fn bim(part: &Part, name: &str, info: &MetricInfo, best: &Group) -> Option<String> {
-    let group = part.first_of("bim").filter(|group| !std::ptr::eq(*group, best))?;
+    let group = part.first_of(OURS).filter(|group| !std::ptr::eq(*group, best))?;
     let values = |group: &Group| group.by_seed(name, Some(part.split));
     let paired = by_seed(&values(group), &values(best))?;
     let own = group.metric(name, Some(part.split)).estimate()?;
@@ -93,8 +94,8 @@ fn bim(part: &Part, name: &str, info: &MetricInfo, best: &Group) -> Option<Strin
 
 /// Which model uses least energy, and what BIM uses of it, by the price that counts everything.
 fn cheapest(part: &Part) -> Option<String> {
-    let group = part.first_of("bim")?;
-    let others = part.kinds_but("bim").into_iter().filter_map(|kind| part.first_of(kind));
+    let group = part.first_of(OURS)?;
+    let others = part.kinds_but(OURS).into_iter().filter_map(|kind| part.first_of(kind));
     let ratio = |other: &Group| {
         let (_, e) = energy::ratios(group, other).into_iter().find(|(price, _)| *price == energy::IN_ALL)?;
         Some((part.label(other), e))

@@ -10,6 +10,7 @@ pub(super) struct MetricInfo {
     pub label: String,
     pub better: Option<Better>,
     pub unlearned: Option<Unlearned>,
+    pub range: (f64, f64),
     digits: Digits,
 }
 
@@ -18,17 +19,21 @@ pub(super) fn metric(name: &str) -> MetricInfo {
     match catalogue::find(name) {
         Some((info, class)) => {
             let label = info.label.replacen('*', class.unwrap_or_default(), 1);
-            MetricInfo { label, better: info.better, unlearned: info.unlearned, digits: info.digits }
+            MetricInfo { label, better: info.better, unlearned: info.unlearned, range: info.range, digits: info.digits }
         }
-        None => MetricInfo { label: name.to_owned(), better: None, unlearned: None, digits: Digits::Significant(4) },
+        None => MetricInfo {
+            label: name.to_owned(),
+            better: None,
+            unlearned: None,
+            range: (f64::NEG_INFINITY, f64::INFINITY),
+            digits: Digits::Significant(4),
+        },
     }
 }
 
-/// An estimate of a metric, its interval cut where the metric's range ends: what lies beyond is no value it can have, so the interval
-/// covers as often as before.
+/// An estimate of a metric, its interval cut where the metric's range ends.
 pub(super) fn possible(name: &str, e: Estimate) -> Estimate {
-    let Some((low, high)) = catalogue::find(name).map(|(info, _)| info.range) else { return e };
-    Estimate { interval: e.interval.map(|(from, to)| (from.clamp(low, high), to.clamp(low, high))), ..e }
+    Estimate { interval: e.interval.map(|interval| catalogue::possible(name, interval)), ..e }
 }
 
 /// Whether an interval ends where the range of its metric does, and its mean does not.

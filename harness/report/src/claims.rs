@@ -12,6 +12,7 @@ use statistics::{Better, adjust::holm};
 
 use super::catalogue::significant;
 use super::group::{Group, Part};
+use super::look::{Kind, OURS};
 use super::model::{Claim, Evidence, Outcome, Section, Table};
 use super::paper::Paper;
 use super::tables::{self, metric_info};
@@ -23,8 +24,6 @@ const FEWEST_SEEDS: usize = 3;
 const LEVEL: f64 = 0.05;
 /// Shares below it are none: single zeros that came about by chance.
 const LEAST_SHARE: f64 = 1e-4;
-/// The kind of model that the claims are about.
-const BIM: &str = "bim";
 
 /// What the results of one section say of a claim: what it says, in words, and the number.
 type Said = (Outcome, String, String);
@@ -128,7 +127,7 @@ pub(super) fn claims(parts: &[Part], sections: &[Section], paper: &Paper) -> Vec
 /// Whether BIM's runs of two sections are the same cells, which are no second evidence.
 fn same_cells(a: &Part, b: &Part) -> bool {
     let cells = |part: &Part| -> Option<Vec<String>> {
-        let cells: Vec<String> = part.first_of(BIM)?.completed().map(|run| run.head.cell.clone()).collect();
+        let cells: Vec<String> = part.first_of(OURS)?.completed().map(|run| run.head.cell.clone()).collect();
         (!cells.is_empty()).then_some(cells)
     };
     a.task == b.task && cells(a).is_some_and(|own| cells(b) == Some(own))
@@ -187,8 +186,8 @@ fn together(evidence: &[Evidence]) -> (Outcome, String) {
 
 /// Whether the published value of the paper's model was reproduced.
 fn published(part: &Part, paper: &Paper) -> Option<Said> {
-    let group = part.first_of(BIM)?;
-    let published = paper.published(part.family, BIM);
+    let group = part.first_of(OURS)?;
+    let published = paper.published(part.family, OURS);
     let first = published.first()?;
     let (outcome, words) = tables::verdict(part, group, &published);
     let metric = if group.metric(first.name, Some(part.split)).estimate().is_some() {
@@ -215,8 +214,8 @@ fn published(part: &Part, paper: &Paper) -> Option<Said> {
 
 /// Whether the model is better than the paper's others where the paper says so, and worse where it says that.
 fn order(part: &Part, paper: &Paper) -> Option<Said> {
-    let group = part.first_of(BIM)?;
-    let own = *paper.published(part.family, BIM).first()?;
+    let group = part.first_of(OURS)?;
+    let own = *paper.published(part.family, OURS).first()?;
     let metric = *part.main_metrics().first()?;
     let info = metric_info(part, metric);
     let better = info.better?;
@@ -230,7 +229,7 @@ fn order(part: &Part, paper: &Paper) -> Option<Said> {
             by_seed(&values(group), &values(other))?,
         ))
     };
-    let others: Vec<_> = part.kinds_but(BIM).into_iter().filter_map(of_kind).collect();
+    let others: Vec<_> = part.kinds_but(OURS).into_iter().filter_map(of_kind).collect();
     let seeds = others.iter().map(|(_, _, paired)| paired.difference.n).min()?;
     let adjusted = holm(&others.iter().map(|(_, _, paired)| paired.t.unwrap_or(1.0)).collect::<Vec<f64>>());
     let (mut as_published, mut otherwise, mut texts) = (0, 0, Vec::new());
@@ -296,9 +295,9 @@ fn left_out(group: &Group) -> BTreeMap<u64, f64> {
 
 /// Whether spikes leave out more than the zeros of the network that comes closest.
 fn sparsity(part: &Part) -> Option<Said> {
-    let group = part.first_of(BIM)?;
+    let group = part.first_of(OURS)?;
     let own = left_out(group);
-    let kinds = part.kinds_but(BIM).into_iter().filter(|kind| *kind != "snn");
+    let kinds = part.kinds_but(OURS).into_iter().filter(|kind| !Kind::of(kind).spikes());
     let others = kinds.filter_map(|kind| part.first_of(kind));
     let mean = |values: &BTreeMap<u64, f64>| values.values().sum::<f64>() / values.len().max(1) as f64;
     let measured = others.map(|other| (other, left_out(other))).filter(|(_, shares)| !shares.is_empty());
@@ -338,7 +337,7 @@ struct Against<'a> {
 
 /// Whether every price of the paper's model is below those of what it is held against; what is said is the less favourable.
 fn saved(part: &Part) -> Option<Said> {
-    let group = part.first_of(BIM)?;
+    let group = part.first_of(OURS)?;
     let against: Vec<(Said, usize)> =
         opponents(part, group)?.iter().filter_map(|against| priced(part, against)).collect();
     let numbers: Vec<&str> = against.iter().map(|((_, _, number), _)| number.as_str()).collect();
@@ -359,7 +358,7 @@ fn saved(part: &Part) -> Option<Said> {
 fn opponents<'a>(part: &'a Part, group: &Group) -> Option<Vec<Against<'a>>> {
     let metric = *part.main_metrics().first()?;
     let better = metric_info(part, metric).better?;
-    let kinds = part.kinds_but(BIM).into_iter().filter(|kind| *kind != "snn");
+    let kinds = part.kinds_but(OURS).into_iter().filter(|kind| !Kind::of(kind).spikes());
     let rivals = not_worse(part, group, kinds.filter_map(|kind| part.first_of(kind)).collect(), metric, better);
     let of = |other: &'a Group<'a>| energy::ratios(group, other).into_iter().map(move |(price, e)| (price, e, other));
     let mut cheapest: Vec<(&'static str, Estimate, &Group)> = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::MetricInfo;
+use super::look::OURS;
 use statistics::adjust::adjust;
 use statistics::best::FEWEST_SEEDS;
 use statistics::estimate::Estimate;
@@ -15,15 +16,12 @@ use super::model::{Cell, Column, NOT_MEASURED, Place, Table};
 use super::provenance;
 use super::tables::{TIMED_OUT, label_columns, mark_best, metric_cell, metric_info, outcome_text};
 
-/// Kind of the model that others are compared with, where the grid names none.
-const REFERENCE: &str = "bim";
-
 /// Differences of the main metrics to the reference model, paired by seed; `None` unless exactly one configuration is it.
 pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
     let named = part.config(crate::REFERENCE);
     let is_reference = |group: &&Group| match named.first() {
         Some(name) => group.model == *name,
-        None => group.kind == REFERENCE,
+        None => group.kind == OURS,
     };
     let mut candidates = part.groups.iter().filter(is_reference);
     let reference =

@@ -1,5 +1,6 @@
 //! The report: load the stored results, compute plain data, render it. Nothing is measured here.
 
+mod across;
 mod argument;
 mod catalogue;
 mod claims;
@@ -101,13 +102,15 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
     let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed()).count();
     let waiting = parts.iter().flat_map(Part::runs).filter(|run| run.head.outcome == tables::SKIPPED).count();
     let waiting = if waiting == 0 { String::new() } else { format!(", {waiting} not begun") };
-    let sections: Vec<Section> = parts.iter().map(|part| section(part, &parts, loaded, paper)).collect();
+    let mut sections: Vec<Section> = parts.iter().map(|part| section(part, &parts, loaded, paper)).collect();
+    let claims = claims::claims(&parts, &sections, paper);
+    sections.extend(across::sections(&parts));
     Report {
         schema: model::REPORT_SCHEMA,
         paper: format!("{}, {}", paper.title, paper.source),
         outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
         questions: overview::questions(&parts, loaded),
-        claims: claims::claims(&parts, &sections, paper),
+        claims,
         run: overview::facts(&parts, paper),
         commands: overview::commands(&parts),
         sections,

@@ -53,6 +53,9 @@ const ORDERED: [(&str, &str); 9] = [
     ("#b02d03", "#fd8e72"),
 ];
 
+/// The kind of model that the paper and its claims are about.
+pub(super) const OURS: &str = Kind::Bim.name();
+
 impl Kind {
     /// Every kind.
     const ALL: [Self; 8] =
@@ -63,7 +66,15 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name).unwrap_or(Self::Other)
     }
 
-    fn name(self) -> &'static str {
+    /// Whether its neurons spike.
+    pub(super) fn spikes(self) -> bool {
+        match self {
+            Self::Bim | Self::Snn => true,
+            Self::Transformer | Self::Mamba | Self::Lstm | Self::Rnn | Self::Cnn | Self::Other => false,
+        }
+    }
+
+    const fn name(self) -> &'static str {
         match self {
             Self::Bim => "bim",
             Self::Transformer => "transformer",

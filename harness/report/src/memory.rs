@@ -5,6 +5,7 @@ use super::catalogue::{self, significant};
 use super::curves::point;
 use super::group::{Group, Part};
 use super::look::Look;
+use super::look::OURS;
 use super::model::{Cell, Column, Form, Outcome, Place, Plot, Series, Table};
 use super::provenance;
 use statistics::fit::{Line, line};
@@ -179,7 +180,7 @@ pub(super) fn claim(part: &Part) -> Option<(Outcome, String, String)> {
     let kind = |growth: &Growth| part.groups.iter().find(|group| group.model == growth.model).map(|group| group.kind);
     let ratio = |growth: &Growth| growth.ends().map_or(f64::NAN, |[first, last]| last.1 / first.1);
     let (windows, streams): (Vec<&Growth>, Vec<&Growth>) = all.iter().partition(|g| g.length == Length::Window);
-    let online: Vec<&Growth> = streams.into_iter().filter(|growth| kind(growth) == Some("bim")).collect();
+    let online: Vec<&Growth> = streams.into_iter().filter(|growth| kind(growth) == Some(OURS)).collect();
     if online.is_empty() || windows.is_empty() {
         return None;
     }

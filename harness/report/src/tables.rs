@@ -401,7 +401,7 @@ impl Found {
     pub(super) fn estimate(&self) -> Option<Estimate> {
         match self {
             Self::Value(e) => Some(*e),
-            _ => None,
+            Self::Undefined | Self::Unfinished(_) | Self::Missing => None,
         }
     }
 }

@@ -39,6 +39,16 @@ pub(super) fn no_better(part: &Part) -> Option<String> {
     })
 }
 
+/// A metric of what needs no model and the best that it can be; `None` where either is not known.
+pub(super) fn ends(part: &Part, name: &str) -> Option<(f64, f64)> {
+    let info = metric_info(part, name);
+    let best = match info.better? {
+        Better::Lower => info.range.0,
+        Better::Higher => info.range.1,
+    };
+    Some((level(part, &info.unlearned?)?, best)).filter(|(low, best)| best.is_finite() && low.total_cmp(best).is_ne())
+}
+
 /// The number; `None` where nothing recorded it.
 fn level(part: &Part, unlearned: &Unlearned) -> Option<f64> {
     let of = |name: &str, split: Option<&str>| {

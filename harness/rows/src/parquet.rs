@@ -32,6 +32,30 @@ use data::files::{Partial, remove_abandoned, sync_folder};
 /// What a file's key-value metadata says: configuration, versions, hashes.
 pub type Metadata = BTreeMap<String, String>;
 
+/// Version of the tables' form, in every file's metadata: a column that goes or changes its meaning raises it.
+const SCHEMA: (&str, &str) = ("schema", "1");
+
+/// The metadata that every table begins with.
+#[must_use]
+pub fn versioned() -> Metadata {
+    Metadata::from([(SCHEMA.0.to_owned(), SCHEMA.1.to_owned())])
+}
+
+/// Refuses a table of another version than this program's; one without a version is of before there was one.
+///
+/// # Errors
+/// `Corrupt` with both versions.
+pub fn check_version(path: &Path, meta: &Metadata) -> DataResult<()> {
+    match meta.get(SCHEMA.0) {
+        Some(version) if version != SCHEMA.1 => {
+            let expected = format!("a table of version {}, which this program writes", SCHEMA.1);
+            let got = format!("version {version}: read it with the program that wrote it");
+            Err(DataError::corrupt(path, At::File, expected, got))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// zstd's own default level.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -216,127 +240,12 @@ fn plain() -> WriterProperties {
 
 #[cfg(test)]
 mod tests {
-    use rand::{Rng, SeedableRng};
+    use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::row::Drawn;
     use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
-
-    fn float(rng: &mut ChaCha8Rng) -> f64 {
-        match rng.random_range(0..8) {
-            0 => f64::INFINITY,
-            1 => -0.0,
-            2 => f64::MIN_POSITIVE / 2.0,
-            _ => rng.random::<f64>() * 1e3 - 500.0,
-        }
-    }
-
-    fn some<T>(rng: &mut ChaCha8Rng, value: impl FnOnce(&mut ChaCha8Rng) -> T) -> Option<T> {
-        if rng.random_bool(0.4) { None } else { Some(value(rng)) }
-    }
-
-    fn string(rng: &mut ChaCha8Rng) -> String {
-        let len = rng.random_range(0..6);
-        (0..len).map(|_| rng.random::<char>()).collect()
-    }
-
-    fn counts(rng: &mut ChaCha8Rng) -> Vec<u64> {
-        (0..rng.random_range(0..4)).map(|_| rng.random()).collect()
-    }
-
-    pub(super) fn step(rng: &mut ChaCha8Rng) -> StepRow {
-        StepRow {
-            step: rng.random(),
-            seen: rng.random(),
-            elapsed_s: float(rng),
-            loss: some(rng, float),
-            learning_rate: float(rng),
-            grad_norm: float(rng),
-            update_norm: float(rng),
-            state_bytes: some(rng, Rng::random),
-            live_bytes: some(rng, Rng::random),
-            peak_bytes: some(rng, Rng::random),
-            peak_bytes_forward: some(rng, Rng::random),
-            peak_bytes_learning: some(rng, Rng::random),
-            rss_bytes: some(rng, Rng::random),
-            device_bytes: None,
-            spike_sparsity: some(rng, float),
-            activation_sparsity: some(rng, float),
-            connection_sparsity: some(rng, float),
-            macs_forward: some(rng, Rng::random),
-            acs_forward: some(rng, Rng::random),
-            macs_learning: some(rng, Rng::random),
-            acs_learning: some(rng, Rng::random),
-            macs_dense: some(rng, Rng::random),
-            op_coverage: some(rng, float),
-            energy_forward_pj: some(rng, float),
-            energy_learning_pj: some(rng, float),
-            elementwise_forward: some(rng, Rng::random),
-            elementwise_learning: some(rng, Rng::random),
-            activation_macs_forward: some(rng, Rng::random),
-            activation_macs_learning: some(rng, Rng::random),
-            neuron_updates: some(rng, Rng::random),
-            weight_words_forward: some(rng, Rng::random),
-            weight_words_learning: some(rng, Rng::random),
-            state_words_forward: some(rng, Rng::random),
-            state_words_learning: some(rng, Rng::random),
-            operations_reverse: some(rng, Rng::random),
-            operations_traces: some(rng, Rng::random),
-            operations_stdp: some(rng, Rng::random),
-            operations_pruning: some(rng, Rng::random),
-            operations_optimizer: some(rng, Rng::random),
-            operations_passes: some(rng, Rng::random),
-            updates: rng.random(),
-            energy_forward_with_traffic_pj: some(rng, float),
-            energy_learning_with_traffic_pj: some(rng, float),
-            energy_coverage_forward: some(rng, float),
-            energy_coverage_learning: some(rng, float),
-            neurobench_macs: some(rng, Rng::random),
-            neurobench_acs: some(rng, Rng::random),
-            spikingjelly_macs: some(rng, Rng::random),
-            spikingjelly_acs: some(rng, Rng::random),
-            syops_macs: some(rng, Rng::random),
-            syops_acs: some(rng, Rng::random),
-            data_wait_s: float(rng),
-            events_forward: some(rng, Rng::random),
-            events_learning: some(rng, Rng::random),
-            spike_synapses: some(rng, Rng::random),
-            neurons_fired: some(rng, Rng::random),
-            spikes: some(rng, Rng::random),
-            code_macs_forward: counts(rng),
-            code_macs_learning: counts(rng),
-            allocations: some(rng, Rng::random),
-        }
-    }
-
-    pub(super) fn layer(rng: &mut ChaCha8Rng) -> LayerRow {
-        LayerRow { step: rng.random(), layer: string(rng), quantity: string(rng), value: float(rng) }
-    }
-
-    pub(super) fn eval(rng: &mut ChaCha8Rng) -> EvalRow {
-        EvalRow {
-            step: rng.random(),
-            seen: rng.random(),
-            split: string(rng),
-            metric: string(rng),
-            value: some(rng, float),
-            n: rng.random(),
-            low: some(rng, float),
-            high: some(rng, float),
-        }
-    }
-
-    pub(super) fn prediction(rng: &mut ChaCha8Rng) -> PredictionRow {
-        let scores = rng.random_range(0..4);
-        PredictionRow {
-            item: string(rng),
-            split: string(rng),
-            target: some(rng, string),
-            scores: (0..scores).map(|_| float(rng)).collect(),
-            hypothesis: some(rng, string),
-            nll: some(rng, float),
-        }
-    }
 
     /// Rows of random content come back equal, whatever is null and however many there are; a batch of the reader
     /// has 1024 rows.
@@ -350,10 +259,10 @@ mod tests {
             let (mut steps, mut layers) = (Vec::new(), Vec::new());
             let (mut evals, mut predictions) = (Vec::new(), Vec::new());
             for _ in 0..rows {
-                steps.push(step(&mut rng));
-                layers.push(layer(&mut rng));
-                evals.push(eval(&mut rng));
-                predictions.push(prediction(&mut rng));
+                steps.push(StepRow::drawn(&mut rng));
+                layers.push(LayerRow::drawn(&mut rng));
+                evals.push(EvalRow::drawn(&mut rng));
+                predictions.push(PredictionRow::drawn(&mut rng));
             }
             write_rows(&path, &steps, &meta).unwrap();
             assert_eq!(read_rows::<StepRow>(&path).unwrap(), steps);
@@ -400,7 +309,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("evals.parquet");
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let rows: Vec<EvalRow> = (0..5).map(|_| eval(&mut rng)).collect(); // with columns that hold nulls
+        let rows: Vec<EvalRow> = (0..5).map(|_| EvalRow::drawn(&mut rng)).collect(); // with columns that hold nulls
         write_rows(&path, &rows, &Metadata::new()).unwrap();
         let whole = std::fs::read(&path).unwrap();
         let mut refused = 0;

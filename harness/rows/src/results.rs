@@ -8,7 +8,7 @@ use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use polars::prelude::DataFrame;
 
-use crate::parquet::{Metadata, read_frame, read_metadata, refused, write_batch};
+use crate::parquet::{Metadata, check_version, read_frame, read_metadata, refused, write_batch};
 use crate::row::{Row, Value, column, table};
 use crate::settings::Settings;
 use data::error::{At, DataError, DataResult};
@@ -183,6 +183,8 @@ fn config_column(texts: &[Option<&String>]) -> (DataType, ArrayRef) {
 /// were written (files of versions before there was a digest are taken as they are).
 pub fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
     let frame = read_frame(path)?;
+    let meta = read_metadata(path)?;
+    check_version(path, &meta)?;
     let mut rows = ResultRow::from_frame(path, &frame)?;
     for name in frame.get_column_names() {
         let Some(setting) = name.strip_prefix(CONFIG) else { continue };
@@ -190,7 +192,7 @@ pub fn read_results(path: &Path) -> DataResult<Vec<ResultRow>> {
             row.config.extend(text.map(|text| (setting.to_owned(), text)));
         }
     }
-    if read_metadata(path)?.get(DIGEST).is_some_and(|written| *written != digest(&rows)) {
+    if meta.get(DIGEST).is_some_and(|written| *written != digest(&rows)) {
         let expected = "the rows that were written".to_owned();
         return Err(DataError::corrupt(path, At::File, expected, "other values: the file was damaged or changed"));
     }
@@ -224,6 +226,7 @@ fn texts(path: &Path, frame: &DataFrame, name: &str) -> DataResult<Vec<Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parquet::versioned;
 
     fn rows() -> Vec<ResultRow> {
         let base = ResultRow {
@@ -260,7 +263,7 @@ mod tests {
     fn rows_come_back_exactly_and_deterministically() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("results.parquet");
-        let meta = Metadata::from([("schema".into(), "1".into())]);
+        let meta = versioned();
         let many: Vec<ResultRow> = rows().into_iter().cycle().take(3001).collect();
         for rows in [rows(), Vec::new(), many] {
             write_results(&path, &rows, &meta).unwrap();
@@ -269,6 +272,17 @@ mod tests {
             write_results(&path, &rows, &meta).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn a_table_of_another_version_is_refused_by_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("results.parquet");
+        write_results(&path, &rows(), &Metadata::from([("schema".into(), "2".into())])).unwrap();
+        let said = read_results(&path).unwrap_err().to_string();
+        assert!(said.contains("a table of version 1") && said.contains("version 2: read it with"), "{said}");
+        write_results(&path, &rows(), &Metadata::new()).unwrap();
+        assert_eq!(read_results(&path).unwrap(), rows(), "of before there were versions");
     }
 
     #[test]

@@ -205,6 +205,16 @@ macro_rules! table {
             $($($(#[$other_doc])* pub $other: $other_type,)+)?
         }
 
+        #[cfg(test)]
+        impl $crate::row::Drawn for $row {
+            fn drawn(rng: &mut rand_chacha::ChaCha8Rng) -> Self {
+                Self {
+                    $($field: $crate::row::Drawn::drawn(rng),)+
+                    $($($other: <$other_type>::default(),)+)?
+                }
+            }
+        }
+
         impl $crate::row::Row for $row {
             const NAME: &'static str = $name;
 
@@ -244,6 +254,62 @@ macro_rules! table {
 }
 
 pub(crate) use table;
+
+/// Rows and values of random content, for tests.
+#[cfg(test)]
+pub trait Drawn {
+    /// One of them.
+    fn drawn(rng: &mut rand_chacha::ChaCha8Rng) -> Self;
+}
+
+#[cfg(test)]
+mod drawn {
+    use rand::Rng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::Drawn;
+
+    impl Drawn for u64 {
+        fn drawn(rng: &mut ChaCha8Rng) -> Self {
+            rng.random()
+        }
+    }
+
+    impl Drawn for bool {
+        fn drawn(rng: &mut ChaCha8Rng) -> Self {
+            rng.random()
+        }
+    }
+
+    impl Drawn for f64 {
+        fn drawn(rng: &mut ChaCha8Rng) -> Self {
+            match rng.random_range(0..8) {
+                0 => Self::INFINITY,
+                1 => -0.0,
+                2 => Self::MIN_POSITIVE / 2.0,
+                _ => rng.random::<Self>() * 1e3 - 500.0,
+            }
+        }
+    }
+
+    impl Drawn for String {
+        fn drawn(rng: &mut ChaCha8Rng) -> Self {
+            (0..rng.random_range(0..6)).map(|_| rng.random::<char>()).collect()
+        }
+    }
+
+    impl<T: Drawn> Drawn for Option<T> {
+        fn drawn(rng: &mut ChaCha8Rng) -> Self {
+            (!rng.random_bool(0.4)).then(|| T::drawn(rng))
+        }
+    }
+
+    impl<T: Drawn> Drawn for Vec<T> {
+        fn drawn(rng: &mut ChaCha8Rng) -> Self {
+            (0..rng.random_range(0..4)).map(|_| T::drawn(rng)).collect()
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod data;
+mod examples;
 mod explain;
 mod export;
 mod gate;
@@ -76,20 +77,27 @@ enum LogFormat {
 #[derive(Subcommand)]
 enum Command {
     /// Train every cell of the grids that is not finished, write results, render the report, print the table
+    #[command(after_help = examples::RUN)]
     Run(run::RunArgs),
     /// Show what would run; train nothing
+    #[command(after_help = examples::PLAN)]
     Plan(plan::PlanArgs),
     /// Render reports from stored results alone
+    #[command(after_help = examples::REPORT)]
     Report(report::ReportArgs),
     /// Run one cell of a plan
     Worker(worker::WorkerArgs),
     /// Hold one run against another, cell by cell: what differs, by how much, and whether that can be told from chance
+    #[command(after_help = examples::COMPARE)]
     Compare(gate::CompareArgs),
     /// Fail where a run is worse than a baseline, for CI
+    #[command(after_help = examples::GATE)]
     Gate(gate::GateArgs),
     /// Write the file that `gate` holds runs against
+    #[command(after_help = examples::BASELINE)]
     Baseline(gate::BaselineArgs),
     /// Run a finished cell again and say whether it is bit-identical
+    #[command(after_help = examples::REPRODUCE)]
     Reproduce(reproduce::ReproduceArgs),
     /// Write a finished cell's weights to one file, with all that is needed to use them
     Export(export::ExportArgs),
@@ -107,6 +115,7 @@ enum Command {
     /// Show what there is: kinds of models and tasks, metrics, cost models
     List(list::ListArgs),
     /// Say what a key of a grid file means, what it may be, and what it is by default
+    #[command(after_help = examples::EXPLAIN)]
     Explain(explain::ExplainArgs),
     /// Print what a grid file may say as JSON Schema, for editors
     Schema,
@@ -143,6 +152,7 @@ struct Select {
 #[derive(Subcommand)]
 enum LaunchCommand {
     /// Write the plan and array scripts, submit them, and return; `harness run` on the same folder collects
+    #[command(after_help = examples::SLURM)]
     Slurm(Box<launch::SlurmArgs>),
 }
 

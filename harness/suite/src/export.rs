@@ -12,7 +12,6 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::models::ModelConfig;
 use crate::plan::PlannedCell;
 use crate::run;
 use crate::store::seal::Stored;
@@ -114,13 +113,10 @@ pub fn metadata(cell: &PlannedCell, status: &Status, task: &dyn Task) -> Result<
     }
     let segment = config.train.segment.map_or(config.model.default_segment(), |steps| steps.0);
     let io = task.io(config.train.streams.0, segment);
-    let (input, layout) = (
-        match io.input {
-            InputKind::Tokens { vocabulary } => json!({"kind": "tokens", "vocabulary": vocabulary}),
-            InputKind::Frames { width } => json!({"kind": "frames", "width": width}),
-        },
-        Layout::of(&config.model),
-    );
+    let input = match io.input {
+        InputKind::Tokens { vocabulary } => json!({"kind": "tokens", "vocabulary": vocabulary}),
+        InputKind::Frames { width } => json!({"kind": "frames", "width": width}),
+    };
     let info = config.model.info();
     let mut all = BTreeMap::from([
         ("format_version", FORMAT_VERSION.to_string()),
@@ -143,8 +139,8 @@ pub fn metadata(cell: &PlannedCell, status: &Status, task: &dyn Task) -> Result<
         ("segment", io.segment.to_string()),
         ("input", input.to_string()),
         ("outputs", io.outputs.to_string()),
-        ("layout", layout.text.to_owned()),
-        ("documentation", layout.page.to_owned()),
+        ("layout", info.layout.to_owned()),
+        ("documentation", info.page.to_owned()),
     ]);
     let provenance = &status.provenance;
     let known = [
@@ -160,29 +156,6 @@ pub fn metadata(cell: &PlannedCell, status: &Status, task: &dyn Task) -> Result<
 
 fn text(settings: &impl Serialize) -> Result<String> {
     serde_json::to_string(settings).map_err(|e| Error::Report(e.to_string()))
-}
-
-/// How the tensors of a kind lie, and the page that has their names and shapes.
-struct Layout {
-    text: &'static str,
-    page: &'static str,
-}
-
-impl Layout {
-    fn of(model: &ModelConfig) -> Self {
-        const BASELINES: &str = "row-major; matrices are [inputs, outputs]; taps oldest first";
-        const BIM: &str = "row-major; matrices are [outputs, inputs]; taps newest first";
-        let (text, page) = match model {
-            ModelConfig::Bim(_) => (BIM, "bim/README.md"),
-            ModelConfig::Transformer(_) => (BASELINES, "baselines/docs/transformer.md"),
-            ModelConfig::Lstm(_) => (BASELINES, "baselines/docs/lstm.md"),
-            ModelConfig::Rnn(_) => (BASELINES, "baselines/docs/rnn.md"),
-            ModelConfig::Cnn(_) => (BASELINES, "baselines/docs/cnn.md"),
-            ModelConfig::Mamba(_) => (BASELINES, "baselines/docs/mamba.md"),
-            ModelConfig::Snn(_) => (BASELINES, "baselines/docs/snn.md"),
-        };
-        Self { text, page }
-    }
 }
 
 /// A safetensors file without metadata, with metadata: tensors stay where they are behind the header.
@@ -216,6 +189,7 @@ mod tests {
     use learner::Io;
 
     use super::*;
+    use crate::models::ModelConfig;
     use crate::train::TrainConfig;
 
     /// Small models that have every tensor between them, whatever the input.
@@ -281,7 +255,7 @@ mod tests {
         for text in MODELS {
             let model: ModelConfig = serde_yaml::from_str(text).unwrap();
             kinds.insert(model.info().kind);
-            let page = Layout::of(&model).page;
+            let page = model.info().page;
             let own = listed(page);
             let all = if page.starts_with("bim") { own } else { [own, ends.clone()].concat() };
             unseen.extend(all.iter().map(|(pattern, _)| (page, pattern.clone())));

@@ -52,9 +52,9 @@ impl<'s> Feed<'s> {
         self.next += 1;
         match &self.maker {
             Maker::Source(source) => Ok(source.segment(index)?),
-            Maker::Thread(segments) => segments
-                .recv()
-                .unwrap_or_else(|_| Err(Error::Report(format!("segment {index} was not prepared: a bug")))),
+            Maker::Thread(segments) => segments.recv().unwrap_or_else(|_| {
+                Err(Error::Report(format!("segment {index}: the thread that prepares the data ended before it")))
+            }),
         }
     }
 }

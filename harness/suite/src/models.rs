@@ -21,11 +21,23 @@ pub struct ModelInfo {
     pub kind: &'static str,
     /// Version of the code that turns a configuration into numbers: part of every cell's id.
     pub code_version: u32,
+    /// The page that has its equations, and its tensors by name and shape.
+    pub page: &'static str,
+    /// How its tensors lie.
+    pub layout: &'static str,
 }
 
-const fn baseline(kind: &'static str) -> ModelInfo {
-    ModelInfo { kind, code_version: baselines::CODE_VERSION }
+const fn baseline(kind: &'static str, page: &'static str) -> ModelInfo {
+    let layout = "row-major; matrices are [inputs, outputs]; taps oldest first";
+    ModelInfo { kind, code_version: baselines::CODE_VERSION, page, layout }
 }
+
+const BIM: ModelInfo = ModelInfo {
+    kind: "bim",
+    code_version: bim::CODE_VERSION,
+    page: "bim/README.md",
+    layout: "row-major; matrices are [outputs, inputs]; taps newest first",
+};
 
 /// More steps than any recording has, far below what would overflow a size.
 const WHOLE_RECORDING: usize = 1 << 20;
@@ -34,19 +46,19 @@ registry! {
     /// A model with its settings.
     pub enum ModelConfig, "model", ModelInfo;
     /// Bio-Inspired Mamba, learning online.
-    Bim(Box<BimConfig>) = ModelInfo { kind: "bim", code_version: bim::CODE_VERSION };
+    Bim(Box<BimConfig>) = BIM;
     /// Pre-norm Transformer, causal with carried context or over whole recordings, by backpropagation through time.
-    Transformer(TransformerConfig) = baseline("transformer");
+    Transformer(TransformerConfig) = baseline("transformer", "baselines/docs/transformer.md");
     /// LSTM, by backpropagation through time.
-    Lstm(LstmConfig) = baseline("lstm");
+    Lstm(LstmConfig) = baseline("lstm", "baselines/docs/lstm.md");
     /// GRU or simple recurrent network, by backpropagation through time.
-    Rnn(RnnConfig) = baseline("rnn");
+    Rnn(RnnConfig) = baseline("rnn", "baselines/docs/rnn.md");
     /// Causal convolutions or a residual network over recordings, by backpropagation.
-    Cnn(CnnConfig) = baseline("cnn");
+    Cnn(CnnConfig) = baseline("cnn", "baselines/docs/cnn.md");
     /// Mamba, by backpropagation through time.
-    Mamba(MambaConfig) = baseline("mamba");
+    Mamba(MambaConfig) = baseline("mamba", "baselines/docs/mamba.md");
     /// Spiking neural network, by surrogate gradients and backpropagation through time.
-    Snn(SnnConfig) = baseline("snn");
+    Snn(SnnConfig) = baseline("snn", "baselines/docs/snn.md");
 }
 
 impl ModelConfig {
@@ -68,7 +80,13 @@ impl ModelConfig {
         match self {
             Self::Cnn(c) if c.family == Family::Resnet => Some(("family", "causal")),
             Self::Transformer(c) if !c.causal => Some(("causal", "true")),
-            _ => None,
+            Self::Bim(_)
+            | Self::Transformer(_)
+            | Self::Lstm(_)
+            | Self::Rnn(_)
+            | Self::Cnn(_)
+            | Self::Mamba(_)
+            | Self::Snn(_) => None,
         }
     }
 

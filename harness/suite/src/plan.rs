@@ -197,6 +197,11 @@ impl Plan {
     /// `Usage` if it is not there or is not what was written.
     pub fn read(path: &Path) -> Result<Self> {
         match seal::read(path)? {
+            Stored::Whole(Self { schema, .. }) if schema != SCHEMA => Err(Error::Usage(format!(
+                "{}: a plan of version {schema}\n  expected: version {SCHEMA}, which this program writes\n  next: use the program that \
+                 wrote it, or plan again with `harness run` on the same grid",
+                path.display()
+            ))),
             Stored::Whole(plan) => Ok(plan),
             Stored::Absent => Err(Error::Usage(format!(
                 "{}: no such plan\n  next: write one with `harness run` or `harness plan --write`",

@@ -150,7 +150,7 @@ pub fn run_cell(
 pub fn check_training(task: &dyn Task, config: &CellConfig) -> learner::Result<()> {
     let streams = config.train.streams.0;
     if let Some((most, what)) = task.most_streams().filter(|(most, _)| streams > *most) {
-        let problem = format!("expected at most {most}, {what}: each stream reads one of them; got {streams}");
+        let problem = format!("expected at most {most}, {what}: each stream reads at least one of them; got {streams}");
         return Err(learner::Error::Config { key: "streams", problem });
     }
     if config.train.dynamic_evaluation && task.segmentation() != Segmentation::Streams {

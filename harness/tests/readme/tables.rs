@@ -1,12 +1,14 @@
 //! Tables of figures: what their cells must say.
 //!
 //! `<!-- figures of FILE against MODEL -->` names the model that ratios are held against (`MODEL of FILE` if it stands in another
-//! file), and what a cell must say follows from its column's title; `<!-- METRIC by learning rate of FILE -->` has a column for each
-//! rate. The first cell of a row names its model in backticks.
+//! file), and what a cell must say follows from its column's title; `<!-- METRIC by SETTING of FILE -->` has a column for each value of
+//! a setting (`learning rate` is short for its path; `peak_bytes` is in MiB). The first cell of a row names its model in backticks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use metrics::catalogue::{METRICS, possible};
+use metrics::stream::RECOVERY;
 use rows::results::{ResultRow, read_results};
 use statistics::estimate::estimate_over_seeds;
 
@@ -39,12 +41,7 @@ fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> St
         all.into_iter().collect::<Vec<_>>().join(" or ")
     };
     let learning = ["energy_learning_with_traffic_pj"];
-    let interval = |metric: &str| match estimate_over_seeds(&values(rows, model, metric)).map(|e| (e.mean, e.interval))
-    {
-        Some((mean, Some((low, high)))) => format!("{mean:.3} [{low:.3}, {high:.3}]"),
-        Some((mean, None)) => format!("{mean:.3}"),
-        None => "not measured".to_owned(),
-    };
+    let interval = |metric: &str| interval(rows, model, metric);
     match title {
         "bits per byte" => interval("bits_per_byte"),
         "AUC-ROC (macro)" => interval("auc_roc_macro"),
@@ -71,37 +68,95 @@ fn expected(rows: &[ResultRow], model: &str, reference: &str, title: &str) -> St
             let change = mean(rows, model, &["dynamic_bits_per_byte"]) - mean(rows, model, &["bits_per_byte"]);
             format!("{change:+.3}").replace('-', "−")
         }
-        other => panic!("no test knows what a column `{other}` must say"),
+        other => {
+            let metric = by_label(other).unwrap_or_else(|| panic!("no test knows what a column `{other}` must say"));
+            if metric.starts_with(RECOVERY) { recoveries(rows, model, &metric) } else { interval(&metric) }
+        }
     }
 }
 
-/// What the cells of a row must say that has a column for each learning rate, the best of them in bold.
-fn by_rate(rows: &[ResultRow], model: &str, metric: &str, titles: &[&str]) -> Vec<String> {
-    let rate = |r: &ResultRow| r.config.get("train.learning_rate").and_then(|rate| rate.parse::<f64>().ok());
-    let at = |title: &str| {
-        let wanted: f64 = title.parse().expect("a learning rate as the title of a column");
-        let these: Vec<ResultRow> =
-            rows.iter().filter(|r| rate(r).is_some_and(|r| (r / wanted - 1.0).abs() < 1e-9)).cloned().collect();
-        mean(&these, model, &[metric])
+/// The metric that has a label.
+fn by_label(label: &str) -> Option<String> {
+    METRICS.iter().find_map(|info| match info.label.split_once('*') {
+        None => (info.label == label).then(|| info.name.to_owned()),
+        Some((before, after)) => {
+            let class = label.strip_prefix(before)?.strip_suffix(after)?;
+            Some(info.name.replace('*', class))
+        }
+    })
+}
+
+/// What each seed saw until it was back; what never was says so.
+fn recoveries(rows: &[ResultRow], model: &str, metric: &str) -> String {
+    let of = rows.iter().filter(|r| r.model == model && r.metric.as_deref() == Some(metric));
+    let mut all: Vec<(u64, Option<f64>)> = of.map(|r| (r.seed, r.value)).collect();
+    all.sort_by_key(|(seed, _)| *seed);
+    let text = |(_, value): (u64, Option<f64>)| value.map_or_else(|| "never".to_owned(), |v| format!("{v:.0}"));
+    let all: Vec<String> = all.into_iter().map(text).collect();
+    if all.is_empty() { "not measured".to_owned() } else { all.join(", ") }
+}
+
+/// What the cells of a row must say that has a column for each value of a setting; of learning rates, which are chosen by them, the best
+/// is in bold.
+fn by_setting(rows: &[ResultRow], model: &str, metric: &str, path: &str, titles: &[&str]) -> Vec<String> {
+    let value = |r: &ResultRow| r.config.get(path).and_then(|text| text.parse::<f64>().ok());
+    let at = |title: &str| -> Vec<ResultRow> {
+        let wanted: f64 = title.replace(',', "").parse().expect("a value of the setting as the title of a column");
+        let is_wanted = |v: f64| (v - wanted).abs() <= 1e-9 * wanted.abs();
+        rows.iter().filter(|r| value(r).is_some_and(is_wanted)).cloned().collect()
     };
-    let means: Vec<f64> = titles.iter().map(|title| at(title)).collect();
+    if path != LEARNING_RATE {
+        return titles.iter().map(|title| figure(&at(title), model, metric)).collect();
+    }
+    let means: Vec<f64> = titles.iter().map(|title| mean(&at(title), model, &[metric])).collect();
     let lower = metrics::catalogue::find(metric).is_some_and(|(m, _)| m.better == Some(statistics::Better::Lower));
     let best = means.iter().copied().reduce(|a, b| if lower { a.min(b) } else { a.max(b) });
     let text = |m: &f64| if Some(*m) == best { format!("**{m:.3}**") } else { format!("{m:.3}") };
     means.iter().map(text).collect()
 }
 
+/// A metric with its interval, or peak memory in MiB.
+fn figure(rows: &[ResultRow], model: &str, metric: &str) -> String {
+    if metric == PEAK {
+        let cells: BTreeMap<u64, u64> =
+            rows.iter().filter(|r| r.model == model).filter_map(|r| Some((r.seed, r.peak_bytes?))).collect();
+        let mean = cells.values().sum::<u64>() as f64 / cells.len() as f64;
+        return if cells.is_empty() { "not run".to_owned() } else { format!("{:.2}", mean / f64::from(1 << 20)) };
+    }
+    interval(rows, model, metric)
+}
+
+/// A metric's mean with its interval.
+fn interval(rows: &[ResultRow], model: &str, metric: &str) -> String {
+    match estimate_over_seeds(&values(rows, model, metric)).map(|e| (e.mean, e.interval)) {
+        Some((mean, Some(interval))) => {
+            let (low, high) = possible(metric, interval);
+            format!("{mean:.3} [{low:.3}, {high:.3}]")
+        }
+        Some((mean, None)) => format!("{mean:.3}"),
+        None => "not measured".to_owned(),
+    }
+}
+
+/// The setting whose best value is chosen by what its table shows.
+const LEARNING_RATE: &str = "train.learning_rate";
+/// Peak memory, which is no metric of a score.
+const PEAK: &str = "peak_bytes";
+
 /// What a table's comment says its figures are.
 enum Source<'a> {
     /// Of a file, against a model that may stand in another.
     Figures { file: &'a str, reference: &'a str, of: &'a str },
-    /// A metric by learning rate, of a file.
-    Rates { file: &'a str, metric: &'a str },
+    /// A metric by the values of a setting, of a file.
+    By { file: &'a str, metric: &'a str, path: &'a str },
 }
 
 fn source<'a>(table: &Table<'a>) -> Option<Source<'a>> {
-    if let Some((metric, file)) = table.comment.split_once(" by learning rate of ") {
-        return Some(Source::Rates { file, metric });
+    if let Some((metric, rest)) = table.comment.split_once(" by ")
+        && let Some((path, file)) = rest.split_once(" of ")
+    {
+        let path = if path == "learning rate" { LEARNING_RATE } else { path };
+        return Some(Source::By { file, metric, path });
     }
     let (file, reference) = table.comment.strip_prefix("figures of ")?.split_once(" against ")?;
     let (reference, of) = reference.split_once(" of ").unwrap_or((reference, file));
@@ -110,12 +165,12 @@ fn source<'a>(table: &Table<'a>) -> Option<Source<'a>> {
 
 /// The file whose figures a table has, if it has any.
 pub fn file<'a>(table: &Table<'a>) -> Option<&'a str> {
-    source(table).map(|(Source::Figures { file, .. } | Source::Rates { file, .. })| file)
+    source(table).map(|(Source::Figures { file, .. } | Source::By { file, .. })| file)
 }
 
 /// Rows of a file, with those of the reference where it stands in another.
 fn read(source: &Source) -> Vec<ResultRow> {
-    let (Source::Figures { file, .. } | Source::Rates { file, .. }) = source;
+    let (Source::Figures { file, .. } | Source::By { file, .. }) = source;
     let mut rows = read_results(&root().join(file)).expect(file);
     if let Source::Figures { reference, of, .. } = source
         && of != file
@@ -155,7 +210,7 @@ pub fn check(page: &Page, within: Range<usize>) -> (usize, Vec<Change>) {
                 Source::Figures { reference, .. } => {
                     titles.iter().map(|title| expected(&rows, model, reference, title)).collect()
                 }
-                Source::Rates { metric, .. } => by_rate(&rows, model, metric, titles),
+                Source::By { metric, path, .. } => by_setting(&rows, model, metric, path, titles),
             };
             if right != cells[1..] {
                 changes.push(Change {

@@ -216,20 +216,21 @@ fn serve(on_start: fn(), mut parts: Parts, work: &Receiver<Work>, done: &SyncSen
 
 #[cfg(test)]
 mod tests {
+    use crate::row::Drawn;
     use crate::{EvalRow, LayerRow, PredictionRow, StepRow};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    use super::super::{open, read_metadata, read_rows, tests};
+    use super::super::{open, read_metadata, read_rows};
     use super::*;
 
     /// The events of update `n`, always the same.
     fn events(n: u64) -> Vec<Event> {
         let mut rng = ChaCha8Rng::seed_from_u64(n);
-        let mut events = vec![Event::Step(StepRow { step: n, ..tests::step(&mut rng) })];
-        events.extend((0..rng.random_range(0..4)).map(|_| Event::Layer(tests::layer(&mut rng))));
-        events.extend((0..rng.random_range(0..2)).map(|_| Event::Eval(tests::eval(&mut rng))));
-        events.extend((0..rng.random_range(0..3)).map(|_| Event::Prediction(tests::prediction(&mut rng))));
+        let mut events = vec![Event::Step(StepRow { step: n, ..StepRow::drawn(&mut rng) })];
+        events.extend((0..rng.random_range(0..4)).map(|_| Event::Layer(LayerRow::drawn(&mut rng))));
+        events.extend((0..rng.random_range(0..2)).map(|_| Event::Eval(EvalRow::drawn(&mut rng))));
+        events.extend((0..rng.random_range(0..3)).map(|_| Event::Prediction(PredictionRow::drawn(&mut rng))));
         events
     }
 

@@ -6,7 +6,7 @@ use super::{Job, to};
 use crate::error::Result;
 use crate::tasks::Part;
 use rows::SpikeRow;
-use rows::parquet::{Metadata, write_rows};
+use rows::parquet::write_rows;
 
 /// Steps that are looked at, at most.
 const STEPS: usize = 128;
@@ -23,10 +23,8 @@ pub(super) fn write(job: &Job<'_>, learner: &dyn Learner, part: Part) -> Result<
         return Ok(());
     }
     let rows: Vec<SpikeRow> = sent.iter().flat_map(rows_of).collect();
-    let meta = Metadata::from([
-        ("schema".to_owned(), "1".to_owned()),
-        ("input".to_owned(), format!("the beginning of the {} part", part.name())),
-    ]);
+    let mut meta = rows::parquet::versioned();
+    meta.insert("input".to_owned(), format!("the beginning of the {} part", part.name()));
     Ok(write_rows(&job.dir.path.join("spikes.parquet"), &rows, &meta)?)
 }
 

@@ -1,6 +1,5 @@
 //! One cell, from its lock to its status: what goes wrong inside becomes its outcome.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use learner::Snapshot;
@@ -253,7 +252,7 @@ fn fill(status: &mut Status, done: &Finished, at: &Position, facts: &[Metric], e
             at.elapsed_s
         )),
         Outcome::Interrupted => Some(format!("interrupted after update {}; run again to continue", at.updates)),
-        _ => None,
+        Outcome::Completed | Outcome::Diverged | Outcome::OutOfMemory | Outcome::Failed | Outcome::Skipped => None,
     };
     if done.outcome == Outcome::TimedOut {
         status.cause = Some(Cause::Resources);
@@ -283,8 +282,8 @@ const PRUNED_SHARE: &str = "pruned_share";
 
 fn metadata(cell: &PlannedCell, p: &Provenance) -> Metadata {
     let config = serde_json::to_string(&cell.config).unwrap_or_default();
-    let mut meta = BTreeMap::from([
-        ("schema".to_owned(), "1".to_owned()),
+    let mut meta = rows::parquet::versioned();
+    meta.extend([
         ("cell".to_owned(), cell.id.clone()),
         ("config".to_owned(), config),
         ("version".to_owned(), p.version.clone()),

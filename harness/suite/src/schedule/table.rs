@@ -36,8 +36,9 @@ pub fn lock(run: &Path) -> Result<Held> {
 /// # Errors
 /// If the system refuses.
 pub fn write(run: &Path, rows: &[ResultRow], _: &Held) -> Result<()> {
-    let meta = BTreeMap::from([("schema".to_owned(), "1".to_owned())]);
-    write_results(&run.join("results.parquet"), rows, &meta).map_err(Error::from).map_err(Error::of_output)
+    write_results(&run.join("results.parquet"), rows, &rows::parquet::versioned())
+        .map_err(Error::from)
+        .map_err(Error::of_output)
 }
 
 /// The rows of a run directory as its cells are now. `known` holds what could not be written to a cell's folder.

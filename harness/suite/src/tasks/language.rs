@@ -362,6 +362,14 @@ impl Source for Lanes<'_> {
 }
 
 impl Task for Language {
+    fn most_streams(&self) -> Option<(usize, String)> {
+        let tokens = self.part(Part::Train).ids.len();
+        Some(match self.domains.as_ref().map(Domains::phases) {
+            None => (tokens, "the tokens of the training part".into()),
+            Some(phases) => (tokens / phases, format!("the tokens of each of the {phases} phases")),
+        })
+    }
+
     fn io(&self, streams: usize, segment: usize) -> Io {
         let vocabulary = self.vocabulary.size();
         Io { input: InputKind::Tokens { vocabulary }, outputs: vocabulary, streams, segment }
