@@ -1,0 +1,67 @@
+// The page on paper: nothing beyond its edge, no figure and no row on two sheets.
+import { fold } from "./layout.mjs";
+
+// A4 less the margins of page.css, in CSS pixels
+const PAPER = Math.floor(((210 - 28) / 25.4) * 96);
+
+/** Marks the beginning and the end of what must stay whole, each with a link to it: a PDF then says on which sheet it is. */
+function mark() {
+  const whole = [...document.querySelectorAll("figure, .drawing, tbody tr, .panels svg")].filter((element) => element.checkVisibility());
+  const links = document.createElement("p");
+  links.hidden = true;
+  const put = (id, place) => {
+    const spot = document.createElement("span");
+    spot.id = id;
+    place(spot);
+    const link = document.createElement("a");
+    link.href = `#${id}`;
+    links.append(link);
+  };
+  return whole.map((element, i) => {
+    const inside = element.tagName === "TR" ? [...element.cells].find((cell) => cell.checkVisibility()) : element;
+    if (element instanceof SVGElement) {
+      put(`whole-${i}-a`, (spot) => element.before(spot));
+      put(`whole-${i}-z`, (spot) => element.after(spot));
+    } else {
+      put(`whole-${i}-a`, (spot) => inside.prepend(spot));
+      put(`whole-${i}-z`, (spot) => inside.append(spot));
+    }
+    document.body.append(links);
+    const near = element.closest("[id]");
+    return `${element.tagName.toLowerCase()}${near ? ` in #${near.id}` : ""} "${element.textContent.trim().slice(0, 40)}"`;
+  });
+}
+
+export async function print(page, opened, faults) {
+  const state = `detail ${opened ? "open" : "closed"}`;
+  await fold(page, opened);
+  await page.emulateMediaType("print");
+  await page.setViewport({ width: PAPER, height: 1000 });
+  const found = await page.evaluate((paper) => {
+    const found = [];
+    const wide = document.documentElement.scrollWidth;
+    if (wide > paper) found.push(`${wide} px wide on paper of ${paper}`);
+    for (const element of document.querySelectorAll("figure, tr, .panels svg")) {
+      if (element.checkVisibility() && getComputedStyle(element).breakInside !== "avoid") found.push(`${element.tagName} may be broken over two sheets`);
+    }
+    const ground = getComputedStyle(document.body).backgroundColor;
+    if (ground !== "rgb(255, 255, 255)") found.push(`the ground is ${ground} when a dark page is printed`);
+    for (const element of document.querySelectorAll(".tools, nav, .skip")) {
+      if (element.checkVisibility()) found.push(`${element.className || element.tagName} is of no use on paper`);
+    }
+    return found;
+  }, PAPER);
+  [...new Set(found)].forEach((words) => faults.add("print", `${state}: ${words}`));
+  const names = await page.evaluate(mark);
+  const pdf = Buffer.from(await page.pdf({ preferCSSPageSize: true, format: "A4" })).toString("latin1");
+  // destinations stand in plain text: /whole-3-a [12 0 R /XYZ 40 800 0]
+  const sheets = new Map();
+  for (const [, id, sheet] of pdf.matchAll(/[/(](whole-\d+-[az])\)?\s*\[\s*(\d+) 0 R/g)) sheets.set(id, sheet);
+  if (names.length && !sheets.size) faults.add("print", "the PDF does not say where things are");
+  names.forEach((name, i) => {
+    const [a, z] = [sheets.get(`whole-${i}-a`), sheets.get(`whole-${i}-z`)];
+    if (a !== z) faults.add("print", `${state}: ${name} is split over two sheets`);
+  });
+  const count = pdf.match(/\/Type\s*\/Page\b/g)?.length ?? 0;
+  return `${count} sheets with ${state}`;
+}
