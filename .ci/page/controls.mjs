@@ -10,8 +10,10 @@ export async function keyboard(page, state, faults) {
   for (const opened of [false, true]) {
     await fold(page, opened);
     const most = await page.evaluate((most) => {
-      document.activeElement.blur();
-      scrollTo(0, 0);
+      // from the top, wherever the last walk ended
+      document.body.tabIndex = -1;
+      document.body.focus();
+      document.body.removeAttribute("tabindex");
       const can = "a[href], button, input, select, textarea, summary, [tabindex]";
       window.places = [...document.querySelectorAll(can)].filter((place) => place.tabIndex >= 0 && place.checkVisibility({ visibilityProperty: true }));
       return Math.min(window.places.length, most);
@@ -57,7 +59,8 @@ function eyes() {
       if (sorted !== 1) return `${sorted} columns say that they are sorted`;
       const cells = [...window.eyes.table(id).tBodies[0].rows].map((row) => row.cells[column]);
       const numbers = cells.some((cell) => cell.dataset.v);
-      if (!numbers && cells.some((cell) => /\d/.test(cell.textContent))) return "";
+      // a number that is only written is the page's to read
+      if (cells.some((cell) => !cell.dataset.v && /\d/.test(cell.textContent))) return "";
       const keys = cells.map((cell) => {
         if (!numbers) return cell.textContent.trim().toLowerCase();
         return cell.dataset.v ? Number(cell.dataset.v) : absent;
@@ -82,8 +85,10 @@ export async function controls(page, phone, state, faults) {
     columns: place.querySelector("table").tHead.rows[0].cells.length,
     tools: Boolean(place.previousElementSibling?.matches(".tools")),
     sorts: Boolean(place.querySelector("th button")),
-    differing: [...Array(place.querySelector("table").tHead.rows[0].cells.length).keys()].filter((column) =>
-      new Set([...place.querySelector("table").tBodies[0].rows].map((row) => row.cells[column].dataset.v ?? row.cells[column].textContent)).size > 1),
+    // columns whose order there is to change: rows that say why they have no number stay at the end
+    differing: [...place.querySelector("table").tHead.rows[0].cells].map((_, column) => column).filter((column) =>
+      new Set([...place.querySelector("table").tBodies[0].rows].map((row) => row.cells[column])
+        .filter((cell) => !cell.classList.contains("a")).map((cell) => cell.dataset.v ?? cell.textContent)).size > 1),
   })));
   const fault = (check, id, words) => words && faults.add(check, `${state}: #${id}: ${words}`);
   for (const { id, rows, tools, sorts } of tables) {

@@ -6,7 +6,7 @@ const PAPER = Math.floor(((210 - 28) / 25.4) * 96);
 
 /** Marks the beginning and the end of what must stay whole, each with a link to it: a PDF then says on which sheet it is. */
 function mark() {
-  const whole = [...document.querySelectorAll("figure, .drawing, tbody tr, .panels svg")].filter((element) => element.checkVisibility());
+  const whole = [...document.querySelectorAll("figure, .drawing:not(:has(.panels)), tbody tr")].filter((element) => element.checkVisibility());
   const links = document.createElement("p");
   links.hidden = true;
   const put = (id, place) => {
@@ -19,13 +19,8 @@ function mark() {
   };
   return whole.map((element, i) => {
     const inside = element.tagName === "TR" ? [...element.cells].find((cell) => cell.checkVisibility()) : element;
-    if (element instanceof SVGElement) {
-      put(`whole-${i}-a`, (spot) => element.before(spot));
-      put(`whole-${i}-z`, (spot) => element.after(spot));
-    } else {
-      put(`whole-${i}-a`, (spot) => inside.prepend(spot));
-      put(`whole-${i}-z`, (spot) => inside.append(spot));
-    }
+    put(`whole-${i}-a`, (spot) => inside.prepend(spot));
+    put(`whole-${i}-z`, (spot) => inside.append(spot));
     document.body.append(links);
     const near = element.closest("[id]");
     return `${element.tagName.toLowerCase()}${near ? ` in #${near.id}` : ""} "${element.textContent.trim().slice(0, 40)}"`;
@@ -40,8 +35,13 @@ export async function print(page, opened, faults) {
   const found = await page.evaluate((paper) => {
     const found = [];
     const wide = document.documentElement.scrollWidth;
-    if (wide > paper) found.push(`${wide} px wide on paper of ${paper}`);
-    for (const element of document.querySelectorAll("figure, tr, .panels svg")) {
+    if (wide > paper) {
+      const out = [...document.querySelectorAll("main *, header *")].filter((element) => element.checkVisibility()
+        && element.getBoundingClientRect().right > paper + 1 && element.matches("table, svg, pre, p, dl, h1, h2, h3, ul, summary"));
+      const names = [...new Set(out.map((element) => `${element.tagName.toLowerCase()} in #${element.closest("[id]")?.id}`))];
+      found.push(`${wide} px wide on paper of ${paper}: ${names.slice(0, 6).join(", ")}${names.length > 6 ? ` and ${names.length - 6} more` : ""}`);
+    }
+    for (const element of document.querySelectorAll("figure, tr, .drawing:not(:has(.panels))")) {
       if (element.checkVisibility() && getComputedStyle(element).breakInside !== "avoid") found.push(`${element.tagName} may be broken over two sheets`);
     }
     const ground = getComputedStyle(document.body).backgroundColor;
