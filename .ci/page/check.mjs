@@ -1,5 +1,5 @@
 // Looks at report pages in a browser and names every fault. Started by `run`, which knows where the tools are.
-import { readFileSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -27,17 +27,21 @@ if (!pages.length || heights.flat().some((number) => !(number > 0))) {
   console.error("page: give pages, and heights as WIDTH=PX");
   process.exit(2);
 }
+for (const path of pages.filter((path) => !existsSync(path))) {
+  console.error(`page: ${path}: no such file`);
+  process.exit(2);
+}
 
-/** Gathers faults: each is said once, with the name of its check, however often it is met. */
+/** Gathers faults: each is said once, with the name of its check and the state in which it was met first. */
 class Faults {
   constructor(path) {
     this.path = path;
     this.said = new Set();
   }
-  add(check, words) {
-    const line = `page: ${this.path}: ${check}: ${words.replace(/\s+/g, " ").slice(0, 400)}`;
-    if (!this.said.has(line)) console.error(line);
-    this.said.add(line);
+  add(check, words, state = "") {
+    const fault = `${check}: ${words.replace(/\s+/g, " ").slice(0, 400)}`;
+    if (!this.said.has(fault)) console.error(`page: ${this.path}: ${fault}${state && ` [${state}]`}`);
+    this.said.add(fault);
   }
 }
 
@@ -116,10 +120,14 @@ async function pictures(tab, path) {
   await tab(DESK, "light", (page) => page.pdf({ path: `${options.pictures}/${name}.pdf`, preferCSSPageSize: true, format: "A4" }));
 }
 
-const browser = await puppeteer.launch({
+const start = () => puppeteer.launch({
   executablePath: process.env.PAGE_CHROMIUM,
   // the pages are our own, and root has no sandbox; no name resolves, so that what works does so without a network
   args: ["--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND"],
+});
+const browser = await start().catch((error) => {
+  console.error(`page: not checked: ${process.env.PAGE_CHROMIUM} does not start: ${String(error.message).split("\n")[0]}`);
+  process.exit(3);
 });
 let found = 0;
 try {

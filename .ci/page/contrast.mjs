@@ -28,8 +28,8 @@ export async function accessibility(page, axe, state, faults) {
     }
     return { broken, unseen };
   }, TAGS, MARKS);
-  broken.forEach((words) => faults.add("axe", `${state}: ${words}`));
-  unseen.forEach((words) => faults.add("axe", `${state}: no verdict on the contrast of ${words}`));
+  broken.forEach((words) => faults.add("axe", words, state));
+  unseen.forEach((words) => faults.add("axe", `no verdict on the contrast of ${words}`, state));
 }
 
 /** Text in a drawing needs 4.5 to 1, a line or a dot that means something 3 to 1. */
@@ -67,5 +67,5 @@ export async function drawings(page, state, faults) {
     }
     return [...found];
   });
-  found.forEach((words) => faults.add("contrast", `${state}: ${words}`));
+  found.forEach((words) => faults.add("contrast", words, state));
 }

@@ -34,7 +34,7 @@ export async function keyboard(page, state, faults) {
         return seen ? "" : `${name(at)} has the focus outside the window`;
       }, i);
       if (wrong) {
-        faults.add("keyboard", `${state}, detail ${opened ? "open" : "closed"}: ${wrong}`);
+        faults.add("keyboard", wrong, `${state}, detail ${opened ? "open" : "closed"}`);
         if (wrong.startsWith("Tab")) break;
       }
       walked += 1;
@@ -90,7 +90,7 @@ export async function controls(page, phone, state, faults) {
       new Set([...place.querySelector("table").tBodies[0].rows].map((row) => row.cells[column])
         .filter((cell) => !cell.classList.contains("a")).map((cell) => cell.dataset.v ?? cell.textContent)).size > 1),
   })));
-  const fault = (check, id, words) => words && faults.add(check, `${state}: #${id}: ${words}`);
+  const fault = (check, id, words) => words && faults.add(check, `#${id}: ${words}`, state);
   for (const { id, rows, tools, sorts } of tables) {
     if (rows > 1 && !sorts) fault("sort", id, "the heads are no buttons");
     if (rows > 4 && !tools) fault("filter", id, "there is no filter");

@@ -49,6 +49,6 @@ export async function beyond(page, phone, state, faults) {
     }
     return found;
   }, phone);
-  found.slice(0, 8).forEach((words) => faults.add("width", `${state}: ${words}`));
-  if (found.length > 8) faults.add("width", `${state}: ${found.length - 8} more`);
+  found.slice(0, 8).forEach((words) => faults.add("width", words, state));
+  if (found.length > 8) faults.add("width", `${found.length - 8} more`, state);
 }

@@ -51,7 +51,7 @@ export async function print(page, opened, faults) {
     }
     return found;
   }, PAPER);
-  [...new Set(found)].forEach((words) => faults.add("print", `${state}: ${words}`));
+  [...new Set(found)].forEach((words) => faults.add("print", words, state));
   const names = await page.evaluate(mark);
   const pdf = Buffer.from(await page.pdf({ preferCSSPageSize: true, format: "A4" })).toString("latin1");
   // destinations stand in plain text: /whole-3-a [12 0 R /XYZ 40 800 0]
@@ -60,7 +60,7 @@ export async function print(page, opened, faults) {
   if (names.length && !sheets.size) faults.add("print", "the PDF does not say where things are");
   names.forEach((name, i) => {
     const [a, z] = [sheets.get(`whole-${i}-a`), sheets.get(`whole-${i}-z`)];
-    if (a !== z) faults.add("print", `${state}: ${name} is split over two sheets`);
+    if (a !== z) faults.add("print", `${name} is split over two sheets`, state);
   });
   const count = pdf.match(/\/Type\s*\/Page\b/g)?.length ?? 0;
   return `${count} sheets with ${state}`;
