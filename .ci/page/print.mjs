@@ -1,4 +1,5 @@
-// The page on paper: nothing beyond its edge, no figure and no row on two sheets.
+// The page on paper: nothing beyond its edge, no figure and no row on two sheets. What is folded is printed where it is open, but for
+// how a table is read, which is printed always.
 import { fold } from "./layout.mjs";
 
 // A4 less the margins of page.css, in CSS pixels
@@ -48,6 +49,9 @@ export async function print(page, opened, faults) {
     if (ground !== "rgb(255, 255, 255)") found.push(`the ground is ${ground} when a dark page is printed`);
     for (const element of document.querySelectorAll(".tools, nav, .skip")) {
       if (element.checkVisibility()) found.push(`${element.className || element.tagName} is of no use on paper`);
+    }
+    for (const element of document.querySelectorAll(".how")) {
+      if (element.checkVisibility() && !element.lastElementChild.checkVisibility()) found.push("what says how a table is read stays folded");
     }
     return found;
   }, PAPER);
