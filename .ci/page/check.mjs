@@ -72,6 +72,9 @@ async function check(browser, path) {
     const page = await open(browser, path, faults, width, scheme);
     try {
       return await what(page);
+    } catch (error) {
+      faults.add("check", `could not be made: ${String(error.stack).split("\n").slice(0, 3).join(" ")}`, `${width} px`);
+      return null;
     } finally {
       await page.close();
     }
@@ -92,6 +95,7 @@ async function check(browser, path) {
   }
   for (const width of [DESK, PHONE]) {
     const height = await tab(width, "light", (page) => page.evaluate(() => document.documentElement.scrollHeight));
+    if (height === null) continue;
     told.push(`${height} px high at ${width} px`);
     const limit = heights.find(([at]) => at === width)?.[1];
     if (height > limit) faults.add("height", `${height} px at ${width} px with detail closed, more than ${limit}`);

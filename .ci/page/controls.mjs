@@ -114,8 +114,8 @@ export async function controls(page, phone, state, faults) {
   }
   const tried = tables.find((table) => table.tools) ?? tables.find((table) => table.sorts);
   if (!tried) return `no table to sort at ${state}`;
-  const { id, rows, columns, tools, differing } = tried;
-  if (!phone) await sortByHand(page, id, differing, fault);
+  const { id, rows, columns, tools, sorts, differing } = tried;
+  if (!phone && sorts) await sortByHand(page, id, differing, fault);
   if (tools) {
     if (phone) await sortByList(page, id, differing, fault);
     await filter(page, id, rows, fault);
