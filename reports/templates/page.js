@@ -19,15 +19,18 @@
     const numbers = (typeof b === "number") - (typeof a === "number");
     return numbers || direction * (a < b ? -1 : a > b ? 1 : 0);
   };
+  const say = (table, column, direction) => {
+    [...table.tHead.rows[0].cells].forEach((head, i) => {
+      if (i === column) head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
+      else head.removeAttribute("aria-sort");
+    });
+  };
   const sort = (table, column, direction) => {
     const body = table.tBodies[0];
     const rows = [...body.rows].map((row) => [key(row.cells[column]), row]);
     rows.sort((a, b) => compare(a[0], b[0], direction));
     body.append(...rows.map((row) => row[1]));
-    [...table.tHead.rows[0].cells].forEach((head, i) => {
-      if (i === column) head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
-      else head.removeAttribute("aria-sort");
-    });
+    say(table, column, direction);
   };
   for (const place of document.querySelectorAll(".rows")) {
     const table = place.querySelector("table");
@@ -71,7 +74,10 @@
     order.onchange = () => {
       const [column, direction] = order.value.split(" ");
       if (direction) sort(table, Number(column), Number(direction));
-      else table.tBodies[0].append(...rows);
+      else {
+        table.tBodies[0].append(...rows);
+        say(table);
+      }
     };
     const columns = make("details", {}, make("summary", { textContent: "Columns" }),
       make("fieldset", {}, make("legend", { textContent: "Shown" }), ...choices));
@@ -84,8 +90,9 @@
       make("label", { className: "filter" }, "Filter ", filter),
       make("label", { className: "order" }, "Sort ", order), columns, shown));
   }
-  // cards are no table by themselves any more: say that they are one
+  // cards are no table by themselves any more: say that they are one, whose heads nobody sees and no key goes to
   const roles = () => {
+    for (const button of document.querySelectorAll(".rows th button")) button.tabIndex = narrow.matches ? -1 : 0;
     const set = (selector, role) => {
       for (const element of document.querySelectorAll(`.rows ${selector}`)) {
         if (narrow.matches) element.setAttribute("role", role);
