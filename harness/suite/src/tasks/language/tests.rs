@@ -189,7 +189,9 @@ fn frequencies_of_the_scored_text_are_a_level_of_their_own() {
         let text = bytes_of(&task, Part::Test);
         let text = &text[..limit.map_or(text.len(), |n| n as usize)];
         let mut counts = [0u32; 256];
-        text.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
+        for &byte in text {
+            counts[usize::from(byte)] += 1;
+        }
         let shares = counts.into_iter().filter(|n| *n > 0).map(|n| f64::from(n) / text.len() as f64);
         let entropy = shares.map(|p| -p * p.log2()).sum::<f64>();
         assert!((found(limit, "unigram_bits_per_byte") - entropy).abs() < 1e-12, "{limit:?}");
