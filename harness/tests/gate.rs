@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{Folder, stderr, stdout};
+use common::{Folder, sealed, stderr, stdout, unsealed};
 use rows::parquet::Metadata;
 use rows::results::{ResultRow, read_results, write_results};
 
@@ -71,10 +71,9 @@ fn changed_run(folder: &Folder, name: &str, change: impl Fn(&mut serde_json::Val
     copy(&from, &to);
     for cell in std::fs::read_dir(to.join("cells")).expect("cells") {
         let path = cell.expect("a cell").path().join("status.json");
-        let mut status: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&path).expect("a status")).expect("JSON");
+        let mut status: serde_json::Value = serde_json::from_slice(&unsealed(&path)).expect("JSON");
         change(&mut status);
-        std::fs::write(&path, status.to_string()).expect("written");
+        std::fs::write(&path, sealed(format!("{status:#}\n").as_bytes())).expect("written");
     }
     name.to_owned()
 }
