@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::{Folder, sealed, stderr, unsealed};
 use rand::{Rng, SeedableRng};

@@ -155,12 +155,12 @@ pub(super) fn run_baseline(args: &BaselineArgs, build: &Build) -> Result<u8> {
 /// The thresholds of the command line, those it does not give as they are known, and which these are.
 fn thresholds(args: &BaselineArgs, known: Thresholds) -> Result<(Thresholds, String)> {
     let mut kept = Vec::new();
-    let mut of = |name: &str, given: Option<f64>, known: f64| match given {
-        Some(given) => share(name, given),
-        None => {
-            kept.push(format!("--{name} {known}"));
-            Ok(known)
+    let mut of = |name: &str, given: Option<f64>, known: f64| {
+        if let Some(given) = given {
+            return share(name, given);
         }
+        kept.push(format!("--{name} {known}"));
+        Ok(known)
     };
     let thresholds = Thresholds {
         quality: of("quality", args.quality, known.quality)?,
