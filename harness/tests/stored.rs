@@ -3,9 +3,9 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use common::{Folder, stderr};
+use common::{Folder, sealed, stderr, unsealed};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use suite::parts::{CellDir, Plan, load_checkpoint};
@@ -16,20 +16,6 @@ task: {kind: cardio, generate: 60, frame: 20}
 models: [{kind: lstm, width: 8, layers: 1}, {kind: bim, width: 16, channels: 32, state: 4, heads: 2, layers: 1}]
 train: {streams: 4, segment: 25, seen: 300_000, curve_points: 2, eval_streams: 4}
 ";
-
-/// A file's text without the digest at its end.
-fn unsealed(path: &Path) -> Vec<u8> {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let (body, _) = text.rsplit_once(",\n  \"digest\": \"").expect("a digest");
-    format!("{body}\n}}\n").into_bytes()
-}
-
-/// The text with the digest that the program would have given it.
-fn sealed(text: &[u8]) -> Vec<u8> {
-    let body = text.strip_suffix(b"\n}\n").unwrap_or(text);
-    let sum = data::files::sha256_hex(&[body, b"\n}\n"].concat());
-    [body, b",\n  \"digest\": \"", sum.as_bytes(), b"\"\n}\n"].concat()
-}
 
 /// Values that a careless or a hostile hand would write.
 const VALUES: [&str; 16] = [

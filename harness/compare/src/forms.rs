@@ -55,6 +55,12 @@ pub fn summary(gate: &Gate) -> String {
             let _ = writeln!(out, "| {} | {} | {} |", cell(&check.name), check.tier, cell(why));
         }
     }
+    if !gate.cleared.is_empty() {
+        out += "\nFailed once and passed when run again:\n\n";
+        for (name, why) in &gate.cleared {
+            let _ = writeln!(out, "- {}: {}", cell(name), cell(why));
+        }
+    }
     if !left.is_empty() {
         out += "\nNot compared:\n\n";
         for (why, n) in left {
@@ -92,6 +98,7 @@ mod tests {
                 check("noisy", "d", Outcome::NotCompared("e|f".into())),
                 check("noisy", "g", Outcome::Passed),
             ],
+            cleared: vec![("h|i".into(), "it was slow".into())],
         };
         let xml = junit(&gate);
         assert!(xml.contains("tests=\"3\" failures=\"1\" skipped=\"1\""), "{xml}");
@@ -99,6 +106,7 @@ mod tests {
         assert_eq!(annotations(&gate), "::error title=a <b> & \"c\"::x:y, 10 %25%0Az\n");
         let words = summary(&gate);
         assert!(words.contains("## Gate: failed") && words.contains("1 × e\\|f"), "{words}");
+        assert!(words.contains("when run again:\n\n- h\\|i: it was slow\n"), "{words}");
         assert!(words.contains("1 checks passed, 1 failed, 1 were not compared"), "{words}");
     }
 }

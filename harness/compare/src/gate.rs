@@ -27,7 +27,7 @@ const LEVEL: f64 = 0.01;
 const SHORTEST_S: f64 = 0.2;
 /// What the buffers of rows that wait to be written may add to a cell's memory.
 const BUFFERS_BYTES: f64 = 65_536.0;
-/// Allocations within all steps of a cell that may be chance.
+/// So many more allocations within all steps of a cell are no chance.
 const FEWEST_BLOCKS: f64 = 8.0;
 /// What all models together are called.
 const ALL: &str = "all models";
@@ -38,8 +38,11 @@ const ALL: &str = "all models";
 pub struct Thresholds {
     /// Loss of quality, as a share of the baseline's mean.
     pub quality: f64,
-    /// Loss of speed, as a share.
+    /// Loss of speed of a model, as a share.
     pub speed: f64,
+    /// Loss of speed over all cells together, as a share.
+    #[serde(default = "speed_all")]
+    pub speed_all: f64,
     /// Growth of a cell's memory, as a share.
     pub memory: f64,
     /// Growth of the instructions of a step, as a share.
@@ -56,8 +59,20 @@ pub struct Thresholds {
 impl Default for Thresholds {
     fn default() -> Self {
         let noise = BTreeMap::new();
-        Self { quality: 0.02, speed: 0.05, memory: 0.01, instructions: instructions(), counted: None, noise }
+        Self {
+            quality: 0.02,
+            speed: 0.05,
+            speed_all: speed_all(),
+            memory: 0.01,
+            instructions: instructions(),
+            counted: None,
+            noise,
+        }
     }
+}
+
+fn speed_all() -> f64 {
+    0.08
 }
 
 fn instructions() -> f64 {
@@ -140,6 +155,8 @@ pub struct Check {
 pub struct Gate {
     /// The checks.
     pub checks: Vec<Check>,
+    /// What failed at first and passed when it was run again, and why it had failed.
+    pub cleared: Vec<(String, String)>,
 }
 
 impl Gate {
@@ -158,17 +175,17 @@ impl Gate {
         failures.peek().is_some() && failures.all(|(check, _)| check.tier == NOISY)
     }
 
-    /// What failed here and in a second run of the same code; the rest passes, and says that it failed once.
+    /// What failed here and did not pass in a second run of the same code either; what passed there passes, and is told of as cleared.
     #[must_use]
-    pub fn confirmed_by(self, second: &Self) -> Self {
-        let failed_again = |name: &str| second.failures().any(|(check, _)| check.name == name);
-        let confirm = |check: Check| match check.outcome {
-            Outcome::Failed(_) if check.tier == NOISY && !failed_again(&check.name) => {
-                Check { outcome: Outcome::Passed, ..check }
+    pub fn confirmed_by(mut self, second: &Self) -> Self {
+        let passed = |name: &str| second.checks.iter().any(|c| c.name == name && c.outcome == Outcome::Passed);
+        for check in self.checks.iter_mut().filter(|check| check.tier == NOISY && passed(&check.name)) {
+            if let Outcome::Failed(why) = &check.outcome {
+                self.cleared.push((check.name.clone(), why.clone()));
+                check.outcome = Outcome::Passed;
             }
-            _ => check,
-        };
-        Self { checks: self.checks.into_iter().map(confirm).collect() }
+        }
+        self
     }
 }
 
@@ -205,7 +222,7 @@ pub fn gate(baseline: &Baseline, candidate: &[ResultRow], columns: &[(String, St
     checks.extend(quality(&pairs, &baseline.thresholds));
     checks.extend(speed(&pairs, &baseline.thresholds));
     checks.extend(memory(&pairs, &baseline.thresholds));
-    Gate { checks }
+    Gate { checks, cleared: Vec::new() }
 }
 
 /// Columns that were there are there still, with their types.
@@ -326,6 +343,7 @@ fn speed_ups(pairs: &Pairs) -> BTreeMap<String, Vec<f64>> {
     models
 }
 
+/// Each model's speed, and that of all cells together: fewer cells jitter more, so what slows everything a little shows over all alone.
 fn speed(pairs: &Pairs, thresholds: &Thresholds) -> Vec<Check> {
     let models = speed_ups(pairs);
     if models.is_empty() {
@@ -337,24 +355,29 @@ fn speed(pairs: &Pairs, thresholds: &Thresholds) -> Vec<Check> {
     let p: Vec<f64> = models.values().map(|ratios| t_test(ratios).unwrap_or(1.0)).collect();
     let of = |((model, ratios), p): ((&String, &Vec<f64>), f64)| {
         let mean = estimate(ratios).map_or(0.0, |estimate| estimate.mean);
-        let floor = thresholds.speed.max(thresholds.noise.get(model).copied().unwrap_or_default());
+        let (name, effect) = match model.as_str() {
+            ALL => ("over all", thresholds.speed_all),
+            model => (model, thresholds.speed),
+        };
+        let floor = effect.max(thresholds.noise.get(model).copied().unwrap_or_default());
         let slower = 1.0 - mean.exp();
         let outcome = match ratios.len() {
             1 => Outcome::NotCompared("one cell is no sample".to_owned()),
             n if slower > floor && p < LEVEL => Outcome::Failed(format!(
-                "{:.1} % slower over {n} cells, relative to a product timed in each run (p = {p:.1e} adjusted; up to {:.1} % is noise)",
+                "{:.1} % slower over {n} cells, relative to a product timed in each run (p = {p:.1e} adjusted; up to {:.1} % is let pass)",
                 100.0 * slower,
                 100.0 * floor
             )),
             _ => Outcome::Passed,
         };
-        check(NOISY, format!("speed {model}"), outcome)
+        check(NOISY, format!("speed {name}"), outcome)
     };
     models.iter().zip(holm(&p)).map(of).collect()
 }
 
-/// Blocks asked for within steps, where one thread did it all. Threads that wait for each other ask for one or two now and then, so one
-/// more in every second update is what fails.
+/// Blocks asked for within steps, where one thread did it all. A step asks for the same blocks whenever it is made again; the threads that
+/// wait for each other ask for a place to wait in when they first wait, once each, however many updates there are. So a few blocks
+/// in all are chance, and more are not.
 fn allocations(pairs: &Pairs) -> Vec<Check> {
     let of = |(group, seed, a, b): (&Group, u64, &Cell, &Cell)| {
         let (before, now) = (number(a, "allocations")?, number(b, "allocations")?);
@@ -364,7 +387,7 @@ fn allocations(pairs: &Pairs) -> Vec<Check> {
             return None;
         }
         let updates = b.head.updates;
-        let outcome = if now - before < FEWEST_BLOCKS.max(updates as f64 / 2.0) {
+        let outcome = if now - before < FEWEST_BLOCKS {
             Outcome::Passed
         } else {
             Outcome::Failed(format!("{now} within {updates} updates, were {before}"))
@@ -471,6 +494,7 @@ mod tests {
                     device: "cpu".into(),
                     peak_bytes: Some(10_000_000),
                     allocations: Some(7_000),
+                    updates: 235,
                     threads: 1,
                     ..row(model, seed, "1", 2.0 + 0.03 * seed as f64)
                 };
@@ -541,24 +565,22 @@ mod tests {
         };
         one(failed(worse), &["quality text bim bits_per_byte", "+5.0 %"]);
         let slower = |rows: &mut Vec<ResultRow>| rows.iter_mut().for_each(|row| row.train_s *= 1.1);
-        one(failed(slower), &["speed all models: 9.1 % slower over 9 cells"]);
+        one(failed(slower), &["speed over all: 9.1 % slower over 9 cells"]);
         let one_slower = |rows: &mut Vec<ResultRow>| {
             rows.iter_mut().filter(|row| row.model == "lstm").for_each(|row| row.train_s *= 1.15);
         };
         one(failed(one_slower), &["speed lstm"]);
         let more = |rows: &mut Vec<ResultRow>| rows.iter_mut().for_each(|row| row.peak_bytes = Some(10_400_000));
         one(failed(more), &["memory text bim: peak 10400000 bytes, was 10000000"]);
-        // one more in every update; one or two in all are chance
+        // one more in every tenth of 235 updates; one or two in all are chance
         let another = |rows: &mut Vec<ResultRow>, more: u64| {
-            for row in rows.iter_mut() {
-                row.allocations = Some(7_000 + more * row.updates);
-            }
+            rows.iter_mut().for_each(|row| row.allocations = Some(7_000 + more));
         };
-        let updates = rows()[0].updates;
-        assert!(updates >= 8, "{updates}: a step's own allocation must not look like chance");
-        one(failed(|rows| another(rows, 1)), &["allocations text bim seed 1: ", " updates, were 7000"]);
-        let few = |rows: &mut Vec<ResultRow>| rows.iter_mut().for_each(|row| row.allocations = Some(7_002));
-        assert_eq!(failed(few), Vec::<String>::new());
+        one(
+            failed(|rows| another(rows, 235 / 10)),
+            &["allocations text bim seed 1: 7023 within 235 updates, were 7000"],
+        );
+        assert_eq!(failed(|rows| another(rows, 3)), Vec::<String>::new());
         one(
             failed(|rows| rows.iter_mut().for_each(|row| drop(row.config.insert("train.clip".into(), "2".into())))),
             &["settings: text bim: train.clip was 1, is 2"],
@@ -621,6 +643,26 @@ mod tests {
         let exact = gate(&baseline(), &candidate, &columns_of());
         assert!(!exact.might_be_chance());
         assert!(exact.confirmed_by(&second).failures().any(|(check, _)| check.tier == EXACT));
+    }
+
+    /// As the project's own baseline: models jitter by up to a tenth, so their threshold is high; over all it need not be.
+    #[test]
+    fn a_slowdown_of_everything_is_caught_over_all() {
+        let noise = [(ALL.to_owned(), 0.061), ("bim".to_owned(), 0.044), ("lstm".to_owned(), 0.101)].into();
+        let baseline = Baseline { thresholds: Thresholds { speed: 0.3, noise, ..Thresholds::default() }, ..baseline() };
+        let failed = |times: f64, jitter: f64| {
+            let mut candidate = rows();
+            for (i, row) in candidate.iter_mut().enumerate() {
+                let cell = (i / 2 * 7919 % 9) as f64 / 8.0 - 0.5; // both rows of a cell have its time
+                row.train_s *= times * (1.0 + jitter * cell);
+            }
+            let gate = gate(&baseline, &candidate, &columns_of());
+            gate.failures().map(|(check, _)| check.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(1.1, 0.05), ["speed over all"]);
+        let as_stored = 1.0 / (1.0 - 0.061);
+        assert_eq!(failed(as_stored, 0.05), Vec::<String>::new());
+        assert_eq!(failed(1.3, 1.5), Vec::<String>::new(), "cells that differ so much say nothing");
     }
 
     #[test]

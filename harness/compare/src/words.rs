@@ -6,8 +6,10 @@ use super::comparison::{Change, Comparison, Difference};
 
 /// Differences that are listed one by one in words; the table has all.
 const MOST_LISTED: usize = 20;
-/// Characters of a line of the table.
+/// Characters of a line.
 const WIDTH: usize = 100;
+/// Characters that a column of the table keeps, however little room there is.
+const NARROWEST: usize = 16;
 
 /// In words, with a table behind.
 #[must_use]
@@ -26,15 +28,15 @@ pub fn text(comparison: &Comparison) -> String {
     let counts: Vec<String> =
         all.into_iter().filter(|c| count(*c) > 0).map(|c| format!("{} {}", count(c), c.name())).collect();
     let counts = if counts.is_empty() { "nothing to compare".to_owned() } else { counts.join(", ") };
-    let _ = writeln!(out, "B against A, paired by seed: {counts}.");
+    wrap(&mut out, &format!("B against A, paired by seed: {counts}."), 0);
     if comparison.tests > 0 {
-        let _ = writeln!(
-            out,
+        let tests = format!(
             "{} paired t tests, adjusted by {}. Differences below {} % of A do not matter (--effect).",
             comparison.tests,
             comparison.adjustment,
             100.0 * comparison.effect
         );
+        wrap(&mut out, &tests, 0);
     }
     for (title, lines) in [
         ("Settings that differ", &comparison.settings),
@@ -57,13 +59,36 @@ pub fn text(comparison: &Comparison) -> String {
     out
 }
 
+/// Running text as lines; those after the first are indented by two more. A word that has no room on any line is broken.
+fn wrap(out: &mut String, text: &str, indent: usize) {
+    let (further, mut line, mut empty) = (indent + 2, " ".repeat(indent), true);
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            let _ = writeln!(out, "{line}");
+            (line, empty) = (" ".repeat(further), true);
+        }
+        if !empty {
+            line.push(' ');
+        }
+        for letter in word.chars() {
+            if line.chars().count() == WIDTH {
+                let _ = writeln!(out, "{line}");
+                line = " ".repeat(further);
+            }
+            line.push(letter);
+        }
+        empty = false;
+    }
+    let _ = writeln!(out, "{line}");
+}
+
 fn list(out: &mut String, title: &str, lines: &[String]) {
     if lines.is_empty() {
         return;
     }
     let _ = writeln!(out, "\n{title} ({}):", lines.len());
     for line in lines.iter().take(MOST_LISTED) {
-        let _ = writeln!(out, "  {line}");
+        wrap(out, line, 2);
     }
     if lines.len() > MOST_LISTED {
         let _ = writeln!(out, "  … and {} more (--json has all)", lines.len() - MOST_LISTED);
@@ -108,9 +133,11 @@ fn table(out: &mut String, rows: &[&Difference]) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    // the first column gives way: it is what a reader can do without most easily
-    let rest: usize = widths[1..].iter().map(|width| width + 2).sum();
-    widths[0] = widths[0].min(WIDTH.saturating_sub(rest).max(16));
+    // names give way, in this order: what a reader can do without most easily
+    for column in [0, 1, 4] {
+        let others = widths.iter().map(|width| width + 2).sum::<usize>() - 2 - widths[column];
+        widths[column] = widths[column].min(WIDTH.saturating_sub(others).max(NARROWEST));
+    }
     for line in lines {
         let mut text = String::new();
         for (i, (cell, width)) in line.iter().zip(widths).enumerate() {
@@ -159,13 +186,34 @@ mod tests {
         let comparison: comparison::Comparison = compare(&pair(&rows(0.0), &rows(0.2)), 0.01);
         let text = text(&comparison);
         assert!(text.starts_with("B against A, paired by seed: 1 regressed, 1 identical"), "{text}");
+        let words: Vec<&str> = text.split_whitespace().collect();
         assert!(
-            text.contains("bits per byte 2.0000 → 2.2004 (+10.0 % [+10.0, +10.0], p < 0.01 adjusted, 3 seeds)"),
+            words
+                .join(" ")
+                .contains("bits per byte 2.0000 → 2.2004 (+10.0 % [+10.0, +10.0], p < 0.01 adjusted, 3 seeds)"),
             "{text}"
         );
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         let table: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("configuration")).collect();
-        assert!(table.len() == 3 && table.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(table.len(), 3, "{text}");
         let value: serde_json::Value = serde_json::from_str(&json(&comparison)).unwrap();
         assert_eq!(value["differences"][0]["change"], "regressed");
+    }
+
+    #[test]
+    fn text_is_broken_between_words_and_a_long_word_within() {
+        let of = |text: &str| {
+            let mut out = String::new();
+            wrap(&mut out, text, 2);
+            out.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of("a few words"), ["  a few words"]);
+        let lines = of(&"word ".repeat(40));
+        assert!(lines.len() == 3 && lines[0].starts_with("  word") && lines[1].starts_with("    word"), "{lines:?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:?}");
+        assert_eq!(lines.iter().map(|line| line.matches("word").count()).sum::<usize>(), 40);
+        let long = of(&format!("key was {}", "→".repeat(250)));
+        assert!(long.len() == 4 && long.iter().all(|line| line.chars().count() <= WIDTH), "{long:?}");
+        assert_eq!(long.iter().map(|line| line.matches('→').count()).sum::<usize>(), 250);
     }
 }

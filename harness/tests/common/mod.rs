@@ -84,6 +84,20 @@ impl Folder {
     }
 }
 
+/// A file's text without the digest at its end.
+pub fn unsealed(path: &Path) -> Vec<u8> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (body, _) = text.rsplit_once(",\n  \"digest\": \"").expect("a digest");
+    format!("{body}\n}}\n").into_bytes()
+}
+
+/// The text with the digest that the program would have given it.
+pub fn sealed(text: &[u8]) -> Vec<u8> {
+    let body = text.strip_suffix(b"\n}\n").unwrap_or(text);
+    let sum = data::files::sha256_hex(&[body, b"\n}\n"].concat());
+    [body, b",\n  \"digest\": \"", sum.as_bytes(), b"\"\n}\n"].concat()
+}
+
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,6 +1,7 @@
 //! `harness compare`, `baseline` and `gate`: one run against another.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,23 +34,29 @@ pub(super) struct CompareArgs {
 
 #[derive(Args)]
 pub(super) struct BaselineArgs {
-    /// Run directory or results file, all of whose cells completed
+    /// Run directory or results file, all of whose cells completed; with --show, a baseline
     run: PathBuf,
-    /// The file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// Loss of quality that fails the gate, as a share
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().quality)]
-    quality: f64,
-    /// Loss of speed that fails the gate, as a share
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().speed)]
-    speed: f64,
-    /// Growth of memory that fails the gate, as a share
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().memory)]
-    memory: f64,
-    /// Growth of the instructions of a step that fails the gate, as a share
-    #[arg(long, value_name = "SHARE", default_value_t = Thresholds::default().instructions)]
-    instructions: f64,
+    /// The file to write; what is not given anew of the thresholds stays as it is there
+    #[arg(long, value_name = "FILE", required_unless_present = "show")]
+    out: Option<PathBuf>,
+    /// Print a baseline's thresholds, noise and what was counted; write nothing
+    #[arg(long, conflicts_with_all = ["out", "count_instructions"])]
+    show: bool,
+    /// Loss of quality that fails the gate, as a share [default: 0.02]
+    #[arg(long, value_name = "SHARE")]
+    quality: Option<f64>,
+    /// Loss of speed of a model that fails the gate, as a share [default: 0.05]
+    #[arg(long, value_name = "SHARE")]
+    speed: Option<f64>,
+    /// Loss of speed over all cells together that fails the gate, as a share [default: 0.08]
+    #[arg(long, value_name = "SHARE")]
+    speed_all: Option<f64>,
+    /// Growth of memory that fails the gate, as a share [default: 0.01]
+    #[arg(long, value_name = "SHARE")]
+    memory: Option<f64>,
+    /// Growth of the instructions of a step that fails the gate, as a share [default: 0.01]
+    #[arg(long, value_name = "SHARE")]
+    instructions: Option<f64>,
     /// Count the instructions of a step of every configuration with valgrind, for the gate to compare
     #[arg(long)]
     count_instructions: bool,
@@ -69,7 +76,7 @@ pub(super) struct GateArgs {
     /// Write the checks as XML in the form of JUnit
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// Append a summary in Markdown, such as to the file that GitHub names
+    /// Append a summary in Markdown; in a job of GitHub it is appended to that job's own as well
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
     /// Run the candidate's cells so many times, and store in the baseline how much speed varies by itself
@@ -110,6 +117,10 @@ pub(super) fn run_compare(args: &CompareArgs) -> Result<u8> {
 }
 
 pub(super) fn run_baseline(args: &BaselineArgs, build: &Build) -> Result<u8> {
+    let Some(out) = &args.out else {
+        crate::say_on!("{}", shown(&Baseline::read(&args.run)?.thresholds));
+        return Ok(exit::DONE);
+    };
     let rows = rows_of(&args.run)?;
     if let Some(row) = rows.iter().find(|row| row.outcome != "completed") {
         return Err(Error::Usage(format!(
@@ -122,21 +133,15 @@ pub(super) fn run_baseline(args: &BaselineArgs, build: &Build) -> Result<u8> {
             row.outcome
         )));
     }
-    let before = if args.out.exists() { Some(Baseline::read(&args.out)?) } else { None };
-    let noise = before.as_ref().map(|baseline| baseline.thresholds.noise.clone()).unwrap_or_default();
+    let before = if out.exists() { Some(Baseline::read(out)?) } else { None };
+    let known = before.as_ref().map(|baseline| baseline.thresholds.clone());
+    let (mut thresholds, kept) = thresholds(args, known.unwrap_or_default())?;
     let counted = args.count_instructions.then(|| count_instructions(&args.run, &args.data, build));
-    let counted = counted.transpose()?.transpose().map_err(Error::Usage)?;
-    let thresholds = Thresholds {
-        quality: share("quality", args.quality)?,
-        speed: share("speed", args.speed)?,
-        memory: share("memory", args.memory)?,
-        instructions: share("instructions", args.instructions)?,
-        counted,
-        noise,
-    };
-    Baseline::write(&args.out, &rows, &thresholds)?;
-    crate::say!("{}: {} rows", args.out.display(), rows.len());
+    thresholds.counted = counted.transpose()?.transpose().map_err(Error::Usage)?;
+    Baseline::write(out, &rows, &thresholds)?;
+    crate::say!("{}: {} rows", out.display(), rows.len());
     if let Some(before) = before {
+        crate::say!("kept of the file that was there: {kept}");
         if before.thresholds.counted.is_some() && !args.count_instructions {
             ::data::tell!(
                 "the instructions that it had are gone: they were of another program; count with --count-instructions"
@@ -145,6 +150,47 @@ pub(super) fn run_baseline(args: &BaselineArgs, build: &Build) -> Result<u8> {
         crate::say_on!("{}", compare::text(&compare::compare(&compare::pair(&before.rows, &rows), 0.0)));
     }
     Ok(exit::DONE)
+}
+
+/// The thresholds of the command line, those it does not give as they are known, and which these are.
+fn thresholds(args: &BaselineArgs, known: Thresholds) -> Result<(Thresholds, String)> {
+    let mut kept = Vec::new();
+    let mut of = |name: &str, given: Option<f64>, known: f64| {
+        if let Some(given) = given {
+            return share(name, given);
+        }
+        kept.push(format!("--{name} {known}"));
+        Ok(known)
+    };
+    let thresholds = Thresholds {
+        quality: of("quality", args.quality, known.quality)?,
+        speed: of("speed", args.speed, known.speed)?,
+        speed_all: of("speed-all", args.speed_all, known.speed_all)?,
+        memory: of("memory", args.memory, known.memory)?,
+        instructions: of("instructions", args.instructions, known.instructions)?,
+        ..known
+    };
+    if !thresholds.noise.is_empty() {
+        kept.push("the noise of speed".to_owned());
+    }
+    Ok((thresholds, if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") }))
+}
+
+/// Thresholds, a line each; `counted` is there only if instructions were.
+fn shown(thresholds: &Thresholds) -> String {
+    let Thresholds { quality, speed, speed_all, memory, instructions, counted, noise } = thresholds;
+    let mut lines: Vec<String> = [
+        ("quality", quality),
+        ("speed", speed),
+        ("speed-all", speed_all),
+        ("memory", memory),
+        ("instructions", instructions),
+    ]
+    .map(|(name, share)| format!("{name:<12} {share}"))
+    .into();
+    lines.extend(noise.iter().map(|(model, share)| format!("noise        {share:.3} {model}")));
+    lines.extend(counted.iter().map(|c| format!("counted      {} configurations, {}", c.of.len(), c.by)));
+    lines.join("\n") + "\n"
 }
 
 pub(super) fn run_gate(args: &GateArgs, mode: Mode, build: &Build) -> Result<u8> {
@@ -184,12 +230,14 @@ fn report_of(args: &GateArgs, gate: &Gate) -> Result<()> {
     if let Some(path) = &args.junit {
         crate::store::write_whole(path, compare::junit(gate).as_bytes())?;
     }
-    if let Some(path) = &args.summary {
-        use std::io::Write;
+    let github = std::env::var_os("GITHUB_ACTIONS").is_some();
+    let job = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| github && !path.is_empty()).map(PathBuf::from);
+    let job = job.filter(|job| args.summary.as_ref() != Some(job));
+    for path in args.summary.iter().chain(&job) {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         file.and_then(|mut file| file.write_all(summary.as_bytes())).map_err(Error::io(path))?;
     }
-    if std::env::var_os("GITHUB_ACTIONS").is_some() {
+    if github {
         crate::say_on!("{}", compare::annotations(gate));
     }
     crate::say_on!("{summary}");
