@@ -139,7 +139,7 @@ fn table(ours: &Model, others: &[Model], tasks: &[&str], id: &str) -> Table {
         " With fewer than three seeds there are no intervals."
     };
     let mut table = Table::empty(format!("{id}-across"), "All tasks together", caption);
-    (table.place, table.open) = (Place::Everywhere, true);
+    table.place = Place::Everywhere;
     table.push_column(Column::text("model"), all().map(|model| Cell::new(&model.label)).collect());
     if scaled {
         table.push_column(Column::number("score"), all().map(|model| score(model, intervals)).collect());

@@ -111,7 +111,7 @@ pub fn compute(loaded: &Loaded, paper: &Paper) -> Report {
         outcome: format!("{cells} cells were planned, {completed} completed{waiting}."),
         questions: overview::questions(&parts, loaded),
         claims,
-        run: overview::facts(&parts, paper),
+        run: overview::facts(&parts),
         commands: overview::commands(&parts),
         sections,
         failures: tables::failures(&parts),
@@ -178,7 +178,7 @@ fn section(part: &Part, parts: &[Part], loaded: &Loaded, paper: &Paper) -> Secti
         front,
         plots,
         folded,
-        provenance: provenance::facts(part),
+        provenance: provenance::facts(part, paper),
         id,
     }
 }

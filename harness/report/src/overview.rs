@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::claims::short;
 use super::group::{Part, Run};
 use super::model::{Fact, Loaded};
-use super::paper::Paper;
 use super::{catalogue, provenance};
 
 /// Characters of a digest that are shown.
@@ -25,7 +24,7 @@ pub(super) fn questions(parts: &[Part], loaded: &Loaded) -> Vec<Fact> {
 }
 
 /// What was run; facts that nothing recorded are left out.
-pub(super) fn facts(parts: &[Part], paper: &Paper) -> Vec<Fact> {
+pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
     let mut facts = Vec::new();
     let mut add = |name: &str, value: String| {
         if !value.is_empty() {
@@ -52,8 +51,7 @@ pub(super) fn facts(parts: &[Part], paper: &Paper) -> Vec<Fact> {
     add("machine", distinct(parts.iter().filter_map(machine)));
     add("processor", of(&|run| run.head.processor.clone()));
     add("training time", training_time(parts));
-    let price = |name: &str| paper.prices.get(name).map_or_else(|| name.to_owned(), |words| format!("{name}, {words}"));
-    add("prices", of(&|run| run.head.cost_model.as_deref().map(price)));
+    add("prices", of(&|run| run.head.cost_model.clone()));
     facts
 }
 
@@ -184,9 +182,7 @@ mod tests {
             ["git checkout 0123456789abcdef", "cargo run --release -- run experiments/quickstart.yaml --scale mini"]
         );
         assert!(["a;rm -rf $HOME", "--out", "a\nb", "`x`"].iter().all(|name| !is_plain(name)));
-        let mut paper = Paper::embedded().expect("built in");
-        paper.prices.insert("list".into(), "published here: accumulate 1 pJ".into());
-        let facts = facts(&parts, &paper);
+        let facts = facts(&parts);
         let of = |name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
         assert_eq!(of("program"), Some("0.1.0, commit 0123456789ab"));
         assert_eq!(of("processor"), Some("Some CPU"));
@@ -194,7 +190,7 @@ mod tests {
         for row in several.rows.iter_mut().filter(|row| row.task == "cardio") {
             (row.git_commit, row.version) = (None, None);
         }
-        let several = super::facts(&super::super::group::parts(&several.rows), &paper);
+        let several = super::facts(&super::super::group::parts(&several.rows));
         let programs: Vec<(&str, &str)> = several
             .iter()
             .filter(|fact| fact.name.starts_with("program"))
@@ -207,9 +203,9 @@ mod tests {
         assert_eq!(of("prices"), None, "nothing recorded");
         let mut priced = loaded.clone();
         priced.rows.iter_mut().for_each(|row| row.cost_model = Some("list".into()));
-        let priced = super::facts(&super::super::group::parts(&priced.rows), &paper);
+        let priced = super::facts(&super::super::group::parts(&priced.rows));
         let of_priced = |name: &str| priced.iter().find(|fact| fact.name == name).map(|fact| fact.value.as_str());
-        assert_eq!(of_priced("prices"), Some("list, published here: accumulate 1 pJ"));
+        assert_eq!(of_priced("prices"), Some("list"));
         assert_eq!(
             of_priced("training time"),
             Some("1 min 29 s over 7 cells, the longest 12.8 s; scoring comes on top")

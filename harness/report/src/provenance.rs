@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::catalogue;
 use super::group::Part;
 use super::model::Fact;
+use super::paper::Paper;
 use data::identity::Identity;
 use metrics::catalogue::Amount;
 
@@ -219,7 +220,7 @@ fn list(part: &Part, path: &str) -> Option<String> {
 }
 
 /// Facts below a section's tables.
-pub(super) fn facts(part: &Part) -> Vec<Fact> {
+pub(super) fn facts(part: &Part, paper: &Paper) -> Vec<Fact> {
     let mut facts = Vec::new();
     let mut add = |name: &str, value: String| {
         if !value.is_empty() {
@@ -242,9 +243,16 @@ pub(super) fn facts(part: &Part) -> Vec<Fact> {
     add("instruction set", join(part.runs().filter_map(|run| run.head.instruction_set.clone())));
     add("program", programs(part));
     add("compiler", join(part.runs().filter_map(|run| run.head.compiler.clone())));
+    add("prices", prices(part, paper));
     add("command", commands(part));
     add("mended", notes(part, |note| !note.starts_with(OF_DATA)));
     facts
+}
+
+/// The lists that energies are priced by, with their sources and prices where these are known.
+fn prices(part: &Part, paper: &Paper) -> String {
+    let words = |name: &str| paper.prices.get(name).map_or_else(|| name.to_owned(), |words| format!("{name}, {words}"));
+    join(part.runs().filter_map(|run| run.head.cost_model.as_deref().map(words)))
 }
 
 /// What a cell's notes on its data begin with.

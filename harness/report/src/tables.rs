@@ -79,7 +79,10 @@ pub(super) fn results(part: &Part, paper: &Paper, id: &str) -> Table {
         add(Column::text("outcome"), &|group| Cell::new(outcomes(group)));
     }
     add(Column::text("published (paper)"), &|group| published_cell(part, &paper.published(part.family, group.kind)));
-    add(Column::text("verdict"), &|group| verdict_cell(part, group, &paper.published(part.family, group.kind)));
+    // of other data the caption says once that nothing compares
+    if part.identity().has_name() {
+        add(Column::text("verdict"), &|group| verdict_cell(part, group, &paper.published(part.family, group.kind)));
+    }
     (table.place, table.open) = (Place::Everywhere, true);
     table.notes = notes(part, paper, &estimates, cut);
     table
