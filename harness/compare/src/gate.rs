@@ -574,7 +574,9 @@ mod tests {
         one(failed(more), &["memory text bim: peak 10400000 bytes, was 10000000"]);
         // one more in every tenth of 235 updates; one or two in all are chance
         let another = |rows: &mut Vec<ResultRow>, more: u64| {
-            rows.iter_mut().for_each(|row| row.allocations = Some(7_000 + more));
+            for row in rows.iter_mut() {
+                row.allocations = Some(7_000 + more);
+            }
         };
         one(
             failed(|rows| another(rows, 235 / 10)),
