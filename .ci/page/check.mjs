@@ -69,14 +69,15 @@ async function check(browser, path) {
   const faults = new Faults(path);
   const told = [];
   const tab = async (width, scheme, what) => {
-    const page = await open(browser, path, faults, width, scheme);
+    let page;
     try {
+      page = await open(browser, path, faults, width, scheme);
       return await what(page);
     } catch (error) {
       faults.add("check", `could not be made: ${String(error.stack).split("\n").slice(0, 3).join(" ")}`, `${width} px`);
       return null;
     } finally {
-      await page.close();
+      await page?.close();
     }
   };
   html(HtmlValidate, readFileSync(path, "utf8"), faults);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::comparison::{Change, compare, number};
 use super::pairs::{Cell, Group, Pairs, pair};
 use data::error::{At, DataError, DataResult};
-use rows::parquet::{Metadata, read_metadata};
+use rows::parquet::{read_metadata, versioned};
 use rows::results::{ResultRow, columns, read_results, write_results};
 use statistics::adjust::holm;
 use statistics::estimate::estimate;
@@ -122,7 +122,8 @@ impl Baseline {
     /// `Io` if the system refuses.
     pub fn write(path: &Path, rows: &[ResultRow], thresholds: &Thresholds) -> DataResult<()> {
         let text = serde_json::json!(thresholds).to_string();
-        let meta = Metadata::from([("schema".to_owned(), "1".to_owned()), (THRESHOLDS.to_owned(), text)]);
+        let mut meta = versioned();
+        meta.insert(THRESHOLDS.to_owned(), text);
         write_results(path, rows, &meta)
     }
 }

@@ -5,6 +5,7 @@ use statistics::Better;
 use statistics::aggregate::{
     interquartile_mean, interquartile_mean_interval, probability_of_improvement, probability_of_improvement_interval,
 };
+use statistics::bca::FEWEST;
 use statistics::best::FEWEST_SEEDS;
 
 use super::catalogue;
@@ -12,7 +13,7 @@ use super::group::{Group, Part};
 use super::look::OURS;
 use super::model::{Cell, Column, Fact, Place, Section, Table};
 use super::tables::metric_info;
-use super::unlearned;
+use super::{provenance, unlearned};
 
 /// Share of cases in which an interval covers.
 const LEVEL: f64 = 0.95;
@@ -50,12 +51,16 @@ fn section(tasks: &[&Part], several: bool) -> Option<Section> {
     Some(Section {
         heading,
         short: "all tasks".into(),
-        argument: vec![argument(ours, others, tasks.len())],
+        argument: vec![argument(ours, others, tasks)],
         tables: vec![table(ours, others, &names, &id)],
         front: None,
         plots: Vec::new(),
         folded: Vec::new(),
-        provenance: vec![Fact { name: "tasks".into(), value: names.join(", ") }],
+        provenance: tasks
+            .iter()
+            .map(|part| Fact { name: format!("data, {}", part.task), value: provenance::data_in_short(part) })
+            .chain([Fact { name: "scale".into(), value: first.scale.into() }])
+            .collect(),
         id,
     })
 }
@@ -63,7 +68,7 @@ fn section(tasks: &[&Part], several: bool) -> Option<Section> {
 /// The deciding metric of one model on every task, so that more is better.
 struct Model<'a> {
     kind: &'a str,
-    label: String,
+    label: &'a str,
     /// By task and seed, each task in its own unit.
     scores: Vec<Vec<f64>>,
     /// The same, 0 for what needs no model and 1 for a score that cannot be better; `None` where a task has no such scale.
@@ -72,8 +77,12 @@ struct Model<'a> {
 
 impl<'a> Model<'a> {
     /// `None` unless the kind has a score on every task.
-    fn of(tasks: &[&Part], kind: &'a str) -> Option<Self> {
-        let groups: Vec<&Group> = tasks.iter().map(|part| part.first_of(kind)).collect::<Option<_>>()?;
+    fn of(tasks: &[&'a Part<'a>], kind: &'a str) -> Option<Self> {
+        let groups: Vec<&Group> = tasks.iter().map(|part| only(part, kind)).collect::<Option<_>>()?;
+        let label = groups.first()?.model;
+        if groups.iter().any(|group| group.model != label) {
+            return None;
+        }
         let mut scores = Vec::new();
         let mut scaled = Some(Vec::new());
         for (part, group) in tasks.iter().zip(&groups) {
@@ -91,7 +100,7 @@ impl<'a> Model<'a> {
             let sign = if better == Better::Higher { 1.0 } else { -1.0 };
             scores.push(values.into_iter().map(|value| sign * value).collect());
         }
-        Some(Self { kind, label: groups.first()?.model.to_owned(), scores, scaled })
+        Some(Self { kind, label, scores, scaled })
     }
 
     fn fewest(&self) -> usize {
@@ -104,24 +113,33 @@ impl<'a> Model<'a> {
     }
 }
 
-fn argument(ours: &Model, others: &[Model], tasks: usize) -> String {
-    let chance = |other: &Model| Some((other.label.clone(), ours.beats(other)?));
-    let mut all: Vec<(String, f64)> = others.iter().filter_map(chance).collect();
-    all.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let head = format!("On the same of {tasks} tasks a run of {} is better than one of", ours.label);
-    match all.as_slice() {
-        [] => format!("No model but {} has a score on each of {tasks} tasks.", ours.label),
-        [(name, p)] => format!("{head} {name} with a chance of {p:.2}."),
-        [(least, low), .., (most, high)] => {
-            format!("{head} another model with a chance from {low:.2} ({least}) to {high:.2} ({most}).")
-        }
+/// The one configuration of a kind; `None` where there are several or none.
+fn only<'a>(part: &'a Part<'a>, kind: &str) -> Option<&'a Group<'a>> {
+    let mut of_kind = part.groups.iter().filter(|group| group.kind == kind);
+    of_kind.next().filter(|_| of_kind.next().is_none())
+}
+
+fn argument(ours: &Model, others: &[Model], tasks: &[&Part]) -> String {
+    let fewest = std::iter::once(ours).chain(others).map(Model::fewest).min().unwrap_or(0);
+    if fewest < FEWEST_SEEDS {
+        let word = if fewest == 1 { "seed" } else { "seeds" };
+        return format!("{fewest} {word} cannot rank models over {} tasks, {FEWEST_SEEDS} could.", tasks.len());
     }
+    let mut all: Vec<(&str, f64)> = others.iter().filter_map(|other| Some((other.label, ours.beats(other)?))).collect();
+    all.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let each: Vec<String> = all.iter().map(|(name, p)| format!("{name} {p:.2}")).collect();
+    format!(
+        "Chance that a run of {} is better than one of another model on the same task, mean over {} tasks: {}.",
+        ours.label,
+        tasks.len(),
+        each.join(", ")
+    )
 }
 
 fn table(ours: &Model, others: &[Model], tasks: &[&str], id: &str) -> Table {
     let all = || std::iter::once(ours).chain(others);
     let fewest = all().map(Model::fewest).min().unwrap_or(0);
-    let intervals = fewest >= FEWEST_SEEDS;
+    let intervals = fewest >= FEWEST;
     let scaled = all().all(|model| model.scaled.is_some());
     let mut caption = format!(
         "The deciding metric of {}. Chance: that a run of {} is better than one of the model on the same task, ties at a half, mean over \
@@ -136,11 +154,11 @@ fn table(ours: &Model, others: &[Model], tasks: &[&str], id: &str) -> Table {
         " Intervals are 95 %, by drawing the seeds of each task anew: they say what other seeds would give on these tasks, and nothing of \
          other tasks."
     } else {
-        " With fewer than three seeds there are no intervals."
+        " A bootstrap over so few seeds covers too seldom: there are no intervals."
     };
     let mut table = Table::empty(format!("{id}-across"), "All tasks together", caption);
     table.place = Place::Everywhere;
-    table.push_column(Column::text("model"), all().map(|model| Cell::new(&model.label)).collect());
+    table.push_column(Column::text("model"), all().map(|model| Cell::new(model.label)).collect());
     if scaled {
         table.push_column(Column::number("score"), all().map(|model| score(model, intervals)).collect());
     }
@@ -204,7 +222,8 @@ mod tests {
         .concat();
         let sections = sections(&parts(&all));
         let [section] = sections.as_slice() else { panic!("one experiment") };
-        let expected = "On the same of 2 tasks a run of bim is better than one of another model with a chance from 0.50 (rnn) to 0.75 (lstm).";
+        let expected = "Chance that a run of bim is better than one of another model on the same task, mean over 2 tasks: rnn 0.50, \
+                        lstm 0.75.";
         assert_eq!(section.argument, [expected]);
         let table = &section.tables[0];
         let labels: Vec<&str> = table.columns.iter().map(|column| column.label.as_str()).collect();
@@ -212,7 +231,7 @@ mod tests {
         let text = |row: usize, column: usize| table.rows[row][column].text.as_str();
         assert_eq!((text(0, 2), text(0, 3)), ("itself", "3"));
         // of 9 pairs on ECG 3 won, 3 lost and 3 equal: a half; on text all won
-        assert!(text(1, 2).starts_with("0.75 [") && text(2, 2).starts_with("0.50 ["), "{:?}", table.rows);
+        assert!(text(1, 2) == "0.75" && text(2, 2) == "0.50", "{:?}", table.rows);
         // 0.5, 0.475, 0.45 of the way on text and 0.8 on ECG: the middle four
         let middle = (0.475 + 0.5 + 0.8 + 0.8) / 4.0;
         assert!(table.rows[0][1].value.is_some_and(|v| (v - middle).abs() < 1e-12), "{:?}", table.rows[0]);
@@ -224,7 +243,8 @@ mod tests {
         let two: Vec<_> = all.iter().filter(|row| row.seed < 3).cloned().collect();
         let of_two = sections(&parts(&two));
         assert_eq!(of_two[0].tables[0].rows[1][2].text, "1.00");
-        assert!(of_two[0].tables[0].caption.contains("fewer than three seeds"));
+        assert!(of_two[0].tables[0].caption.ends_with("there are no intervals."));
+        assert_eq!(of_two[0].argument, ["2 seeds cannot rank models over 2 tasks, 3 could."]);
         let one: Vec<_> = all.into_iter().filter(|row| row.task == "cardio").collect();
         assert!(sections(&parts(&one)).is_empty());
     }

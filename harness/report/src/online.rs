@@ -13,7 +13,7 @@ const DYNAMIC: &str = "dynamic_";
 
 /// The loss of each window of a stream without phases; these have a plot of their own.
 pub(super) fn plot(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
-    along_the_stream(part, loaded, id, PREQUENTIAL, "each of twenty windows")
+    along_the_stream(part, loaded, id, PREQUENTIAL, "each twentieth of training, over the first pass of the data")
 }
 
 /// Prequential loss, and the main metric of frozen weights beside that of a learner that goes on, where one did.
@@ -125,6 +125,8 @@ mod tests {
         }
         let drawn = plot(&parts(&loaded.rows)[0], &loaded, "x").unwrap();
         assert!(drawn.series.len() == 3 && drawn.series[0].points.len() == 5, "{drawn:?}");
-        assert!(drawn.caption.starts_with("Mean loss of each of twenty windows, before it was learned from."));
+        assert!(drawn.caption.starts_with(
+            "Mean loss of each twentieth of training, over the first pass of the data, before it was learned from."
+        ));
     }
 }

@@ -1,6 +1,6 @@
 //! What was run, by which program on which machine, on which data, and how to run it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::claims::short;
 use super::group::{Part, Run};
@@ -57,8 +57,10 @@ pub(super) fn facts(parts: &[Part]) -> Vec<Fact> {
 
 /// How long the completed cells trained.
 fn training_time(parts: &[Part]) -> String {
-    let all: Vec<f64> =
-        parts.iter().flat_map(Part::runs).filter(|run| run.completed()).map(|run| run.head.train_s).collect();
+    // two experiments may have a cell in common
+    let completed = parts.iter().flat_map(Part::runs).filter(|run| run.completed());
+    let by_cell: BTreeMap<&str, f64> = completed.map(|run| (run.head.cell.as_str(), run.head.train_s)).collect();
+    let all: Vec<f64> = by_cell.into_values().collect();
     let longest = all.iter().copied().fold(0.0, f64::max);
     match all.len() {
         0 => String::new(),

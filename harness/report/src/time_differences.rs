@@ -253,13 +253,15 @@ pub(super) fn plots(part: &Part, loaded: &Loaded, id: &str) -> Vec<Plot> {
         let label = part.label(group);
         let mut series: Vec<Series> = measured.quantities().filter_map(|q| line(measured, q)).collect();
         series.extend(Window::of(group).and_then(|w| window_line(&w, measured.furthest())));
-        series.extend(fit_lines(measured, Quantity::Mixed));
+        let fits = fit_lines(measured, Quantity::Mixed);
+        let fitted = if fits.is_empty() { "" } else { " Fits are exponentials through the mixed update." };
+        series.extend(fits);
         Some(Plot {
             id: format!("{id}-time-differences-{}-{short}", catalogue::slug(&label)),
             title: format!("Update by spike time difference: {label}, {long}"),
             caption: format!(
                 "Update per pair of spikes, other pairs being equal, each line divided by its largest absolute value so that shapes can be compared; \
-                 the table has sizes. Fits are exponentials through the mixed update. {} The spikes of a pair at Δ > 0 come pre before post.",
+                 the table has sizes.{fitted} {} The spikes of a pair at Δ > 0 come pre before post.",
                 if measured.seeds() > 1 { "Bands span the seeds." } else { "1 seed, no interval." }
             ),
             x_label: "Δ = t_post − t_pre (steps)".into(),

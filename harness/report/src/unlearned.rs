@@ -1,11 +1,11 @@
-//! What scores are without a model, and which configurations are no better.
+//! What scores are without a model, and which configurations are not shown to be better.
 
 use metrics::catalogue::{Level, Unlearned};
 use statistics::Better;
-use statistics::estimate::Estimate;
+use statistics::best::FEWEST_SEEDS;
 
 use super::argument::names;
-use super::group::{Part, Run};
+use super::group::{Group, Part, Run};
 use super::tables::metric_info;
 
 /// The main metrics that something reaches without learning, in a sentence.
@@ -19,23 +19,29 @@ pub(super) fn note(part: &Part) -> Option<String> {
     (!each.is_empty()).then(|| format!("Reached without a model: {}.", each.join(", ")))
 }
 
-/// Which configurations the deciding metric cannot tell from what needs no model; `None` if there is none.
+/// Which configurations, with three seeds or more, the deciding metric does not show to be better than what needs no model; `None` if
+/// there is none.
 pub(super) fn no_better(part: &Part) -> Option<String> {
     let name = *part.main_metrics().first()?;
     let info = metric_info(part, name);
     let (unlearned, better) = (info.unlearned?, info.better?);
-    let level = level(part, &unlearned)?;
-    let reaches = |e: &Estimate| {
-        let (low, high) = e.interval.unwrap_or((e.mean, e.mean));
-        match better {
+    let reaches = |group: &Group| -> Option<bool> {
+        let e = group.metric(name, Some(part.split)).estimate().filter(|e| e.n >= FEWEST_SEEDS)?;
+        let ((low, high), level) = (e.interval?, level_of(group, part.split, &unlearned)?);
+        Some(match better {
             Better::Lower => high >= level,
             Better::Higher => low <= level,
-        }
+        })
     };
-    let scored = part.groups.iter().filter_map(|group| Some((group, group.metric(name, Some(part.split)).estimate()?)));
-    let weak: Vec<String> = scored.filter(|(_, e)| reaches(e)).map(|(group, _)| part.label(group)).collect();
+    let weak: Vec<String> =
+        part.groups.iter().filter(|group| reaches(group) == Some(true)).map(|group| part.label(group)).collect();
     (!weak.is_empty()).then(|| {
-        format!("{} cannot be told from {}, {} {}.", names(&weak), unlearned.by, info.label, info.value(level))
+        format!(
+            "The interval over seeds does not show {} to be better than {} ({}).",
+            names(&weak),
+            unlearned.by,
+            info.label
+        )
     })
 }
 
@@ -49,18 +55,21 @@ pub(super) fn ends(part: &Part, name: &str) -> Option<(f64, f64)> {
     Some((level(part, &info.unlearned?)?, best)).filter(|(low, best)| best.is_finite() && low.total_cmp(best).is_ne())
 }
 
-/// The number; `None` where nothing recorded it.
+/// The number, where it is the same for all configurations that have it.
 fn level(part: &Part, unlearned: &Unlearned) -> Option<f64> {
-    let of = |name: &str, split: Option<&str>| {
-        part.runs().filter(|run| run.completed()).find_map(|run| run.row(name, split)?.value)
-    };
+    let mut all = part.groups.iter().filter_map(|group| level_of(group, part.split, unlearned));
+    let first = all.next()?;
+    all.all(|other| (other - first).abs() <= 1e-9 * first.abs()).then_some(first)
+}
+
+/// The number for one configuration; `None` where nothing recorded it.
+fn level_of(group: &Group, split: &str, unlearned: &Unlearned) -> Option<f64> {
+    let of = |name: &str, split: Option<&str>| group.completed().find_map(|run| run.row(name, split)?.value);
     match unlearned.from {
         Level::Fixed(value) => Some(value),
         Level::Fact(name) => of(name, None),
-        Level::Metric(name) => of(name, Some(part.split)),
-        Level::Classes(prefix) => {
-            part.runs().filter(|run| run.completed()).find_map(|run| of_classes(run, prefix, part.split))
-        }
+        Level::Metric(name) => of(name, Some(split)),
+        Level::Classes(prefix) => group.completed().find_map(|run| of_classes(run, prefix, split)),
     }
 }
 
@@ -90,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_told_from_chance_is_named() {
+    fn who_is_not_shown_to_be_better_than_chance_is_named() {
         let said = |values: [f64; 3]| {
             let mut loaded = fixture::quickstart();
             loaded.rows.retain(|row| row.task == "cardio" && row.model == "bim" && row.seed == 1);
@@ -107,7 +116,8 @@ mod tests {
             no_better(&parts(&loaded.rows)[0])
         };
         assert_eq!(said([0.71, 0.72, 0.73]), None);
-        let expected = "bim cannot be told from a ranking by chance, AUC-ROC (macro) 0.500.";
+        let expected =
+            "The interval over seeds does not show bim to be better than a ranking by chance (AUC-ROC (macro)).";
         assert_eq!(said([0.4, 0.6, 0.7]).as_deref(), Some(expected));
         assert_eq!(said([0.40, 0.41, 0.42]).as_deref(), Some(expected), "worse is no better either");
     }

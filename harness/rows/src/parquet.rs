@@ -75,7 +75,9 @@ pub fn write_rows<R: Row>(path: &Path, rows: &[R], meta: &Metadata) -> DataResul
 /// # Errors
 /// `Missing` if there is no such file, `Corrupt` if it is no Parquet file with the table's columns.
 pub fn read_rows<R: Row>(path: &Path) -> DataResult<Vec<R>> {
-    R::from_frame(path, &read_frame(path)?)
+    let frame = read_frame(path)?;
+    check_version(path, &read_metadata(path)?)?;
+    R::from_frame(path, &frame)
 }
 
 /// Reads a table as it is.

@@ -29,6 +29,12 @@ use grid::{Grid, RawCell, Selection, Sources, canonical_json, read_as, short_id}
 /// Version of `plan.json`.
 const SCHEMA: u32 = 1;
 
+/// What every version of a plan says.
+#[derive(Deserialize)]
+struct Version {
+    schema: u32,
+}
+
 /// One entry of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedCell {
@@ -196,12 +202,15 @@ impl Plan {
     /// # Errors
     /// `Usage` if it is not there or is not what was written.
     pub fn read(path: &Path) -> Result<Self> {
-        match seal::read(path)? {
-            Stored::Whole(Self { schema, .. }) if schema != SCHEMA => Err(Error::Usage(format!(
+        // of another version nothing else may be as it is here
+        if let Some(Version { schema }) = seal::read::<Version>(path)?.whole().filter(|plan| plan.schema != SCHEMA) {
+            return Err(Error::Usage(format!(
                 "{}: a plan of version {schema}\n  expected: version {SCHEMA}, which this program writes\n  next: use the program that \
                  wrote it, or plan again with `harness run` on the same grid",
                 path.display()
-            ))),
+            )));
+        }
+        match seal::read(path)? {
             Stored::Whole(plan) => Ok(plan),
             Stored::Absent => Err(Error::Usage(format!(
                 "{}: no such plan\n  next: write one with `harness run` or `harness plan --write`",

@@ -269,7 +269,9 @@ fn again(args: &GateArgs, mode: Mode, build: &Build) -> Result<Vec<ResultRow>> {
     let folder = Scratch::beside(&args.candidate);
     let run = &folder.0;
     plan.write(run, true)?;
-    let devices = parse_device("auto")?;
+    // the device that the candidate ran on: numbers of another would not be compared
+    let on_cpu = rows_of(&args.candidate)?.iter().all(|row| row.device == "cpu");
+    let devices = parse_device(if on_cpu { "cpu" } else { "auto" })?;
     let interrupt = interrupted()?;
     let context = Context::new(run, &args.data, &devices, &interrupt, build);
     let pool = Pool { jobs: 1, stall: Duration::from_secs(900), fail_fast: false, retry: None };
