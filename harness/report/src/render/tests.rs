@@ -112,7 +112,7 @@ lambda                 target 0.5               target 0.9
 #[test]
 fn latex_is_escaped_and_bold() {
     let text = render(&report(&fixture::quickstart()), Format::Latex).unwrap();
-    assert_has(&text, "    lstm & 2.28 [2.15, 2.41] & 0.38 & 2 & completed &");
+    assert_has(&text, "    lstm & 2.28 [2.15, 2.41] & 0.38 & 2 & completed");
     let swept = render(&report(&fixture::sweep()), Format::Latex).unwrap();
     assert_has(&swept, "\\textbf{2.020 [1.995, 2.045]}");
     assert_has(&text, "with its 95 \\% t interval over 2 seeds");
