@@ -250,6 +250,32 @@ mod tests {
     }
 
     #[test]
+    fn eleven_seeds_have_intervals() {
+        let many = |model: &str, bits: f64| -> Vec<super::super::ResultRow> {
+            let three = |k: u64| rows(model, [bits, bits + 0.1, bits + 0.2], [0.9, 0.8, 0.85 - k as f64 / 100.0]);
+            let renumber = |k: u64, mut row: super::super::ResultRow| {
+                row.seed += 3 * k;
+                row.cell = format!("{}-{k}", row.cell);
+                row
+            };
+            (0..4).flat_map(|k| three(k).into_iter().map(move |row| renumber(k, row))).collect()
+        };
+        let all = [many("bim", 2.0), many("lstm", 2.1)].concat();
+        let found = sections(&parts(&all));
+        let table = &found[0].tables[0];
+        assert!(
+            table.caption.contains("Intervals are 95 %, by drawing the seeds of each task anew"),
+            "{}",
+            table.caption
+        );
+        let cell = &table.rows[1][2];
+        let (low, high) = cell.text.split_once(" [").unwrap().1.trim_end_matches(']').split_once(", ").unwrap();
+        let (low, high): (f64, f64) = (low.parse().unwrap(), high.parse().unwrap());
+        assert!(low < cell.value.unwrap() && cell.value.unwrap() < high && high <= 1.0, "{cell:?}");
+        assert!(table.rows[0][1].text.contains(" ["), "{:?}", table.rows[0]);
+    }
+
+    #[test]
     fn a_sweep_or_a_model_that_is_missing_somewhere_is_left_out() {
         let mut all =
             [rows("bim", [2.0; 3], [0.9; 3]), rows("lstm", [3.0; 3], [0.7; 3]), rows("rnn", [3.0; 3], [0.7; 3])]

@@ -37,8 +37,6 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
         }
     }
     let info = metric_info(part, metric);
-    let form = if series.len() > MOST_LINES { Form::Panels } else { Form::Lines };
-    let left_out = keep_best(&mut series, info.better);
     let unit = provenance::unit(part);
     let place = provenance::place(part, &split);
     let level = (metric == "bits_per_byte").then(|| part.floor()).flatten();
@@ -47,9 +45,7 @@ pub(super) fn learning(part: &Part, loaded: &Loaded, id: &str) -> Option<Plot> {
     if let Some(extent) = extent(part, loaded, metric, &split) {
         caption = format!("{caption} Each point is over {extent}.");
     }
-    if left_out > 0 {
-        caption = format!("{caption} The {MOST_PANELS} that end best are drawn, {left_out} are not.");
-    }
+    let form = laid_out(&mut series, info.better, &mut caption);
     if without > 0 {
         let cells = if without == 1 { "1 completed cell has" } else { &format!("{without} completed cells have") };
         caption = format!("{caption} {cells} no stored evaluations and cannot be drawn.");
@@ -79,12 +75,8 @@ pub(super) fn along_the_stream(part: &Part, loaded: &Loaded, id: &str, metric: &
     if series.is_empty() {
         return None;
     }
-    let form = if series.len() > MOST_LINES { Form::Panels } else { Form::Lines };
-    let left_out = keep_best(&mut series, Some(Better::Lower));
     let mut caption = format!("Mean loss of {window}, before it was learned from. {}", band_caption(part));
-    if left_out > 0 {
-        caption = format!("{caption} The {MOST_PANELS} that end best are drawn, {left_out} are not.");
-    }
+    let form = laid_out(&mut series, Some(Better::Lower), &mut caption);
     Some(Plot {
         id: format!("{id}-stream"),
         title: "Loss along the stream".into(),
@@ -216,6 +208,17 @@ fn high(series: &[Series]) -> bool {
     let all = || series.iter().flat_map(|s| &s.points);
     let low = all().map(|p| p.low).fold(f64::INFINITY, f64::min);
     low > 0.0 && all().map(|p| p.high).fold(0.0, f64::max) / low > LOG_HEIGHT
+}
+
+/// How lines are drawn: each in a panel where they are many, the best of them where they are more than panels; what is left out is said
+/// behind the caption.
+fn laid_out(series: &mut Vec<Series>, better: Option<Better>, caption: &mut String) -> Form {
+    let form = if series.len() > MOST_LINES { Form::Panels } else { Form::Lines };
+    let left_out = keep_best(series, better);
+    if left_out > 0 {
+        *caption = format!("{caption} The {MOST_PANELS} that end best are drawn, {left_out} are not.");
+    }
+    form
 }
 
 /// Leaves as many lines as there are panels, those whose last value is best, in their order; how many were left out.

@@ -91,9 +91,15 @@ pub(super) fn differences(part: &Part, id: &str) -> Option<Table> {
     if let Some((name, info)) = metrics.first() {
         let base = reference.metric(name, Some(part.split)).estimate();
         let cell = |group: &&Group| {
-            let paired = against(group, name).filter(|paired| paired.difference.n >= FEWEST_SEEDS);
-            let seeds = base.zip(paired).and_then(|(base, paired)| needed(&base, &paired.difference));
-            seeds.map_or_else(|| Cell::measured(None), |n| Cell::valued(catalogue::count(n as u64), n as f64))
+            let Some(paired) = against(group, name) else { return Cell::measured(None) };
+            if paired.difference.n < FEWEST_SEEDS {
+                return Cell::absent("too few seeds to say");
+            }
+            let seeds = base.and_then(|base| needed(&base, &paired.difference));
+            seeds.map_or_else(
+                || Cell::absent("no number up to 100,000"),
+                |n| Cell::valued(catalogue::count(n as u64), n as f64),
+            )
         };
         let before = table.columns.len();
         table.push_column(Column::number(format!("seeds to tell {STATED} %")), others.iter().map(cell).collect());

@@ -101,6 +101,9 @@ pub(super) fn data(part: &Part) -> String {
     };
     let (train, test) = (place(part, "train"), place(part, part.split));
     let mut text = format!("{origin}Trains on {owner} {train} and evaluates on its {test}.");
+    if part.has_config("task.drift") {
+        text += " What is scored at the end has the electrodes of the stream's end.";
+    }
     for selection in part.config("task.selection") {
         text += match selection {
             "here" => " Settings are chosen by these results: the test part is not scored.",
@@ -374,6 +377,15 @@ mod tests {
     }
 
     /// What is generated because nobody published it is no stand-in for a dataset.
+    #[test]
+    fn whose_electrodes_are_scored_is_said() {
+        let said = |pairs: &[(&str, &str)]| {
+            let rows = [config(ResultRow { task: "cardio".into(), ..cell("bim", 1) }, pairs)];
+            data(&parts(&rows)[0]).contains("has the electrodes of the stream's end")
+        };
+        assert!(said(&[("task.drift.0.gain", "5")]) && said(&[("task.drift", "[{after: 80}]")]) && !said(&[]));
+    }
+
     #[test]
     fn generated_data_without_a_dataset_are_not_in_its_format() {
         let row = ResultRow { task: "recall".into(), data_identity: Some("generated: here".into()), ..cell("bim", 1) };
