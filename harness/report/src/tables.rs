@@ -330,6 +330,9 @@ pub(super) fn not_comparable(part: &Part) -> Option<String> {
     if identity == Identity::Subset {
         return Some(": a subset of the data".into());
     }
+    if part.has_config("task.drift") || part.has_config("task.domains") {
+        return Some(": the stream changes".into());
+    }
     if !part.config("train.eval_limit").is_empty() {
         return Some(": scored on a part (train.eval_limit)".into());
     }

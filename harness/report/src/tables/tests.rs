@@ -69,6 +69,9 @@ fn verdicts_are_careful() {
         verdict_of(&[20.0, 20.1, 20.2], set("train.eval_limit", "5000")),
         "not comparable: scored on a part (train.eval_limit)"
     );
+    for changes in ["task.drift.0.gain", "task.domains.0.name"] {
+        assert_eq!(verdict_of(&[20.0, 20.1, 20.2], set(changes, "2")), "not comparable: the stream changes");
+    }
     assert_eq!(verdict_of(&[20.0, 20.1, 20.2], set("task.generate", "100")), "not comparable: generated data");
     assert_eq!(verdict_of(&[20.0, 20.1, 20.2], |row| row.outcome = "failed".into()), NOT_MEASURED);
 }
